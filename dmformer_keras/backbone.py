@@ -1,0 +1,370 @@
+"""DMFormerBackbone: the stem, four stages of DMFormer blocks, and their pyramid."""
+
+import keras
+
+from dmformer_keras.presets import list_presets, load_backbone, save_backbone
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
+from dmformer_keras.layers.block import DMFormerBlock
+from dmformer_keras.layers.common import (
+    BATCH_NORM,
+    channel_axis,
+    conv_initializer,
+    is_positive_int,
+    spatial_axes,
+    standard_data_format,
+)
+
+MINIMUM_SIZE = 32
+PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
+
+
+class _ClassProperty:
+    """A read-only property of the class itself."""
+
+    def __init__(self, getter):
+        self.getter = getter
+
+    def __get__(self, instance, owner):
+        return self.getter()
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class DMFormerBackbone(keras.Model):
+    """The DMFormer feature extractor, a functional model from images to a feature pyramid.
+
+    A stem brings the image to stride 4; four stages of `DMFormerBlock`s work at
+    strides 4, 8, 16 and 32, with a 2x2 convolution of stride 2 and a BatchNorm
+    between them. The output is the last stage's feature map, which is also the
+    pyramid's P5.
+
+    Source: the paper's four-stage hierarchy and its stem (7x7 stride 2, 3x3
+    stride 1, non-overlapping 2x2 stride 2). This project's decisions: BatchNorm
+    and ReLU after the first two stem convolutions, BatchNorm after the third,
+    the convolution between stages, "same" padding everywhere (a feature map of
+    stride `s` has `ceil(size / s)` rows), and the rescaling of the input.
+
+    Args:
+        channels: four positive ints. Channels of each stage.
+        depths: four positive ints. Number of blocks in each stage.
+        levels, gate_reduction, use_gate, inner_residual: as in
+            `dmformer_keras.layers.DynamicMultilevelAttention`.
+        mlp_ratio: int or float. Hidden channels of a block's MLP over its channels.
+        activation: name of the Keras activation of the MLPs.
+        stochastic_depth: float in `[0, 1)`. Probability of dropping the residual
+            branches of the last block; it rises linearly from 0 at the first.
+        layer_scale: float or `None`. Initial value of LayerScale; `None` leaves it out.
+        output_stride: 32, 16 or 8. Below 32 the last stages keep their resolution
+            and dilate their convolutions instead, with the same weights.
+        include_rescaling: bool. Whether the model rescales its input from 0..255
+            to -1..1. `False` means that the caller passes -1..1.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` for
+            channels_first. Height and width may be `None` (any size); otherwise they
+            are at least 32 pixels. Any number of channels. `None` means any size, RGB.
+        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
+        dtype: dtype policy of the layers, such as `"mixed_bfloat16"`.
+        **kwargs: `name` and `trainable`.
+
+    Input: float images of `input_shape`, values in 0..255 (see `include_rescaling`).
+    Output: `(batch, ceil(height / 32), ceil(width / 32), channels[3])`.
+
+    Raises:
+        DMFormerError: if an argument is invalid.
+
+    Examples:
+
+    >>> import numpy as np
+    >>> backbone = DMFormerBackbone(channels=(8, 16, 24, 32), depths=(1, 1, 1, 1))
+    >>> images = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype("float32")
+    >>> tuple(backbone(images).shape)
+    (1, 2, 3, 32)
+
+    The feature pyramid, as a model:
+
+    >>> pyramid = keras.Model(backbone.inputs, backbone.pyramid_outputs)
+    >>> tuple(pyramid(images)["P2"].shape)
+    (1, 16, 24, 8)
+    >>> backbone.feature_info["P5"]
+    {'channels': 32, 'stride': 32}
+    """
+
+    def __init__(
+        self,
+        channels=(64, 128, 320, 512),
+        depths=(3, 4, 6, 3),
+        levels=DEFAULT_LEVELS,
+        gate_reduction=4,
+        use_gate=True,
+        inner_residual=True,
+        mlp_ratio=4,
+        activation="gelu",
+        stochastic_depth=0.0,
+        layer_scale=None,
+        output_stride=32,
+        include_rescaling=True,
+        input_shape=None,
+        data_format=None,
+        dtype=None,
+        **kwargs,
+    ):
+        config = {
+            "channels": _four_positive_ints("channels", channels),
+            "depths": _four_positive_ints("depths", depths),
+            "levels": check_levels(levels),
+            "gate_reduction": gate_reduction,
+            "use_gate": use_gate,
+            "inner_residual": inner_residual,
+            "mlp_ratio": mlp_ratio,
+            "activation": activation,
+            "stochastic_depth": stochastic_depth,
+            "layer_scale": layer_scale,
+            "output_stride": _check_output_stride(output_stride),
+            "include_rescaling": include_rescaling,
+            "data_format": standard_data_format(data_format),
+        }
+        config["input_shape"] = check_input_shape(input_shape, config["data_format"])
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+        inputs = keras.Input(config["input_shape"], name="images")
+        outputs = _build_graph(inputs, config, policy)
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.dtype_policy = policy
+        self._constructor_config = config
+
+    @property
+    def data_format(self):
+        """`"channels_last"` or `"channels_first"`."""
+        return self._constructor_config["data_format"]
+
+    @property
+    def output_stride(self):
+        """Pixels of the input for one step of the output: 32, 16 or 8."""
+        return self._constructor_config["output_stride"]
+
+    @property
+    def pyramid_level_inputs(self):
+        """`{level: name of the layer whose output is that level}`, as KerasCV reads it."""
+        depths = self._constructor_config["depths"]
+        return {
+            level: _block_name(stage, depths[stage] - 1)
+            for stage, level in enumerate(PYRAMID_LEVELS)
+        }
+
+    @property
+    def pyramid_outputs(self):
+        """`{"P2": KerasTensor, ..., "P5": KerasTensor}`: the output of each stage."""
+        return {
+            level: self.get_layer(name).output for level, name in self.pyramid_level_inputs.items()
+        }
+
+    @property
+    def feature_info(self):
+        """`{level: {"channels": int, "stride": int}}` for each level of the pyramid.
+
+        The stride is the true one: with `output_stride=16`, P5 has stride 16.
+        """
+        channels = self._constructor_config["channels"]
+        return {
+            level: {
+                "channels": channels[stage],
+                "stride": min(2 ** (stage + 2), self.output_stride),
+            }
+            for stage, level in enumerate(PYRAMID_LEVELS)
+        }
+
+    @property
+    def embedding_dims(self):
+        """Channels of each pyramid level, as KerasCV's SegFormer reads them."""
+        return list(self._constructor_config["channels"])
+
+    # {name: metadata} of every preset that this installation holds.
+    presets = _ClassProperty(list_presets)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=None, **overrides):
+        """Builds the backbone of a preset, with its weights where it has some.
+
+        Args:
+            preset: str or path. A built-in name (see `DMFormerBackbone.presets`) or
+                a folder written by `save_to_preset`.
+            load_weights: bool or `None`. `True` demands weights, `False` leaves
+                them out, `None` loads them where the preset has some.
+            **overrides: any argument of `DMFormerBackbone`. Weights follow a new
+                `input_shape`, `output_stride`, `dtype` or `data_format` unchanged;
+                for another number of input channels the first convolution is
+                adapted so that a replicated grey image gives an unchanged output.
+
+        Returns:
+            A `DMFormerBackbone` (of the class the method is called on).
+
+        Raises:
+            DMFormerError: if the preset is unknown, has no readable config, its
+                weights are altered, or the overrides do not fit its weights.
+
+        Example:
+
+        >>> backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(64, 64, 1))
+        >>> backbone.output.shape
+        (None, 2, 2, 192)
+        """
+        return load_backbone(cls, preset, load_weights=load_weights, overrides=overrides)
+
+    def save_to_preset(self, folder, **metadata):
+        """Writes config, weights and metadata to a folder that `from_preset` reads.
+
+        Args:
+            folder: str or path. Made if absent; a preset already there is replaced.
+            **metadata: JSON values to store beside the sizes and the checksum, such
+                as `description`.
+
+        Raises:
+            DMFormerError: if the folder cannot be written.
+        """
+        save_backbone(self, folder, metadata)
+
+    def get_config(self):
+        config = {
+            **self._constructor_config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _build_graph(inputs, config, policy):
+    """Returns the last feature map of the architecture that `config` describes."""
+    convolution = _ConvolutionFactory(config["data_format"], policy)
+    channels, depths = config["channels"], config["depths"]
+    x = inputs
+    if config["include_rescaling"]:
+        # One scale for every channel: the model stays the same function of a
+        # grey image whether it comes in one channel or replicated in three.
+        x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype=policy, name="rescaling")(x)
+    x = convolution(x, channels[0], 7, "stem1", stride=2, relu=True)
+    x = convolution(x, channels[0], 3, "stem2", relu=True)
+    x = convolution(x, channels[0], 2, "stem3", stride=2)
+
+    rates = _linear_rates(config["stochastic_depth"], sum(depths))
+    stride, dilation = 4, 1
+    for stage in range(4):
+        if stage > 0:
+            strided = stride < config["output_stride"]
+            # Where the stride is given up, the taps keep the distance that they
+            # had on the finer grid: the à-trous form of the same network.
+            x = convolution(
+                x,
+                channels[stage],
+                2,
+                f"stage{stage + 1}_downsample",
+                stride=2 if strided else 1,
+                dilation=dilation,
+            )
+            stride, dilation = (stride * 2, dilation) if strided else (stride, dilation * 2)
+        for block in range(depths[stage]):
+            x = DMFormerBlock(
+                levels=[(kernel, rate * dilation) for kernel, rate in config["levels"]],
+                gate_reduction=config["gate_reduction"],
+                use_gate=config["use_gate"],
+                inner_residual=config["inner_residual"],
+                mlp_ratio=config["mlp_ratio"],
+                activation=config["activation"],
+                stochastic_depth=next(rates),
+                layer_scale=config["layer_scale"],
+                data_format=config["data_format"],
+                dtype=policy,
+                name=_block_name(stage, block),
+            )(x)
+    return x
+
+
+class _ConvolutionFactory:
+    """Makes Conv2D, BatchNorm and, where asked for, ReLU, in one data format and dtype."""
+
+    def __init__(self, data_format, policy):
+        self.data_format = data_format
+        self.policy = policy
+
+    def __call__(self, x, filters, kernel_size, name, stride=1, dilation=1, relu=False):
+        x = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=stride,
+            dilation_rate=dilation,
+            padding="same",
+            use_bias=False,
+            data_format=self.data_format,
+            kernel_initializer=conv_initializer(),
+            dtype=self.policy,
+            name=f"{name}_conv",
+        )(x)
+        x = keras.layers.BatchNormalization(
+            axis=channel_axis(self.data_format),
+            dtype=self.policy,
+            name=f"{name}_norm",
+            **BATCH_NORM,
+        )(x)
+        return keras.layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x) if relu else x
+
+
+def _block_name(stage, block):
+    return f"stage{stage + 1}_block{block + 1}"
+
+
+def _linear_rates(last, count):
+    """Yields `count` stochastic depth rates from 0 to `last`."""
+    for index in range(count):
+        yield last * index / max(count - 1, 1)
+
+
+def _four_positive_ints(name, values):
+    values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+    if len(values) != 4 or not all(is_positive_int(value) for value in values):
+        raise DMFormerError(
+            f"{name} must be four positive integers, one for each stage, not {values!r}."
+        )
+    return values
+
+
+def _check_output_stride(output_stride):
+    if output_stride not in (8, 16, 32):
+        raise DMFormerError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
+    return output_stride
+
+
+def check_input_shape(input_shape, data_format):
+    """Returns `input_shape` as a tuple, or raises if a DMFormer cannot take it.
+
+    Args:
+        input_shape: three of `int` or `None` in the order of `data_format`, or `None`
+            for an RGB image of any size.
+        data_format: `"channels_last"` or `"channels_first"`.
+
+    Raises:
+        DMFormerError: if the shape has not three entries, no number of channels,
+            or a side of less than 32 pixels.
+    """
+    layout = "(height, width, channels)"
+    if data_format == "channels_first":
+        layout = "(channels, height, width)"
+    if input_shape is None:
+        return (None, None, 3) if data_format == "channels_last" else (3, None, None)
+    shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else (input_shape,)
+    if len(shape) != 3 or not is_positive_int(shape[channel_axis(data_format) - 1]):
+        raise DMFormerError(
+            f"input_shape must be {layout} with a known number of channels, such as "
+            f"{'(224, 224, 3)' if data_format == 'channels_last' else '(3, 224, 224)'}, "
+            f"not {input_shape!r}."
+        )
+    for axis in spatial_axes(data_format):
+        size = shape[axis - 1]
+        if size is not None and not (is_positive_int(size) and size >= MINIMUM_SIZE):
+            raise DMFormerError(
+                f"input_shape {shape} has a side of {size!r} pixels, but height and width must "
+                f"be at least {MINIMUM_SIZE} (or None for any size); resize the images."
+            )
+    return shape

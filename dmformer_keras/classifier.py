@@ -1,0 +1,255 @@
+"""DMFormerN/T/S/B/L: DMFormer image classifiers as functional Keras models."""
+
+import keras
+
+from dmformer_keras import presets
+from dmformer_keras.backbone import DMFormerBackbone
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import (
+    BATCH_NORM,
+    channel_axis,
+    dense_initializer,
+    is_positive_int,
+)
+
+DEFAULT_NUM_CLASSES = 1000
+DEFAULT_SIZE = 224
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class DMFormerClassifier(keras.Model):
+    """A backbone with a classification head, a functional model from images to logits.
+
+    The head is BatchNorm, global average pooling, dropout and a dense layer. The
+    BatchNorm (this project's decision) ends the last residual stream, as every
+    pre-norm network does before its classifier.
+
+    Args:
+        backbone: a `DMFormerBackbone`.
+        num_classes: positive int.
+        dropout: float in `[0, 1)`. Dropout before the dense layer.
+        activation: name of a Keras activation for the outputs, such as `"softmax"`,
+            or `None` for logits.
+        class_names: sequence of `num_classes` strings, kept with the model, or `None`.
+        **kwargs: `name` and `trainable`.
+
+    Input: the backbone's. Output: `(batch, num_classes)`.
+
+    Raises:
+        DMFormerError: if an argument is invalid.
+
+    Example:
+
+    >>> backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(64, 64, 3))
+    >>> model = DMFormerClassifier(backbone, num_classes=3, class_names=["cat", "dog", "owl"])
+    >>> model.output.shape
+    (None, 3)
+    """
+
+    def __init__(
+        self, backbone, num_classes, dropout=0.0, activation=None, class_names=None, **kwargs
+    ):
+        if not is_positive_int(num_classes):
+            raise DMFormerError(f"num_classes must be a positive integer, not {num_classes!r}.")
+        if class_names is not None and len(class_names) != num_classes:
+            raise DMFormerError(
+                f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
+                "one for each class."
+            )
+        policy = backbone.dtype_policy
+        head = keras.Sequential(
+            [
+                keras.layers.BatchNormalization(
+                    axis=channel_axis(backbone.data_format),
+                    dtype=policy,
+                    name="head_norm",
+                    **BATCH_NORM,
+                ),
+                keras.layers.GlobalAveragePooling2D(
+                    data_format=backbone.data_format, dtype=policy, name="pool"
+                ),
+                keras.layers.Dropout(dropout, dtype=policy, name="dropout"),
+                keras.layers.Dense(
+                    num_classes,
+                    activation=activation,
+                    kernel_initializer=dense_initializer(),
+                    dtype=policy,
+                    name="logits",
+                ),
+            ],
+            name="head",
+        )
+        inputs = backbone.input
+        super().__init__(inputs=inputs, outputs=head(backbone(inputs)), **kwargs)
+        self.dtype_policy = policy
+        self.backbone = backbone
+        self.head = head
+        self.num_classes = num_classes
+        self.dropout = dropout
+        self.activation = activation
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset,
+        load_weights=None,
+        num_classes=None,
+        dropout=None,
+        activation=None,
+        class_names=None,
+        name=None,
+        **backbone_overrides,
+    ):
+        """Builds a classifier from a preset, with its weights where it has some.
+
+        Args:
+            preset: str or path. A built-in name, or a folder written by `save_to_preset`
+                of a classifier or of a backbone.
+            load_weights: as in `DMFormerBackbone.from_preset`.
+            num_classes: positive int, or `None` for the preset's (1,000 if it has none).
+                With another number than the preset's, the head starts at random.
+            dropout, activation, class_names: as in the constructor; `None` keeps the
+                preset's.
+            name: str or `None`. The model's name.
+            **backbone_overrides: any argument of `DMFormerBackbone`.
+
+        Returns:
+            A `DMFormerClassifier`.
+
+        Raises:
+            DMFormerError: as `DMFormerBackbone.from_preset`.
+
+        Example:
+
+        >>> model = DMFormerClassifier.from_preset(
+        ...     "dmformer_n", num_classes=10, input_shape=(64, 64, 1)
+        ... )
+        >>> model.input.shape, model.output.shape
+        ((None, 64, 64, 1), (None, 10))
+        """
+        stored = (presets.read_preset(preset).task or {"config": {}})["config"]
+        stored_classes = stored.get("num_classes", DEFAULT_NUM_CLASSES)
+        if num_classes is not None and num_classes != stored_classes and class_names is None:
+            stored = {**stored, "class_names": None}
+        given = {
+            "num_classes": num_classes or stored_classes,
+            "dropout": stored.get("dropout", 0.0) if dropout is None else dropout,
+            "activation": stored.get("activation") if activation is None else activation,
+            "class_names": stored.get("class_names") if class_names is None else class_names,
+            "name": name,
+        }
+        return presets.load_task(
+            cls, DMFormerBackbone, preset, load_weights, given, backbone_overrides
+        )
+
+    def save_to_preset(self, folder, **metadata):
+        """Writes backbone, head and metadata to a folder that `from_preset` reads.
+
+        Args:
+            folder: str or path. Made if absent; a preset already there is replaced.
+            **metadata: JSON values to store beside the sizes and the checksums.
+
+        Raises:
+            DMFormerError: if the folder cannot be written.
+        """
+        presets.save_task(self, self._head_config(), folder, metadata)
+
+    def _head_config(self):
+        return {
+            "num_classes": self.num_classes,
+            "dropout": self.dropout,
+            "activation": self.activation,
+            "class_names": self.class_names,
+        }
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            **self._head_config(),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config["backbone"], dict):
+            config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**config)
+
+
+def _classifier(
+    preset, input_shape=None, num_classes=None, weights=None, *, name=None, **overrides
+):
+    architecture = presets.read_preset(preset)
+    if weights is not None:
+        source = presets.read_preset(weights)
+        for key in ("channels", "depths"):
+            if tuple(source.config[key]) != tuple(architecture.config[key]):
+                raise DMFormerError(
+                    f"The weights {source.name!r} have {key} {tuple(source.config[key])}, but "
+                    f"{architecture.name} has {tuple(architecture.config[key])}; choose weights "
+                    "of this variant, or the variant of these weights."
+                )
+        preset = weights
+        overrides.setdefault("load_weights", True)
+    if input_shape is None and weights is None:
+        channels_last = (overrides.get("data_format") or keras.config.image_data_format()) == (
+            "channels_last"
+        )
+        size = (DEFAULT_SIZE, DEFAULT_SIZE)
+        input_shape = (*size, 3) if channels_last else (3, *size)
+    if input_shape is not None:
+        overrides["input_shape"] = input_shape
+    return DMFormerClassifier.from_preset(
+        preset, num_classes=num_classes, name=name or architecture.name, **overrides
+    )
+
+
+_DOCSTRING = """A DMFormer-{letter} image classifier, a functional Keras model with logits out.
+
+    {description}
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width at least 32 pixels or
+            `None` for any size; any number of channels. `None` means the weights' own
+            shape, or `(224, 224, 3)`.
+        num_classes: positive int. `None` means the weights' own number, or 1,000.
+        weights: `None` for random ones, or the name or folder of a preset with weights.
+        **kwargs: `name`, `dropout`, `activation`, `class_names` of `DMFormerClassifier`, and any
+            argument of `DMFormerBackbone`.
+
+    Returns:
+        A `DMFormerClassifier`: images in 0..255 to logits `(batch, num_classes)`.
+
+    Raises:
+        DMFormerError: if an argument is invalid, or the weights are unknown, altered, or
+            of another variant.
+
+    Example:
+
+    >>> model = DMFormer{letter}(input_shape=(64, 96, 3), num_classes=10)
+    >>> model.output.shape
+    (None, 10)
+    """
+
+
+def _variant(letter):
+    preset = f"dmformer_{letter.lower()}"
+
+    def build(input_shape=None, num_classes=None, weights=None, **kwargs):
+        return _classifier(preset, input_shape, num_classes, weights, **kwargs)
+
+    build.__name__ = build.__qualname__ = f"DMFormer{letter}"
+    build.__doc__ = _DOCSTRING.format(
+        letter=letter, description=presets.ARCHITECTURES[preset]["metadata"]["description"]
+    )
+    return build
+
+
+DMFormerN = _variant("N")
+DMFormerT = _variant("T")
+DMFormerS = _variant("S")
+DMFormerB = _variant("B")
+DMFormerL = _variant("L")

@@ -1,0 +1,76 @@
+"""Counts of multiply-accumulates, for any Keras model built of Keras layers."""
+
+import contextlib
+import math
+from unittest import mock
+
+import keras
+
+from dmformer_keras.errors import DMFormerError
+
+
+def count_multiply_accumulates(model, input_shape=None):
+    """Counts the multiply-accumulates of one example's forward pass.
+
+    Convolutions (plain, grouped, depthwise) and dense layers are counted wherever
+    they stand, nested models and composite layers included, by running the model
+    symbolically. As usual in this field, biases, norms, activations, pooling and
+    additions are not counted; neither are matrix products outside of dense layers,
+    such as an attention's.
+
+    Args:
+        model: a `keras.Model` with one input.
+        input_shape: one example's shape, for a model whose own is not fixed.
+
+    Returns:
+        int.
+
+    Raises:
+        DMFormerError: if the input shape is neither fixed nor given.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> model = keras.Model(inputs, keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    >>> count_multiply_accumulates(model) == 8 * 8 * 4 * 3 * 3 * 3
+    True
+    """
+    shape = tuple(input_shape or model.input.shape[1:])
+    if None in shape:
+        raise DMFormerError(
+            f"The model takes any size {shape}; pass input_shape with fixed sizes to count for."
+        )
+    total = 0
+
+    def counted(call):
+        def call_and_count(layer, inputs, *args, **kwargs):
+            nonlocal total
+            outputs = call(layer, inputs, *args, **kwargs)
+            total += _layer_count(layer, inputs.shape, outputs.shape)
+            return outputs
+
+        return call_and_count
+
+    with contextlib.ExitStack() as stack:
+        # The layers inside composite layers keep no record of their shapes, so
+        # their calls are watched for the time of one symbolic pass.
+        for cls in _counted_classes():
+            stack.enter_context(mock.patch.object(cls, "call", counted(cls.call)))
+        keras.layers.Lambda(model.call)(keras.KerasTensor((1, *shape), dtype=model.input.dtype))
+    return total
+
+
+def _counted_classes():
+    """Returns the classes that define `call` for convolutions and dense layers."""
+    layers = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    return [next(base for base in layer.__mro__ if "call" in vars(base)) for layer in layers]
+
+
+def _layer_count(layer, input_shape, output_shape):
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(input_shape[1:]) * layer.units
+    # Every output value takes one kernel's worth of products: the kernel without
+    # its filters (for a depthwise one, without its channels and multiplier).
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    kernel = layer.kernel.shape[:2] if depthwise else layer.kernel.shape[:-1]
+    return math.prod(output_shape[1:]) * math.prod(kernel)

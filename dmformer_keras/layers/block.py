@@ -1,0 +1,198 @@
+"""The DMFormer block: a transformer block with attention replaced by DMA."""
+
+import keras
+
+from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
+from dmformer_keras.layers.common import (
+    BATCH_NORM,
+    channel_axis,
+    conv_initializer,
+    standard_data_format,
+)
+from dmformer_keras.layers.stochastic_depth import StochasticDepth
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class LayerScale(keras.layers.Layer):
+    """Multiplies each channel by a learned factor that starts small.
+
+    Source: Touvron et al. 2021, "Going deeper with Image Transformers".
+
+    Args:
+        initial_value: float. Where every factor starts.
+        axis: int. The channels' axis.
+        **kwargs: the usual arguments of `keras.layers.Layer`.
+
+    Input shape: any with a known size on `axis`. Output shape: the same.
+
+    Example:
+
+    >>> import numpy as np
+    >>> scaled = LayerScale(0.5)(np.ones((1, 2, 2, 3), "float32"))
+    >>> float(scaled[0, 0, 0, 0])
+    0.5
+    """
+
+    def __init__(self, initial_value, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+        self.axis = axis
+
+    def build(self, input_shape):
+        shape = [1] * len(input_shape)
+        shape[self.axis] = input_shape[self.axis]
+        self.scale = self.add_weight(
+            shape=tuple(shape[1:]),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="scale",
+        )
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class DMFormerBlock(keras.layers.Layer):
+    """One DMFormer block: a token mixer, then a channel MLP, each on a residual branch.
+
+        x = x + DMA(BatchNorm(x))
+        x = x + Conv1x1(GELU(Conv1x1(BatchNorm(x))))
+
+    Source: the "overall architecture of vision transformers" of the paper's
+    abstract. This project's decisions: BatchNorm as the norm, an MLP ratio of
+    4, stochastic depth on both branches, LayerScale optional.
+
+    Args:
+        levels, gate_reduction, use_gate, inner_residual: as in
+            `DynamicMultilevelAttention`.
+        mlp_ratio: int or float. Hidden channels of the MLP over its input channels.
+        activation: name of a Keras activation for the MLP; `"gelu"` is the exact one.
+        stochastic_depth: float in `[0, 1)`. Probability of dropping each branch.
+        layer_scale: float or `None`. Initial value of LayerScale; `None` leaves it out.
+        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
+        **kwargs: the usual arguments of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)`, or channels_first.
+    Output shape: the same.
+
+    Raises:
+        DMFormerError: if an argument is invalid.
+
+    Example:
+
+    >>> import numpy as np
+    >>> block = DMFormerBlock(levels=((3, 1), (7, 3)), layer_scale=1e-2)
+    >>> tuple(block(np.ones((1, 8, 8, 16), "float32")).shape)
+    (1, 8, 8, 16)
+    """
+
+    def __init__(
+        self,
+        levels=DEFAULT_LEVELS,
+        gate_reduction=4,
+        use_gate=True,
+        inner_residual=True,
+        mlp_ratio=4,
+        activation="gelu",
+        stochastic_depth=0.0,
+        layer_scale=None,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.mlp_ratio = mlp_ratio
+        self.activation = activation
+        self.stochastic_depth = stochastic_depth
+        self.layer_scale = layer_scale
+        self.data_format = standard_data_format(data_format)
+        self.attention = DynamicMultilevelAttention(
+            levels=levels,
+            gate_reduction=gate_reduction,
+            use_gate=use_gate,
+            inner_residual=inner_residual,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name="attention",
+        )
+        self.attention_norm = self._norm("attention_norm")
+        self.attention_drop = StochasticDepth(
+            stochastic_depth, dtype=self.dtype_policy, name="attention_drop"
+        )
+        self.mlp_norm = self._norm("mlp_norm")
+        self.mlp_drop = StochasticDepth(stochastic_depth, dtype=self.dtype_policy, name="mlp_drop")
+
+    def _norm(self, name):
+        return keras.layers.BatchNormalization(
+            axis=channel_axis(self.data_format), dtype=self.dtype_policy, name=name, **BATCH_NORM
+        )
+
+    def _pointwise(self, filters, name, activation=None):
+        return keras.layers.Conv2D(
+            filters,
+            1,
+            activation=activation,
+            data_format=self.data_format,
+            kernel_initializer=conv_initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _scale(self, name):
+        return LayerScale(
+            self.layer_scale,
+            axis=channel_axis(self.data_format),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):
+        axis = channel_axis(self.data_format)
+        channels = input_shape[axis]
+        hidden_shape = list(input_shape)
+        hidden_shape[axis] = int(channels * self.mlp_ratio)
+        self.mlp_expand = self._pointwise(hidden_shape[axis], "mlp_expand", self.activation)
+        self.mlp_project = self._pointwise(channels, "mlp_project")
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp_expand):
+            layer.build(input_shape)
+        self.mlp_project.build(tuple(hidden_shape))
+        if self.layer_scale is not None:
+            self.attention_scale = self._scale("attention_scale")
+            self.mlp_scale = self._scale("mlp_scale")
+            self.attention_scale.build(input_shape)
+            self.mlp_scale.build(input_shape)
+
+    def call(self, inputs, training=None):
+        branch = self.attention_norm(inputs, training=training)
+        branch = self.attention(branch, training=training)
+        if self.layer_scale is not None:
+            branch = self.attention_scale(branch)
+        x = inputs + self.attention_drop(branch, training=training)
+
+        branch = self.mlp_norm(x, training=training)
+        branch = self.mlp_project(self.mlp_expand(branch))
+        if self.layer_scale is not None:
+            branch = self.mlp_scale(branch)
+        return x + self.mlp_drop(branch, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "levels": self.attention.levels,
+            "gate_reduction": self.attention.gate_reduction,
+            "use_gate": self.attention.use_gate,
+            "inner_residual": self.attention.inner_residual,
+            "mlp_ratio": self.mlp_ratio,
+            "activation": self.activation,
+            "stochastic_depth": self.stochastic_depth,
+            "layer_scale": self.layer_scale,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,46 @@
+"""What every layer here shares: axes of the data format, initial values, BatchNorm."""
+
+import keras
+
+from dmformer_keras.errors import DMFormerError
+
+# PyTorch's and timm's setting (momentum 0.1 there counts the other way round).
+# Keras's own 0.99 needs some 500 steps before the moving statistics can be
+# trusted, longer than many fine-tuning runs. This project's decision.
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+def conv_initializer():
+    """Normal values scaled by fan-out, the habit of convolutional networks (He et al. 2015)."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def dense_initializer():
+    """Truncated normal values of deviation 0.02, the habit of vision transformers."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def standard_data_format(data_format):
+    """Returns the data format with `None` replaced by Keras's setting, or raises."""
+    if data_format is None:
+        return keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise DMFormerError(
+            f'data_format must be "channels_last", "channels_first" or None, not {data_format!r}.'
+        )
+    return data_format
+
+
+def channel_axis(data_format):
+    """Returns the axis of the channels in a batch of images."""
+    return 3 if data_format == "channels_last" else 1
+
+
+def spatial_axes(data_format):
+    """Returns the axes of height and width in a batch of images."""
+    return (1, 2) if data_format == "channels_last" else (2, 3)
+
+
+def is_positive_int(value):
+    """Tells whether `value` is an integer (not a bool) of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,405 @@
+"""Presets: named architectures, and folders that hold a model's config and weights.
+
+A preset folder holds
+
+    config.json        the backbone: its class and the arguments of its constructor
+    model.weights.h5   the backbone's weights (may be absent)
+    task.json          the head on the backbone, for a classifier
+    task.weights.h5    the head's weights
+    metadata.json      sizes, versions, and the SHA-256 of each weights file
+
+which is the layout of KerasHub's presets plus the checksums. Nothing in a folder
+is executed: only known arguments of known classes are read from it.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.weights.h5"
+TASK_FILE = "task.json"
+TASK_WEIGHTS_FILE = "task.weights.h5"
+METADATA_FILE = "metadata.json"
+
+# `parameters` and `multiply_accumulates` are counted at 224x224 with 1,000 classes;
+# a test holds them to the models. S and L are the paper's, the rest this project's.
+ARCHITECTURES = {
+    "dmformer_n": {
+        "metadata": {
+            "description": "DMFormer-N (nano): for phones and tests.",
+            "parameters": 2_208_100,
+            "multiply_accumulates": 425_096_640,
+        },
+        "config": {"channels": (24, 48, 96, 192), "depths": (2, 2, 4, 2)},
+    },
+    "dmformer_t": {
+        "metadata": {
+            "description": "DMFormer-T (tiny): for phones and small data sets.",
+            "parameters": 4_923_032,
+            "multiply_accumulates": 1_024_579_456,
+        },
+        "config": {
+            "channels": (32, 64, 160, 256),
+            "depths": (3, 3, 5, 2),
+            "stochastic_depth": 0.05,
+        },
+    },
+    "dmformer_s": {
+        "metadata": {
+            "description": "DMFormer-S: the size of Swin-T, ConvNeXt-T and ResNet-50.",
+            "parameters": 24_816_248,
+            "multiply_accumulates": 4_576_850_944,
+        },
+        "config": {
+            "channels": (64, 128, 320, 512),
+            "depths": (3, 4, 6, 3),
+            "stochastic_depth": 0.1,
+        },
+    },
+    "dmformer_b": {
+        "metadata": {
+            "description": "DMFormer-B: between S and L.",
+            "parameters": 34_553_048,
+            "multiply_accumulates": 6_414_728_704,
+        },
+        "config": {
+            "channels": (64, 128, 320, 512),
+            "depths": (3, 4, 12, 3),
+            "stochastic_depth": 0.15,
+        },
+    },
+    "dmformer_l": {
+        "metadata": {
+            "description": "DMFormer-L: the size of Swin-S and ConvNeXt-S.",
+            "parameters": 44_289_848,
+            "multiply_accumulates": 8_252_606_464,
+        },
+        "config": {
+            "channels": (64, 128, 320, 512),
+            "depths": (3, 4, 18, 3),
+            "stochastic_depth": 0.2,
+        },
+    },
+}
+
+
+class Preset(NamedTuple):
+    """A preset that was found: what to build, and where its weights are."""
+
+    name: str
+    config: dict
+    metadata: dict
+    folder: Path | None
+    task: dict | None
+
+    @property
+    def has_weights(self):
+        return self.folder is not None and (self.folder / WEIGHTS_FILE).is_file()
+
+
+def list_presets():
+    """Returns `{name: metadata}` of the architectures and of the shipped presets."""
+    shipped = {folder.name: read_preset(folder).metadata for folder in _shipped_folders()}
+    return {name: entry["metadata"] for name, entry in ARCHITECTURES.items()} | shipped
+
+
+def read_preset(preset):
+    """Finds a preset by built-in name or folder and reads its config.
+
+    Args:
+        preset: str or path.
+
+    Returns:
+        A `Preset`; its weights are not read yet.
+
+    Raises:
+        DMFormerError: if there is no such preset, or its folder has no valid config.
+    """
+    name = os.fspath(preset) if isinstance(preset, (str, os.PathLike)) else None
+    if not name:
+        raise DMFormerError(f"A preset is given by its name or folder, not by {preset!r}.")
+    shipped = {folder.name: folder for folder in _shipped_folders()}
+    if name in shipped:
+        return _read_folder(shipped[name])
+    if name in ARCHITECTURES:
+        entry = ARCHITECTURES[name]
+        return Preset(name, dict(entry["config"]), entry["metadata"], None, None)
+    if Path(name).is_dir():
+        return _read_folder(Path(name))
+    names = [*ARCHITECTURES, *shipped]
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise DMFormerError(
+        f"There is no preset or folder {name!r}; {hint}The built-in presets are {', '.join(names)}."
+    )
+
+
+def load_backbone(cls, preset, load_weights=None, overrides=None):
+    """Builds `cls` from a preset; see `DMFormerBackbone.from_preset`."""
+    preset = read_preset(preset)
+    if load_weights and not preset.has_weights:
+        raise DMFormerError(
+            f"Preset {preset.name!r} has no weights; pass load_weights=None or False for "
+            "random ones, or choose a preset that has weights."
+        )
+    config = _override(preset, overrides or {})
+    backbone = _construct(cls, config, preset.name)
+    if preset.has_weights and load_weights is not False:
+        _load_backbone_weights(backbone, cls, preset)
+    return backbone
+
+
+def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None, overrides=None):
+    """Builds the task model `cls` on a preset's backbone, with the head's weights if they fit.
+
+    Args:
+        cls: class of the task; called as `cls(backbone=..., **task_config)`.
+        backbone_cls: class of the backbone.
+        preset: str or path.
+        load_weights: as in `load_backbone`.
+        task_overrides: dict of the head's arguments that replace the preset's.
+        overrides: dict of the backbone's arguments that replace the preset's.
+
+    Returns:
+        The task model. The head's weights are loaded if the preset has this head and
+        no override changes their shapes; otherwise the head starts at random.
+
+    Raises:
+        DMFormerError: as in `load_backbone`.
+    """
+    found = read_preset(preset)
+    backbone = load_backbone(backbone_cls, preset, load_weights, overrides)
+    stored = found.task["config"] if found.task else {}
+    model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
+    path = found.folder / TASK_WEIGHTS_FILE if found.folder else None
+    has_weights = path is not None and path.is_file() and load_weights is not False
+    if has_weights and model.num_classes == stored.get("num_classes"):
+        _load_weights_file(model.head, path, found)
+    return model
+
+
+def save_backbone(backbone, folder, metadata=None):
+    """Writes a backbone's preset; see `DMFormerBackbone.save_to_preset`."""
+    _save(folder, backbone, None, metadata or {})
+
+
+def save_task(model, task_config, folder, metadata=None):
+    """Writes a task model's preset: its backbone, its head, and both their weights."""
+    _save(folder, model.backbone, (model, task_config), metadata or {})
+
+
+def adapt_input_channels(kernel, channels):
+    """Turns a first convolution's kernel into one for another number of input channels.
+
+    The new channels repeat the old ones in turn, each old channel's weight shared
+    among its copies; with fewer channels than before each takes an equal share of
+    all. The sum over input channels is unchanged, so an image whose channels are all
+    alike gives the same output as before, whatever their number.
+
+    Source: timm's `adapt_input_conv` repeats and rescales; sharing each channel's
+    weight among its copies, which keeps the sum exact, is this project's decision.
+
+    Args:
+        kernel: array `(height, width, input channels, filters)`.
+        channels: positive int, the new number of input channels.
+
+    Returns:
+        Array `(height, width, channels, filters)`.
+
+    Example:
+
+    >>> kernel = np.random.default_rng(0).normal(size=(7, 7, 3, 8))
+    >>> grey = adapt_input_channels(kernel, 1)
+    >>> grey.shape, bool(np.allclose(grey.sum(2), kernel.sum(2)))
+    ((7, 7, 1, 8), True)
+    """
+    previous = kernel.shape[2]
+    if channels < previous:
+        return np.repeat(kernel.sum(axis=2, keepdims=True) / channels, channels, axis=2)
+    sources = np.arange(channels) % previous
+    copies = np.bincount(sources)[sources]
+    return kernel[:, :, sources] / copies[None, None, :, None]
+
+
+def weights_folder():
+    """Returns the folder of shipped presets: in an installed package, or in its checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def _shipped_folders():
+    return sorted(path.parent for path in weights_folder().glob(f"*/{CONFIG_FILE}"))
+
+
+def _read_folder(folder):
+    config = _read_json(folder / CONFIG_FILE, folder)
+    if not isinstance(config.get("config"), dict):
+        raise DMFormerError(
+            f"{folder / CONFIG_FILE} holds no model: expected the config that save_to_preset "
+            "writes; save the preset again."
+        )
+    if not str(config.get("class_name", "")).endswith("DMFormerBackbone"):
+        raise DMFormerError(
+            f"{folder / CONFIG_FILE} describes a {config.get('class_name')!r}, not a "
+            "DMFormerBackbone; load it with the library that wrote it."
+        )
+    task = folder / TASK_FILE
+    metadata = folder / METADATA_FILE
+    return Preset(
+        name=str(folder),
+        config=config["config"],
+        metadata=_read_json(metadata, folder) if metadata.is_file() else {},
+        folder=folder,
+        task=_read_json(task, folder) if task.is_file() else None,
+    )
+
+
+def _read_json(path, folder):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DMFormerError(
+            f"Folder {str(folder)!r} is no preset: it has no {path.name}; give a folder written "
+            "by save_to_preset."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DMFormerError(f"{path} cannot be read as JSON ({error}); save it again.") from None
+    if not isinstance(content, dict):
+        raise DMFormerError(f"{path} must hold a JSON object; save the preset again.")
+    return content
+
+
+def _override(preset, overrides):
+    """Returns the preset's config with overrides, its input shape in the right order."""
+    config = {**preset.config, **overrides}
+    shape = preset.config.get("input_shape")
+    saved_format = preset.config.get("data_format")
+    new_format = config.get("data_format") or keras.config.image_data_format()
+    if "input_shape" not in overrides and shape and saved_format != new_format:
+        to_first = new_format == "channels_first"
+        config["input_shape"] = (shape[2], *shape[:2]) if to_first else (*shape[1:], shape[0])
+    return config
+
+
+def _construct(cls, config, name):
+    try:
+        return cls.from_config(config)
+    except TypeError as error:
+        raise DMFormerError(
+            f"{cls.__name__} cannot be built from preset {name!r}: {error}; check the overrides "
+            "against the class's arguments."
+        ) from error
+
+
+def _load_backbone_weights(backbone, cls, preset):
+    path = preset.folder / WEIGHTS_FILE
+    kernel = backbone.get_layer("stem1_conv").kernel
+    original = _construct(cls, {**preset.config, "name": backbone.name}, preset.name)
+    if original.get_layer("stem1_conv").kernel.shape == kernel.shape:
+        _load_weights_file(backbone, path, preset)
+        return
+    _load_weights_file(original, path, preset)
+    for source, target in zip(original.variables, backbone.variables, strict=True):
+        value = keras.ops.convert_to_numpy(source)
+        if target is kernel:
+            value = adapt_input_channels(value, kernel.shape[2])
+        target.assign(value)
+
+
+def _load_weights_file(model, path, preset):
+    _verify_checksum(path, preset)
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DMFormerError(
+            f"The weights {path} do not fit {model.name!r}: {reason}; leave out overrides that "
+            "change the architecture, or pass load_weights=False."
+        ) from error
+
+
+def _verify_checksum(path, preset):
+    expected = preset.metadata.get("files", {}).get(path.name)
+    if expected is None:
+        # Written by another library, which keeps no checksums.
+        return
+    actual = _sha256(path)
+    if actual != expected["sha256"]:
+        raise DMFormerError(
+            f"{path} is altered or incomplete: its SHA-256 is {actual[:12]}..., but "
+            f"{METADATA_FILE} says {expected['sha256'][:12]}...; copy or save the preset again."
+        )
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save(folder, backbone, task, metadata):
+    """Writes every file beside the folder's present ones, then renames them into place."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    except OSError as error:
+        raise DMFormerError(
+            f"The preset cannot be written to {str(folder)!r} ({error.strerror}); choose a "
+            "folder that can be made and written."
+        ) from error
+    try:
+        _write_files(beside, backbone, task, metadata)
+        for stale in {TASK_FILE, TASK_WEIGHTS_FILE} - {path.name for path in beside.iterdir()}:
+            (folder / stale).unlink(missing_ok=True)
+        for path in sorted(beside.iterdir()):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_files(folder, backbone, task, metadata):
+    _write_json(folder / CONFIG_FILE, _serialized(backbone))
+    backbone.save_weights(folder / WEIGHTS_FILE)
+    parameters = backbone.count_params()
+    if task is not None:
+        model, config = task
+        _write_json(folder / TASK_FILE, {**_serialized(model), "config": config})
+        model.head.save_weights(folder / TASK_WEIGHTS_FILE)
+        parameters = model.count_params()
+    files = {
+        path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.glob("*.weights.h5"))
+    }
+    _write_json(
+        folder / METADATA_FILE,
+        {
+            "parameters": parameters,
+            "keras_version": keras.__version__,
+            "date_saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            **metadata,
+            "files": files,
+        },
+    )
+
+
+def _serialized(model):
+    """Returns Keras's own description of a model, less what only a compiled one needs."""
+    config = keras.saving.serialize_keras_object(model)
+    return {key: config[key] for key in ("module", "class_name", "config", "registered_name")}
+
+
+def _write_json(path, content):
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
