@@ -2,7 +2,6 @@
 
 import keras
 
-from dmformer_keras.presets import list_presets, load_backbone, save_backbone
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
 from dmformer_keras.layers.block import DMFormerBlock
@@ -14,6 +13,7 @@ from dmformer_keras.layers.common import (
     spatial_axes,
     standard_data_format,
 )
+from dmformer_keras.presets import list_presets, load_backbone, save_backbone
 
 MINIMUM_SIZE = 32
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
