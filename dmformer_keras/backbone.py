@@ -6,11 +6,11 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
 from dmformer_keras.layers.block import DMFormerBlock
 from dmformer_keras.layers.common import (
-    BATCH_NORM,
+    batch_norm,
     channel_axis,
-    conv_initializer,
     is_positive_int,
     spatial_axes,
+    spatial_initializer,
     standard_data_format,
 )
 from dmformer_keras.presets import list_presets, load_backbone, save_backbone
@@ -298,16 +298,11 @@ class _ConvolutionFactory:
             padding="same",
             use_bias=False,
             data_format=self.data_format,
-            kernel_initializer=conv_initializer(),
+            kernel_initializer=spatial_initializer(),
             dtype=self.policy,
             name=f"{name}_conv",
         )(x)
-        x = keras.layers.BatchNormalization(
-            axis=channel_axis(self.data_format),
-            dtype=self.policy,
-            name=f"{name}_norm",
-            **BATCH_NORM,
-        )(x)
+        x = batch_norm(f"{name}_norm", self.data_format, self.policy)(x)
         return keras.layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x) if relu else x
 
 

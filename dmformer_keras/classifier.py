@@ -5,12 +5,7 @@ import keras
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import (
-    BATCH_NORM,
-    channel_axis,
-    dense_initializer,
-    is_positive_int,
-)
+from dmformer_keras.layers.common import batch_norm, is_positive_int, pointwise_initializer
 
 DEFAULT_NUM_CLASSES = 1000
 DEFAULT_SIZE = 224
@@ -59,12 +54,7 @@ class DMFormerClassifier(keras.Model):
         policy = backbone.dtype_policy
         head = keras.Sequential(
             [
-                keras.layers.BatchNormalization(
-                    axis=channel_axis(backbone.data_format),
-                    dtype=policy,
-                    name="head_norm",
-                    **BATCH_NORM,
-                ),
+                batch_norm("head_norm", backbone.data_format, policy),
                 keras.layers.GlobalAveragePooling2D(
                     data_format=backbone.data_format, dtype=policy, name="pool"
                 ),
@@ -72,7 +62,7 @@ class DMFormerClassifier(keras.Model):
                 keras.layers.Dense(
                     num_classes,
                     activation=activation,
-                    kernel_initializer=dense_initializer(),
+                    kernel_initializer=pointwise_initializer(),
                     dtype=policy,
                     name="logits",
                 ),

@@ -5,12 +5,13 @@ from keras import ops
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
-    BATCH_NORM,
+    batch_norm,
     channel_axis,
-    conv_initializer,
-    dense_initializer,
     is_positive_int,
+    pointwise_convolution,
+    pointwise_initializer,
     spatial_axes,
+    spatial_initializer,
     standard_data_format,
 )
 
@@ -90,63 +91,48 @@ class DynamicMultilevelAttention(keras.layers.Layer):
     def build(self, input_shape):
         axis = channel_axis(self.data_format)
         channels = input_shape[axis]
-        self.expand = self._pointwise(channels * len(self.levels), "expand", use_bias=False)
+        expanded_shape = list(input_shape)
+        expanded_shape[axis] = channels * len(self.levels)
+
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.expand = pointwise_convolution(
+            expanded_shape[axis], "expand", use_bias=False, **common
+        )
         self.depthwise = [
             keras.layers.DepthwiseConv2D(
                 kernel_size,
                 padding="same",
                 dilation_rate=dilation,
                 use_bias=False,
-                data_format=self.data_format,
-                depthwise_initializer=conv_initializer(),
-                dtype=self.dtype_policy,
+                depthwise_initializer=spatial_initializer(),
                 name=f"level{index}",
+                **common,
             )
             for index, (kernel_size, dilation) in enumerate(self.levels, start=1)
         ]
-        self.norm = keras.layers.BatchNormalization(
-            axis=axis, dtype=self.dtype_policy, name="norm", **BATCH_NORM
-        )
-        self.fuse = self._pointwise(channels, "fuse")
-        self.project = self._pointwise(channels, "project")
+        self.norm = batch_norm("norm", **common)
+        self.fuse = pointwise_convolution(channels, "fuse", **common)
+        self.project = pointwise_convolution(channels, "project", **common)
 
-        expanded_shape = list(input_shape)
-        expanded_shape[axis] = channels * len(self.levels)
-        self.expand.build(input_shape)
-        for layer in self.depthwise:
+        for layer in (self.expand, *self.depthwise, self.project):
             layer.build(input_shape)
-        self.norm.build(tuple(expanded_shape))
-        self.fuse.build(tuple(expanded_shape))
-        self.project.build(input_shape)
+        for layer in (self.norm, self.fuse):
+            layer.build(tuple(expanded_shape))
         if self.use_gate:
             self._build_gate(channels)
 
     def _build_gate(self, channels):
         hidden = max(channels // self.gate_reduction, 1)
-        self.gate_reduce = keras.layers.Dense(
-            hidden,
-            activation="relu",
-            kernel_initializer=dense_initializer(),
-            dtype=self.dtype_policy,
-            name="gate_reduce",
-        )
-        self.gate_expand = keras.layers.Dense(
-            channels,
-            activation="sigmoid",
-            kernel_initializer=dense_initializer(),
-            dtype=self.dtype_policy,
-            name="gate_expand",
-        )
+        self.gate_reduce = self._dense(hidden, "relu", "gate_reduce")
+        self.gate_expand = self._dense(channels, "sigmoid", "gate_expand")
         self.gate_reduce.build((None, channels))
         self.gate_expand.build((None, hidden))
 
-    def _pointwise(self, filters, name, use_bias=True):
-        return keras.layers.Conv2D(
-            filters,
-            1,
-            use_bias=use_bias,
-            data_format=self.data_format,
-            kernel_initializer=conv_initializer(),
+    def _dense(self, units, activation, name):
+        return keras.layers.Dense(
+            units,
+            activation=activation,
+            kernel_initializer=pointwise_initializer(),
             dtype=self.dtype_policy,
             name=name,
         )

@@ -4,9 +4,9 @@ import keras
 
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
 from dmformer_keras.layers.common import (
-    BATCH_NORM,
+    batch_norm,
     channel_axis,
-    conv_initializer,
+    pointwise_convolution,
     standard_data_format,
 )
 from dmformer_keras.layers.stochastic_depth import StochasticDepth
@@ -111,53 +111,38 @@ class DMFormerBlock(keras.layers.Layer):
         self.stochastic_depth = stochastic_depth
         self.layer_scale = layer_scale
         self.data_format = standard_data_format(data_format)
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.attention_norm = batch_norm("attention_norm", **common)
         self.attention = DynamicMultilevelAttention(
             levels=levels,
             gate_reduction=gate_reduction,
             use_gate=use_gate,
             inner_residual=inner_residual,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
             name="attention",
+            **common,
         )
-        self.attention_norm = self._norm("attention_norm")
-        self.attention_drop = StochasticDepth(
-            stochastic_depth, dtype=self.dtype_policy, name="attention_drop"
-        )
-        self.mlp_norm = self._norm("mlp_norm")
-        self.mlp_drop = StochasticDepth(stochastic_depth, dtype=self.dtype_policy, name="mlp_drop")
+        self.mlp_norm = batch_norm("mlp_norm", **common)
+        self.attention_drop = self._drop("attention_drop")
+        self.mlp_drop = self._drop("mlp_drop")
 
-    def _norm(self, name):
-        return keras.layers.BatchNormalization(
-            axis=channel_axis(self.data_format), dtype=self.dtype_policy, name=name, **BATCH_NORM
-        )
-
-    def _pointwise(self, filters, name, activation=None):
-        return keras.layers.Conv2D(
-            filters,
-            1,
-            activation=activation,
-            data_format=self.data_format,
-            kernel_initializer=conv_initializer(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
+    def _drop(self, name):
+        return StochasticDepth(self.stochastic_depth, dtype=self.dtype_policy, name=name)
 
     def _scale(self, name):
-        return LayerScale(
-            self.layer_scale,
-            axis=channel_axis(self.data_format),
-            dtype=self.dtype_policy,
-            name=name,
-        )
+        axis = channel_axis(self.data_format)
+        return LayerScale(self.layer_scale, axis=axis, dtype=self.dtype_policy, name=name)
 
     def build(self, input_shape):
         axis = channel_axis(self.data_format)
         channels = input_shape[axis]
         hidden_shape = list(input_shape)
         hidden_shape[axis] = int(channels * self.mlp_ratio)
-        self.mlp_expand = self._pointwise(hidden_shape[axis], "mlp_expand", self.activation)
-        self.mlp_project = self._pointwise(channels, "mlp_project")
+
+        common = {"data_format": self.data_format, "dtype": self.dtype_policy}
+        self.mlp_expand = pointwise_convolution(
+            hidden_shape[axis], "mlp_expand", activation=self.activation, **common
+        )
+        self.mlp_project = pointwise_convolution(channels, "mlp_project", **common)
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp_expand):
             layer.build(input_shape)
         self.mlp_project.build(tuple(hidden_shape))

@@ -7,17 +7,47 @@ from dmformer_keras.errors import DMFormerError
 # PyTorch's and timm's setting (momentum 0.1 there counts the other way round).
 # Keras's own 0.99 needs some 500 steps before the moving statistics can be
 # trusted, longer than many fine-tuning runs. This project's decision.
-BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
 
 
-def conv_initializer():
+def spatial_initializer():
     """Normal values scaled by fan-out, the habit of convolutional networks (He et al. 2015)."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def dense_initializer():
-    """Truncated normal values of deviation 0.02, the habit of vision transformers."""
+def pointwise_initializer():
+    """Truncated normal values of deviation 0.02, for 1x1 convolutions and dense layers.
+
+    The habit of vision transformers and ConvNeXt. It also keeps an untrained network's
+    residual branches small, so that its outputs stay finite in half precision.
+    """
     return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def pointwise_convolution(filters, name, data_format, dtype, use_bias=True, activation=None):
+    """Returns a 1x1 convolution."""
+    return keras.layers.Conv2D(
+        filters,
+        1,
+        use_bias=use_bias,
+        activation=activation,
+        data_format=data_format,
+        kernel_initializer=pointwise_initializer(),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def batch_norm(name, data_format, dtype):
+    """Returns a BatchNormalization over the channels, with this project's constants."""
+    return keras.layers.BatchNormalization(
+        axis=channel_axis(data_format),
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        dtype=dtype,
+        name=name,
+    )
 
 
 def standard_data_format(data_format):

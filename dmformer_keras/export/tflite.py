@@ -1,0 +1,267 @@
+"""TFLite (LiteRT) files from Keras models, and their comparison with Keras."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+
+
+def to_tflite(model, path, quantization=None, representative_data=None, input_shape=None):
+    """Converts a model to a TFLite file with a fixed input of one image.
+
+    The fixed shape keeps every dilated depthwise convolution one operator that the
+    CPU delegate runs whole; only built-in operators are used. TensorFlow does the
+    conversion. Under JAX and PyTorch the model is handed to a TensorFlow process of
+    its own, so TensorFlow must be installed but need not be the backend.
+
+    Args:
+        model: a `keras.Model` with one image input, channels_last: a classifier, a
+            backbone, or a task model that holds one.
+        path: str or path ending in `.tflite`. Replaced if present; its folder is made.
+        quantization: `None` (float32), `"float16"` (weights stored in half precision),
+            `"dynamic"` (weights in int8, activations quantised as they come) or
+            `"int8"` (weights and activations in int8, input and output in float32).
+        representative_data: for `"int8"`: array `(count, height, width, channels)` or
+            iterable of such images `(height, width, channels)`, as the model takes
+            them. 100 or more images of the kind to be met are advisable.
+        input_shape: `(height, width, channels)`, for a model that takes any size.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        DMFormerError: if an argument is invalid, TensorFlow is absent, the path cannot
+            be written, or the conversion fails. No file is left behind then.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> model = dmformer_keras.DMFormerN(input_shape=(64, 64, 3), num_classes=10)
+    >>> path = to_tflite(model, "classifier.tflite")  # doctest: +SKIP
+    """
+    path = Path(path)
+    shape = _fixed_input_shape(model, input_shape)
+    if path.suffix != ".tflite":
+        raise DMFormerError(f"The path of a TFLite file ends in .tflite, which {path} does not.")
+    if quantization not in QUANTIZATIONS:
+        names = ", ".join(repr(name) for name in QUANTIZATIONS)
+        raise DMFormerError(f"quantization must be one of {names}, not {quantization!r}.")
+    if quantization == "int8" and representative_data is None:
+        raise DMFormerError(
+            'quantization="int8" needs representative_data: pass some 100 images of the kind '
+            "the model will meet, from which the ranges of the activations are measured."
+        )
+    images = None
+    if quantization == "int8":
+        images = _representative_images(representative_data, shape)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DMFormerError(
+            "TFLite conversion needs TensorFlow, which is not installed: "
+            'pip install "dmformer-keras[tensorflow]".'
+        )
+    with _written_beside(path) as beside:
+        if keras.config.backend() == "tensorflow":
+            convert(model, beside, shape, quantization, images)
+        else:
+            _convert_in_tensorflow_process(model, beside, shape, quantization, images)
+    return path
+
+
+def run_tflite(path, images, threads=None):
+    """Runs a TFLite file on images, one at a time.
+
+    Args:
+        path: str or path of a `.tflite` file with one input of one image.
+        images: array `(count, height, width, channels)` of the file's input size.
+        threads: positive int, or `None` for the number of processors.
+
+    Returns:
+        Array `(count, ...)` of the outputs, in the file's output type.
+
+    Raises:
+        DMFormerError: if the file is absent or is no TFLite file, or the images do not
+            fit its input.
+
+    Example:
+
+    >>> run_tflite("classifier.tflite", np.zeros((2, 64, 64, 3)))  # doctest: +SKIP
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    if not Path(path).is_file():
+        raise DMFormerError(f"There is no file {str(path)!r}; give the path of a .tflite file.")
+    try:
+        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise DMFormerError(f"{path} cannot be run as a TFLite file: {error}.") from error
+    source = interpreter.get_input_details()[0]
+    target = interpreter.get_output_details()[0]
+    if tuple(images.shape[1:]) != tuple(source["shape"][1:]):
+        raise DMFormerError(
+            f"{path} takes images of shape {tuple(source['shape'][1:])}, not "
+            f"{tuple(images.shape[1:])}; resize them or export with another input_shape."
+        )
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(source["index"], np.asarray(image, source["dtype"])[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(target["index"])[0])
+    return np.stack(outputs)
+
+
+def compare_tflite(model, path, images, batch_size=32):
+    """Compares a TFLite file with the Keras model that it was made from.
+
+    Args:
+        model: the `keras.Model`.
+        path: str or path of the `.tflite` file.
+        images: array `(count, height, width, channels)`, as the model takes them. Real
+            images say more than random ones.
+        batch_size: positive int, of the Keras model's predictions.
+
+    Returns:
+        dict of floats: `max_difference`; `output_range` (largest minus smallest Keras
+        output); `relative_difference`, the first over the second; `top1_agreement`, the
+        part of all positions (images, or pixels of a map) whose largest channel is the
+        same in both.
+
+    Raises:
+        DMFormerError: as `run_tflite`.
+
+    Example:
+
+    >>> compare_tflite(model, "classifier.tflite", images)  # doctest: +SKIP
+    """
+    expected = model.predict(images, batch_size=batch_size, verbose=0)
+    actual = run_tflite(path, images)
+    difference = float(np.abs(expected - actual).max())
+    output_range = float(expected.max() - expected.min())
+    return {
+        "max_difference": difference,
+        "output_range": output_range,
+        "relative_difference": difference / max(output_range, np.finfo("float32").tiny),
+        "top1_agreement": float((expected.argmax(-1) == actual.argmax(-1)).mean()),
+    }
+
+
+def convert(model, path, shape, quantization, images):
+    """Converts under the TensorFlow backend; `to_tflite` is the checked way in."""
+    import tensorflow as tf
+
+    options = {}
+    if quantization is not None:
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    if quantization == "int8":
+        options["representative_dataset"] = lambda: ([image[None]] for image in images)
+    signature = keras.InputSpec(shape=(1, *shape), dtype="float32", name="images")
+    with _quiet_stderr():
+        model.export(
+            str(path), format="litert", input_signature=[signature], verbose=False, **options
+        )
+
+
+def _convert_in_tensorflow_process(model, path, shape, quantization, images):
+    """Saves the model, and has a process with the TensorFlow backend convert it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model_path = Path(folder) / "model.keras"
+        model.save(model_path)
+        images_path = None
+        if images is not None:
+            images_path = Path(folder) / "images.npy"
+            np.save(images_path, images)
+        request = {
+            "model": str(model_path),
+            "path": str(path),
+            "shape": shape,
+            "quantization": quantization,
+            "images": images_path and str(images_path),
+        }
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+        finished = subprocess.run(
+            [sys.executable, "-m", "dmformer_keras.export.tflite_process", json.dumps(request)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    if finished.returncode != 0:
+        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DMFormerError(f"The TensorFlow process could not convert the model: {last}")
+
+
+def _fixed_input_shape(model, input_shape):
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise DMFormerError("A TFLite export takes a model with one image input.")
+    if getattr(model, "data_format", "channels_last") == "channels_first" or (
+        getattr(getattr(model, "backbone", None), "data_format", None) == "channels_first"
+    ):
+        raise DMFormerError(
+            "TFLite convolutions are channels_last; build the model with "
+            'data_format="channels_last" (its weights are the same) and export that.'
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    shape = own if input_shape is None else tuple(input_shape)
+    if len(shape) != 3 or None in shape:
+        raise DMFormerError(
+            f"The model takes images of shape {own}; pass input_shape with a fixed height, "
+            "width and number of channels, such as (224, 224, 3)."
+        )
+    if any(size not in (None, given) for size, given in zip(own, shape, strict=True)):
+        raise DMFormerError(
+            f"input_shape {shape} does not fit the model, which takes images of shape {own}; "
+            "build the model with input_shape (None, None, channels) to export another size."
+        )
+    return shape
+
+
+def _representative_images(data, shape):
+    images = [np.asarray(image, "float32") for image in data]
+    if not images or any(image.shape != shape for image in images):
+        found = sorted({image.shape for image in images})
+        raise DMFormerError(
+            f"representative_data must hold images of shape {shape}, not {found or 'none at all'}."
+        )
+    return np.stack(images)
+
+
+@contextlib.contextmanager
+def _written_beside(path):
+    """Yields a path in the same folder; moves it to `path` if all went well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent)
+    except OSError as error:
+        raise DMFormerError(
+            f"{path} cannot be written ({error.strerror}); choose a folder that can be written."
+        ) from error
+    with folder as name:
+        beside = Path(name) / path.name
+        yield beside
+        os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Keeps the converter's C++ log out of the terminal; Python's errors still come through."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
