@@ -63,7 +63,8 @@ class DMFormerBackbone(keras.Model):
             are at least 32 pixels. Any number of channels. `None` means any size, RGB.
         data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
         dtype: dtype policy of the layers, such as `"mixed_bfloat16"`.
-        **kwargs: `name` and `trainable`.
+        name: str or `None`. The model's name.
+        trainable: bool. Whether the weights, and the BatchNorm statistics, change in training.
 
     Input: float images of `input_shape`, values in 0..255 (see `include_rescaling`).
     Output: `(batch, ceil(height / 32), ceil(width / 32), channels[3])`.
@@ -81,7 +82,7 @@ class DMFormerBackbone(keras.Model):
 
     The feature pyramid, as a model:
 
-    >>> pyramid = keras.Model(backbone.inputs, backbone.pyramid_outputs)
+    >>> pyramid = keras.Model(backbone.input, backbone.pyramid_outputs)
     >>> tuple(pyramid(images)["P2"].shape)
     (1, 16, 24, 8)
     >>> backbone.feature_info["P5"]
@@ -105,7 +106,8 @@ class DMFormerBackbone(keras.Model):
         input_shape=None,
         data_format=None,
         dtype=None,
-        **kwargs,
+        name=None,
+        trainable=True,
     ):
         config = {
             "channels": _four_positive_ints("channels", channels),
@@ -127,7 +129,7 @@ class DMFormerBackbone(keras.Model):
 
         inputs = keras.Input(config["input_shape"], name="images")
         outputs = _build_graph(inputs, config, policy)
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
         self.dtype_policy = policy
         self._constructor_config = config
 
@@ -254,15 +256,8 @@ def _build_graph(inputs, config, policy):
     for stage in range(4):
         if stage > 0:
             strided = stride < config["output_stride"]
-            # Where the stride is given up, the taps keep the distance that they
-            # had on the finer grid: the à-trous form of the same network.
-            x = convolution(
-                x,
-                channels[stage],
-                2,
-                f"stage{stage + 1}_downsample",
-                stride=2 if strided else 1,
-                dilation=dilation,
+            x = convolution.downsample(
+                x, channels[stage], f"stage{stage + 1}_downsample", strided, dilation
             )
             stride, dilation = (stride * 2, dilation) if strided else (stride, dilation * 2)
         for block in range(depths[stage]):
@@ -289,21 +284,40 @@ class _ConvolutionFactory:
         self.data_format = data_format
         self.policy = policy
 
-    def __call__(self, x, filters, kernel_size, name, stride=1, dilation=1, relu=False):
-        x = keras.layers.Conv2D(
+    def __call__(self, x, filters, kernel_size, name, stride=1, relu=False):
+        x = self._convolution(filters, kernel_size, name, strides=stride, padding="same")(x)
+        x = batch_norm(f"{name}_norm", self.data_format, self.policy)(x)
+        return keras.layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x) if relu else x
+
+    def downsample(self, x, filters, name, strided, dilation):
+        """The 2x2 convolution between stages, of stride 2 or in its dilated form.
+
+        Where the stride is given up, the taps keep the places that they had on the
+        coarser grid: this one and the next, `dilation` steps to the right and below
+        ("same" padding would put them around this one).
+        """
+        if strided:
+            return self(x, filters, 2, name, stride=2)
+        x = keras.layers.ZeroPadding2D(
+            ((0, dilation), (0, dilation)),
+            data_format=self.data_format,
+            dtype=self.policy,
+            name=f"{name}_padding",
+        )(x)
+        x = self._convolution(filters, 2, name, dilation_rate=dilation)(x)
+        return batch_norm(f"{name}_norm", self.data_format, self.policy)(x)
+
+    def _convolution(self, filters, kernel_size, name, **arguments):
+        return keras.layers.Conv2D(
             filters,
             kernel_size,
-            strides=stride,
-            dilation_rate=dilation,
-            padding="same",
             use_bias=False,
             data_format=self.data_format,
             kernel_initializer=spatial_initializer(),
             dtype=self.policy,
             name=f"{name}_conv",
-        )(x)
-        x = batch_norm(f"{name}_norm", self.data_format, self.policy)(x)
-        return keras.layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x) if relu else x
+            **arguments,
+        )
 
 
 def _block_name(stage, block):

@@ -26,7 +26,8 @@ class DMFormerClassifier(keras.Model):
         activation: name of a Keras activation for the outputs, such as `"softmax"`,
             or `None` for logits.
         class_names: sequence of `num_classes` strings, kept with the model, or `None`.
-        **kwargs: `name` and `trainable`.
+        name: str or `None`. The model's name.
+        trainable: bool. Whether the weights, and the BatchNorm statistics, change in training.
 
     Input: the backbone's. Output: `(batch, num_classes)`.
 
@@ -42,7 +43,14 @@ class DMFormerClassifier(keras.Model):
     """
 
     def __init__(
-        self, backbone, num_classes, dropout=0.0, activation=None, class_names=None, **kwargs
+        self,
+        backbone,
+        num_classes,
+        dropout=0.0,
+        activation=None,
+        class_names=None,
+        name=None,
+        trainable=True,
     ):
         if not is_positive_int(num_classes):
             raise DMFormerError(f"num_classes must be a positive integer, not {num_classes!r}.")
@@ -70,7 +78,8 @@ class DMFormerClassifier(keras.Model):
             name="head",
         )
         inputs = backbone.input
-        super().__init__(inputs=inputs, outputs=head(backbone(inputs)), **kwargs)
+        outputs = head(backbone(inputs))
+        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
         self.dtype_policy = policy
         self.backbone = backbone
         self.head = head
@@ -123,7 +132,7 @@ class DMFormerClassifier(keras.Model):
         if num_classes is not None and num_classes != stored_classes and class_names is None:
             stored = {**stored, "class_names": None}
         given = {
-            "num_classes": num_classes or stored_classes,
+            "num_classes": stored_classes if num_classes is None else num_classes,
             "dropout": stored.get("dropout", 0.0) if dropout is None else dropout,
             "activation": stored.get("activation") if activation is None else activation,
             "class_names": stored.get("class_names") if class_names is None else class_names,

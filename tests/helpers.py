@@ -1,0 +1,98 @@
+"""What several tests share: random weights, images, small models, gradients, processes."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from dmformer_keras import DMFormerBackbone, DMFormerClassifier
+
+BACKENDS = ("tensorflow", "jax", "torch")
+TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 2, 1)}
+
+
+def tiny_backbone(**overrides):
+    return DMFormerBackbone(**{**TINY, "input_shape": (64, 64, 3), **overrides})
+
+
+def tiny_classifier(num_classes=5, class_names=None, **overrides):
+    return DMFormerClassifier(tiny_backbone(**overrides), num_classes, class_names=class_names)
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, shape).astype("float32")
+
+
+def features(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def randomize(model, seed=0):
+    """Gives every weight a random value, BatchNorm statistics included, all of a sane size."""
+    random = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        if "variance" in variable.path or "gamma" in variable.path:
+            value = random.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            # Kernels: unit gain. A depthwise kernel (k, k, channels, 1) sums over k * k.
+            depthwise = len(shape) == 4 and shape[-1] == 1
+            fan_in = np.prod(shape[:2]) if depthwise else np.prod(shape[:-1])
+            value = random.normal(0, 1 / np.sqrt(fan_in), shape)
+        else:
+            value = random.normal(0, 0.2, shape)
+        variable.assign(value.astype("float32"))
+    return model
+
+
+def loss_and_gradients(layer, inputs, cotangent, training=False):
+    """Returns sum(layer(inputs) * cotangent), and its gradients for the inputs and the weights."""
+    backend = keras.config.backend()
+    trainable = layer.trainable_variables
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(inputs)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=training) * cotangent)
+        for_x, *for_weights = tape.gradient(loss, [x, *[v.value for v in trainable]])
+    elif backend == "torch":
+        import torch
+
+        x = torch.tensor(inputs, requires_grad=True)
+        loss = (layer(x, training=training) * torch.tensor(cotangent)).sum()
+        for_x, *for_weights = torch.autograd.grad(loss, [x, *[v.value for v in trainable]])
+    else:
+        import jax
+
+        fixed = [v.value for v in layer.non_trainable_variables]
+
+        def function(x, values):
+            outputs, _ = layer.stateless_call(values, fixed, x, training=training)
+            return (outputs * cotangent).sum()
+
+        loss, (for_x, for_weights) = jax.value_and_grad(function, argnums=(0, 1))(
+            inputs, [v.value for v in trainable]
+        )
+    return float(array(loss)), array(for_x), [array(gradient) for gradient in for_weights]
+
+
+def run_python(code, backend=None, timeout=300, **environment):
+    """Runs code in a process of its own; returns its standard output, or fails with its errors."""
+    backend = backend or keras.config.backend()
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": backend, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout

@@ -1,0 +1,129 @@
+import keras
+import numpy as np
+import pytest
+from helpers import array, images, randomize, run_python, tiny_backbone, tiny_classifier
+
+import dmformer_keras
+from dmformer_keras import DMFormerClassifier, DMFormerError, DMFormerN
+from dmformer_keras.complexity import count_multiply_accumulates
+
+# Counted with 1,000 classes at 224x224; the paper's table is met within 1 %.
+VARIANTS = {
+    "N": (2_208_100, 425_096_640),
+    "T": (4_923_032, 1_024_579_456),
+    "S": (24_816_248, 4_576_850_944),
+    "B": (34_553_048, 6_414_728_704),
+    "L": (44_289_848, 8_252_606_464),
+}
+TABLE = {  # parameters in millions, GMACs
+    "N": (2.21, 0.43),
+    "T": (4.93, 1.02),
+    "S": (24.84, 4.58),
+    "B": (34.59, 6.41),
+    "L": (44.34, 8.25),
+}
+
+
+@pytest.mark.parametrize("letter", VARIANTS)
+def test_parameters_and_multiply_accumulates(letter):
+    model = getattr(dmformer_keras, f"DMFormer{letter}")()
+    counted = (model.count_params(), count_multiply_accumulates(model))
+    assert counted == VARIANTS[letter]
+    metadata = dmformer_keras.DMFormerBackbone.presets[f"dmformer_{letter.lower()}"]
+    assert counted == (metadata["parameters"], metadata["multiply_accumulates"])
+    millions, giga = TABLE[letter]
+    assert counted[0] / 1e6 == pytest.approx(millions, rel=0.01)
+    # The table is rounded to two digits, which for N is more than 1 %.
+    assert counted[1] / 1e9 == pytest.approx(giga, rel=0.01, abs=0.005)
+    assert model.name == f"dmformer_{letter.lower()}"
+    assert model.output.shape == (None, 1000)
+
+
+def test_gives_logits_and_activation_gives_probabilities():
+    model = randomize(tiny_classifier())
+    x = images(3, 64, 64, 3)
+    logits = array(model(x))
+    probabilities = DMFormerClassifier(model.backbone, 5, activation="softmax")
+    probabilities.head.set_weights(model.head.get_weights())
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(array(probabilities(x)), expected, atol=1e-5)
+
+
+def test_logits_are_the_head_on_the_last_feature_map():
+    model = randomize(tiny_classifier())
+    x = images(2, 64, 64, 3)
+    norm, dense = model.head.get_layer("head_norm"), model.head.get_layer("logits")
+    feature_map = array(model.backbone(x)).astype("float64")
+    scaled = (feature_map - array(norm.moving_mean)) / np.sqrt(array(norm.moving_variance) + 1e-5)
+    pooled = (scaled * array(norm.gamma) + array(norm.beta)).mean(axis=(1, 2))
+    expected = pooled @ array(dense.kernel) + array(dense.bias)
+    np.testing.assert_allclose(array(model(x)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_loads_in_a_new_process_with_nothing_but_the_import(tmp_path):
+    model = randomize(tiny_classifier(class_names=["a", "b", "c", "d", "e"]))
+    x = images(2, 64, 64, 3)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    run_python(
+        "import sys, numpy, keras, dmformer_keras\n"
+        "model = keras.models.load_model(sys.argv[0] or 'model.keras')\n".replace(
+            "sys.argv[0] or 'model.keras'", repr(str(tmp_path / "model.keras"))
+        )
+        + f"x = numpy.load({str(tmp_path / 'x.npy')!r})\n"
+        + f"numpy.save({str(tmp_path / 'y.npy')!r}, model.predict(x, verbose=0))\n"
+        + "assert model.class_names == ['a', 'b', 'c', 'd', 'e']\n"
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), array(model(x)), atol=1e-5, rtol=1e-5)
+
+
+def test_learns_a_few_images_by_heart():
+    model = tiny_classifier(num_classes=2)
+    x, y = images(16, 64, 64, 3), np.arange(16) % 2
+    x[y == 1, :, ::2] *= 0.5
+    model.compile(
+        keras.optimizers.AdamW(3e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(x, y, batch_size=8, epochs=8, verbose=0).history
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    assert history["accuracy"][-1] >= 0.9
+
+
+def test_mixed_precision_trains_without_nan():
+    model = tiny_classifier(dtype="mixed_bfloat16")
+    model.compile("adamw", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    losses = model.fit(images(8, 64, 64, 3), np.arange(8) % 5, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+
+
+def test_same_seed_gives_the_same_weights():
+    weights = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        weights.append(tiny_classifier().get_weights())
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes must be a positive integer"),
+        ({"num_classes": 3, "class_names": ["cat"]}, "class_names has 1 names for num_classes=3"),
+        ({"input_shape": (20, 64, 3)}, "at least 32"),
+        ({"weights": "dmformer_t"}, "channels"),
+        ({"weights": "dmformer_n"}, "has no weights"),
+        ({"depth": 3}, "depth"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(DMFormerError, match=message):
+        DMFormerN(**arguments)
+
+
+def test_backbone_is_shared_not_copied():
+    backbone = tiny_backbone()
+    assert DMFormerClassifier(backbone, 3).backbone is backbone
