@@ -1,0 +1,206 @@
+"""Random changes to training images, driven by one random generator an image."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from dmformer_keras.data.images import resize_box, resize_image, through_pillow
+from dmformer_keras.errors import DMFormerError
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_CROP_ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed at random; the defaults change nothing.
+
+    The order is: crop and resize, turn and shift, flip, colours. What turning or
+    shifting uncovers repeats the nearest edge.
+
+    Args:
+        crop_scale: (low, high) in (0, 1], the share of the image's area a random crop
+            takes, or None for the crop of evaluation.
+        crop_ratio: (low, high), positive: width over height of a random crop, relative to
+            the target's, drawn evenly in its logarithm.
+        horizontal_flip: bool, mirror every other image, on average.
+        rotate: float, turn by up to this many degrees either way.
+        translate: float in [0, 1), shift by up to this share of the width and height.
+        zoom: float in [0, 1), magnify by a factor of up to 1 - zoom or 1 + zoom.
+        brightness: float in [0, 1], multiply by a factor in 1 - brightness .. 1 + brightness.
+        contrast: float in [0, 1], scale about the image's mean likewise.
+        saturation: float in [0, 1], scale about the grey image likewise; RGB only,
+            images of other channel counts are left as they are.
+
+    Raises:
+        DMFormerError: a value is outside its range.
+
+    Example:
+
+    >>> augmentation = Augmentation(horizontal_flip=True, brightness=0.2)
+    >>> image = np.full((48, 48, 3), 100, "uint8")
+    >>> augmentation.apply(image, 32, np.random.default_rng(0)).shape
+    (32, 32, 3)
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
+    horizontal_flip: bool = False
+    rotate: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self):
+        if self.crop_scale is not None:
+            self._check_range("crop_scale", 1)
+        self._check_range("crop_ratio", math.inf)
+        for field in ("brightness", "contrast", "saturation"):
+            self._check("a number in 0..1", field, lambda value: 0 <= value <= 1)
+        for field in ("translate", "zoom"):
+            self._check("a number from 0 to below 1", field, lambda value: 0 <= value < 1)
+        self._check("an angle in 0..180 degrees", "rotate", lambda value: 0 <= value <= 180)
+        self._check("True or False", "horizontal_flip", lambda value: value in (True, False))
+
+    def _check_range(self, field, most):
+        def is_range(value):
+            low, high = value
+            return 0 < low <= high <= most and math.isfinite(high)
+
+        limit = "in (0, 1]" if most == 1 else "over 0"
+        self._check(f"(low, high) with both {limit} and low <= high", field, is_range)
+
+    def _check(self, expected, field, is_right):
+        value = getattr(self, field)
+        try:
+            right = is_right(value)
+        except (TypeError, ValueError):
+            right = False
+        if not right:
+            raise DMFormerError(f"Augmentation: {field} must be {expected}, got {value!r}.")
+
+    @classmethod
+    def named(cls, name):
+        """A setting by its name.
+
+        Args:
+            name: "none"; "light", for digits, letters and other images where mirroring or
+                cutting changes the meaning: small turns, shifts, zooms and contrasts; or
+                "standard", for photographs: random resized crops, mirroring and colours.
+
+        Returns:
+            Augmentation.
+
+        Raises:
+            DMFormerError: there is no such setting.
+
+        Example:
+
+        >>> Augmentation.named("light").horizontal_flip
+        False
+        """
+        if name not in _NAMED:
+            raise DMFormerError(
+                f"There is no augmentation {name!r}; choose one of {', '.join(_NAMED)}, "
+                "or build an Augmentation."
+            )
+        return _NAMED[name]
+
+    def apply(self, image, image_size, rng, *, resize="crop", crop_fraction=1.0):
+        """Bring an image to the training size, changed at random.
+
+        Args:
+            image: uint8 array (height, width, channels).
+            image_size: int, or (height, width), in pixels.
+            rng: `numpy.random.Generator`.
+            resize: str, geometry where `crop_scale` is None: see `resize_image`.
+            crop_fraction: float, likewise.
+
+        Returns:
+            uint8 array (*image_size, channels).
+        """
+        image = self._cropped(image, image_size, rng, resize, crop_fraction)
+        if self.rotate or self.translate or self.zoom:
+            image = self._moved(image, rng)
+        if self.horizontal_flip and rng.random() < 0.5:
+            image = np.ascontiguousarray(image[:, ::-1])
+        if self.brightness or self.contrast or self.saturation:
+            image = self._recoloured(image, rng)
+        return image
+
+    def _cropped(self, image, image_size, rng, resize, crop_fraction):
+        if self.crop_scale is not None:
+            height, width = image_size
+            box = self._random_box(image, width / height, rng)
+            if box is not None:
+                return resize_box(image, box, image_size)
+        return resize_image(image, image_size, resize, crop_fraction)
+
+    def _random_box(self, image, target_ratio, rng):
+        """(left, top, right, bottom) of a random crop, or None where none fitted."""
+        height, width = image.shape[:2]
+        low, high = (math.log(ratio) for ratio in self.crop_ratio)
+        for _ in range(_CROP_ATTEMPTS):
+            area = height * width * rng.uniform(*self.crop_scale)
+            ratio = target_ratio * math.exp(rng.uniform(low, high))
+            box_width, box_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+            if box_width <= width and box_height <= height:
+                left, top = rng.random() * (width - box_width), rng.random() * (height - box_height)
+                return left, top, min(left + box_width, width), min(top + box_height, height)
+        return None
+
+    def _moved(self, image, rng):
+        from PIL import Image
+
+        height, width = image.shape[:2]
+        angle = math.radians(rng.uniform(-self.rotate, self.rotate))
+        scale = 1 / rng.uniform(1 - self.zoom, 1 + self.zoom)
+        shift = np.array([width, height]) * rng.uniform(-self.translate, self.translate, 2)
+        # Pillow asks for the way back: from a point of the result to its origin.
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        matrix = np.array([[cos, sin], [-sin, cos]])
+        centre = np.array([width / 2, height / 2])
+        offset = centre - matrix @ (centre + shift)
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ matrix.T + offset
+        overshoot = max(0, -corners.min(), *(corners - (width, height)).max(axis=0))
+        margin = math.ceil(overshoot) + 1
+        padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+        offset = offset + margin
+        data = (*matrix[0], offset[0], *matrix[1], offset[1])
+        return through_pillow(
+            padded,
+            lambda band: band.transform(
+                (width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+            ),
+        )
+
+    def _recoloured(self, image, rng):
+        brightness, contrast, saturation = (
+            rng.uniform(1 - strength, 1 + strength)
+            for strength in (self.brightness, self.contrast, self.saturation)
+        )
+        gain = brightness * contrast
+        offset = brightness * (1 - contrast) * float(image.mean())
+        if image.shape[-1] != 3:
+            table = np.rint(gain * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
+            return table[image]
+        colours = gain * (saturation * np.eye(3) + (1 - saturation) * _LUMINANCE)
+        rows = np.column_stack([colours, [offset] * 3])
+        return through_pillow(image, lambda rgb: rgb.convert("RGB", tuple(rows.flat)))
+
+
+_NAMED = {
+    "none": Augmentation(),
+    "light": Augmentation(rotate=10, translate=0.08, zoom=0.1, brightness=0.1, contrast=0.2),
+    "standard": Augmentation(
+        crop_scale=(0.35, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
+        horizontal_flip=True,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+    ),
+}

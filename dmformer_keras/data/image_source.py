@@ -1,0 +1,218 @@
+"""What every source of labelled images offers, wherever the images lie."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from dmformer_keras.data.images import check_image_header, decode_image
+from dmformer_keras.errors import DMFormerError
+
+_VERIFY_CHUNK = 64
+
+
+class ImageSource:
+    """Labelled images by number, as `open_source` returns them.
+
+    `len(source)` is the number of images.
+
+    Attributes:
+        title: str, where the images come from.
+        split: str, "train", "val", "test" or "all".
+        class_names: list of str, by class index.
+        labels: int32 array (number of images,), or None where the images are streamed.
+        channels: int, of every image.
+        skipped: list of (name, reason), the files that were left out.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> source = open_source((np.zeros((4, 8, 8, 3), "uint8"), [0, 0, 1, 1]), split="all")
+    >>> image, label = source.read(2)
+    >>> image.shape, label, len(source)
+    ((8, 8, 3), 1, 4)
+    """
+
+    def __init__(self, title, split, class_names, labels, channels, skipped=()):
+        self.title = title
+        self.split = split
+        self.class_names = list(class_names)
+        self.labels = None if labels is None else np.asarray(labels, np.int32)
+        self.channels = channels
+        self.skipped = list(skipped)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index):
+        """One image and its class.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            uint8 array (height, width, channels), and int.
+
+        Raises:
+            DMFormerError: the image cannot be read or decoded.
+        """
+        return self._image(self._checked(index)), int(self.labels[index])
+
+    def name(self, index):
+        """What to call an image: its path inside the folder or archive, or its number.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            str.
+        """
+        return self._name(self._checked(index))
+
+    def describe(self):
+        """The source in a few lines for people: counts in all and by class.
+
+        Returns:
+            str.
+
+        Example:
+
+        >>> from dmformer_keras.data import open_source
+        >>> print(open_source("digits", split="test").describe().splitlines()[0])
+        digits, split test: 359 images of 10 classes
+        """
+        lines = [
+            f"{self.title}, split {self.split}: {len(self)} images of "
+            f"{len(self.class_names)} classes"
+        ]
+        if self.labels is not None:
+            counts = np.bincount(self.labels, minlength=len(self.class_names))
+            lines += [
+                f"  {number:>4} {name}: {count}"
+                for number, (name, count) in enumerate(zip(self.class_names, counts, strict=True))
+            ]
+        if self.skipped:
+            lines.append(f"  skipped {len(self.skipped)}, the first: {self.skipped[0][1]}")
+        return "\n".join(lines)
+
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}({self.title!r}, split={self.split!r}, images={len(self)}, "
+            f"classes={len(self.class_names)}, channels={self.channels}, "
+            f"skipped={len(self.skipped)})"
+        )
+
+    def _checked(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return index
+
+
+class EncodedSource(ImageSource):
+    """Images kept as the bytes of image files.
+
+    Args:
+        keys: list, what `fetch` takes, one an image.
+        names: list of str, what to call the images.
+        fetch: function from a key to the bytes; called from several threads.
+        title, split, class_names, labels, channels, skipped: see `ImageSource`.
+    """
+
+    def __init__(
+        self, title, split, class_names, labels, channels, skipped=(), *, keys, names, fetch
+    ):
+        super().__init__(title, split, class_names, labels, channels, skipped)
+        self._keys = keys
+        self._names = names
+        self._fetch = fetch
+
+    def encoded(self, index):
+        """The bytes of one image file.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            bytes.
+        """
+        return self._fetch(self._keys[self._checked(index)])
+
+    def verified(self, on_corrupt, fully):
+        """Look at every image once, with a progress bar on stderr, in several threads.
+
+        Args:
+            on_corrupt: "error" or "skip".
+            fully: bool, decode the pixels; otherwise only read the header.
+
+        Returns:
+            This source, or one without the images that cannot be decoded.
+
+        Raises:
+            DMFormerError: images cannot be decoded and are not to be skipped, or a class
+                has none left.
+        """
+        problems = self._problems(fully)
+        if not problems:
+            return self
+        if on_corrupt == "error":
+            raise DMFormerError(
+                f"{self.title} has {len(problems)} image(s) of {len(self)} that cannot be used; "
+                f"the first: {next(iter(problems.values()))} "
+                "To leave them out, pass on_corrupt='skip'."
+            )
+        skipped = [(self.name(index), reason) for index, reason in problems.items()]
+        return self._without(problems, skipped)
+
+    def _problems(self, fully):
+        """{index: what is wrong} of the images that cannot be used."""
+        from tqdm import tqdm
+
+        def look(first):
+            found = {}
+            for index in range(first, min(first + _VERIFY_CHUNK, len(self))):
+                try:
+                    if fully:
+                        self.read(index)
+                    else:
+                        check_image_header(self.encoded(index), repr(self.name(index)))
+                except DMFormerError as error:
+                    found[index] = str(error)
+            return found
+
+        problems = {}
+        with (
+            ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
+            # No bar for what takes under a second, nor in a log file.
+            tqdm(total=len(self), desc="Checking images", delay=1, disable=None) as progress,
+        ):
+            for found in pool.map(look, range(0, len(self), _VERIFY_CHUNK)):
+                problems.update(found)
+                progress.update(min(_VERIFY_CHUNK, len(self) - progress.n))
+        return problems
+
+    def _without(self, dropped, skipped):
+        kept = [index for index in range(len(self)) if index not in dropped]
+        labels = self.labels[kept]
+        emptied = np.setdiff1d(self.labels, labels)
+        if emptied.size:
+            raise DMFormerError(
+                f"{self.title} has no image left in class {self.class_names[emptied[0]]!r} after "
+                f"skipping {len(skipped)} that cannot be decoded; every class needs at least one."
+            )
+        return EncodedSource(
+            self.title,
+            self.split,
+            self.class_names,
+            labels,
+            self.channels,
+            self.skipped + skipped,
+            keys=[self._keys[index] for index in kept],
+            names=[self._names[index] for index in kept],
+            fetch=self._fetch,
+        )
+
+    def _image(self, index):
+        return decode_image(self.encoded(index), self.channels, repr(self._names[index]))
+
+    def _name(self, index):
+        return self._names[index]

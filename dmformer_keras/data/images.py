@@ -1,0 +1,379 @@
+"""Image bytes to arrays, and arrays to the size a network takes.
+
+One decoder and one resizing serve training, evaluation and prediction, so the three
+see the same pixels. Pillow does the work; it is imported when first used.
+"""
+
+import contextlib
+import io
+import operator
+from pathlib import Path
+
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+
+# What `decode_image` reads. Naming the formats keeps Pillow's rarer parsers (and
+# those that start other programs, such as EPS) away from files nobody vouches for.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+RESIZE_MODES = ("crop", "squash", "pad")
+
+_PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262
+_TIFF_WHITE_IS_ZERO = 0
+
+
+def decode_image(encoded, channels=3, name="image"):
+    """Decode the bytes of an image file: JPEG, PNG, BMP, GIF, WebP or TIFF.
+
+    The image is turned upright by its EXIF orientation; of an animation or a TIFF of
+    several pages the first is taken. Transparent parts are laid on white, as a viewer
+    shows them, unless four channels are asked for. CMYK is read by the Adobe (inverted)
+    convention and converted without a colour profile. Samples of 16 bits keep their
+    8 leading bits; float TIFF must lie in 0..1.
+
+    Args:
+        encoded: bytes, the content of the file.
+        channels: int, 1 (luminance), 3 (RGB) or 4 (RGB and alpha).
+        name: str, what to call the image in an error.
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        DMFormerError: the bytes are no such image, are damaged, or hold more pixels
+            than Pillow takes for safe (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (5, 4), (255, 0, 0)).save(file, "PNG")
+    >>> image = decode_image(file.getvalue())
+    >>> image.shape, image[0, 0].tolist()
+    ((4, 5, 3), [255, 0, 0])
+    """
+    from PIL import Image
+
+    check_file_channels(channels)
+    with _stating_what_is_wrong(name):
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            image.load()
+            image = _upright(_to_8_bits(image), _orientation(image))
+        array = np.array(_to_mode(image, _PILLOW_MODES[channels]))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def check_image_header(encoded, name="image"):
+    """Check that bytes begin like an image that `decode_image` reads, pixels unread.
+
+    Args:
+        encoded: bytes, the content of the file.
+        name: str, what to call the image in an error.
+
+    Raises:
+        DMFormerError: the bytes are no image of these formats.
+    """
+    from PIL import Image
+
+    with _stating_what_is_wrong(name):
+        Image.open(io.BytesIO(encoded), formats=FORMATS).close()
+
+
+def check_file_channels(channels):
+    """Check that image files can be decoded to `channels` channels.
+
+    Args:
+        channels: int, 1, 3 or 4.
+
+    Raises:
+        DMFormerError: any other number.
+    """
+    if channels not in _PILLOW_MODES:
+        raise DMFormerError(
+            f"Image files are decoded to 1 (luminance), 3 (RGB) or 4 (RGBA) channels, got "
+            f"{channels!r}; give images of other channels as arrays: "
+            "open_source((images, labels))."
+        )
+
+
+def load_image(path, image_size=None, *, channels=3, resize="crop", crop_fraction=1.0):
+    """Read one image file as evaluation reads it.
+
+    Args:
+        path: str or path of the file.
+        image_size: int, or (height, width), in pixels; None keeps the image's own size.
+        channels: int, 1 (luminance), 3 (RGB) or 4 (RGBA).
+        resize: str, see `resize_image`.
+        crop_fraction: float, see `resize_image`.
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        DMFormerError: there is no such file, or it is no image, or an argument is wrong.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "grey.png")
+    ...     Image.new("L", (300, 200), 128).save(path)
+    ...     load_image(path, 64).shape
+    (64, 64, 3)
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise DMFormerError(
+            f"Cannot read {str(path)!r} ({error.strerror}); give the path of an image file."
+        ) from error
+    image = decode_image(encoded, channels, repr(str(path)))
+    if image_size is None:
+        return image
+    return resize_image(image, image_size, resize, crop_fraction)
+
+
+def resize_image(image, image_size, resize="crop", crop_fraction=1.0):
+    """Bring an image to a size, antialiased, by the geometry of evaluation.
+
+    Args:
+        image: uint8 array (height, width, channels).
+        image_size: int, or (height, width), in pixels.
+        resize: "crop" takes the largest centred part of the target's aspect ratio,
+            "squash" takes the whole image whatever its ratio, "pad" fits the whole image
+            in, its ratio kept, and fills the rest with 0 (black).
+        crop_fraction: float in (0, 1], the part of that height and width that is kept,
+            about the centre; 1 with "pad".
+
+    Returns:
+        uint8 array (*image_size, channels).
+
+    Raises:
+        DMFormerError: an argument is wrong.
+
+    Example:
+
+    >>> wide = np.zeros((100, 300, 3), "uint8")
+    >>> wide[:, :100] = 255
+    >>> [int(resize_image(wide, 32, mode).mean()) for mode in ("crop", "squash", "pad")]
+    [0, 85, 29]
+    """
+    height, width = checked_size(image_size)
+    check_geometry(resize, crop_fraction)
+    if resize == "pad":
+        return _fit_and_pad(image, height, width)
+    return resize_box(
+        image, evaluation_box(image, height, width, resize, crop_fraction), (height, width)
+    )
+
+
+def check_geometry(resize, crop_fraction):
+    """Check the two arguments that say how evaluation brings an image to its size.
+
+    Args:
+        resize: str, one of "crop", "squash", "pad".
+        crop_fraction: float in (0, 1]; 1 with "pad".
+
+    Raises:
+        DMFormerError: they are anything else.
+    """
+    if resize not in RESIZE_MODES:
+        raise DMFormerError(f"resize must be one of {', '.join(RESIZE_MODES)}, got {resize!r}.")
+    if not 0 < crop_fraction <= 1:
+        raise DMFormerError(f"crop_fraction must be over 0 and at most 1, got {crop_fraction!r}.")
+    if resize == "pad" and crop_fraction != 1:
+        raise DMFormerError(
+            f"resize='pad' keeps the whole image: crop_fraction must be 1, got {crop_fraction!r}."
+        )
+
+
+def checked_size(image_size):
+    """Read an image size given as one number or two.
+
+    Args:
+        image_size: int, or (height, width), in pixels.
+
+    Returns:
+        (height, width), two ints.
+
+    Raises:
+        DMFormerError: it is neither, or not positive.
+
+    Example:
+
+    >>> checked_size(224), checked_size((96, 128))
+    ((224, 224), (96, 128))
+    """
+    try:
+        sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+        height, width = (operator.index(side) for side in sides)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise DMFormerError(
+            f"image_size must be a positive whole number of pixels or (height, width), "
+            f"got {image_size!r}."
+        )
+    return height, width
+
+
+def evaluation_box(image, height, width, resize, crop_fraction):
+    """The part of an image that evaluation looks at.
+
+    Args:
+        image: array (image height, image width, channels).
+        height, width: ints, the target size, in pixels.
+        resize: "crop" or "squash".
+        crop_fraction: float in (0, 1].
+
+    Returns:
+        (left, top, right, bottom), floats, in pixels.
+    """
+    image_height, image_width = image.shape[:2]
+    box_height, box_width = image_height, image_width
+    if resize == "crop":
+        box_height = min(image_height, image_width * height / width)
+        box_width = min(image_width, image_height * width / height)
+    box_height, box_width = box_height * crop_fraction, box_width * crop_fraction
+    top, left = (image_height - box_height) / 2, (image_width - box_width) / 2
+    # Rounding may carry the far side a hair outside, which Pillow refuses.
+    return left, top, min(left + box_width, image_width), min(top + box_height, image_height)
+
+
+def resize_box(image, box, image_size):
+    """Cut a box out of an image and bring it to a size in one step, antialiased.
+
+    Args:
+        image: uint8 array (height, width, channels).
+        box: (left, top, right, bottom), floats, in pixels, inside the image.
+        image_size: (height, width), ints, in pixels.
+
+    Returns:
+        uint8 array (*image_size, channels).
+    """
+    from PIL import Image
+
+    height, width = image_size
+    return through_pillow(
+        image, lambda band: band.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    )
+
+
+def through_pillow(image, operation):
+    """Apply an operation on Pillow images to an array of any number of channels.
+
+    RGB goes through at once. Anything else goes band by band: Pillow would take a fourth
+    channel for transparency, and it knows no images of five.
+
+    Args:
+        image: uint8 array (height, width, channels).
+        operation: function from `PIL.Image.Image` to `PIL.Image.Image`.
+
+    Returns:
+        uint8 array (new height, new width, channels).
+    """
+    from PIL import Image
+
+    if image.shape[-1] == 3:
+        return np.asarray(operation(Image.fromarray(image)))
+    bands = np.moveaxis(image, -1, 0)
+    return np.stack([np.asarray(operation(Image.fromarray(band))) for band in bands], axis=-1)
+
+
+def _fit_and_pad(image, height, width):
+    image_height, image_width = image.shape[:2]
+    scale = min(height / image_height, width / image_width)
+    fitted_height = max(1, min(height, round(image_height * scale)))
+    fitted_width = max(1, min(width, round(image_width * scale)))
+    whole = (0, 0, image_width, image_height)
+    top, left = (height - fitted_height) // 2, (width - fitted_width) // 2
+    padded = np.zeros((height, width, image.shape[-1]), np.uint8)
+    padded[top : top + fitted_height, left : left + fitted_width] = resize_box(
+        image, whole, (fitted_height, fitted_width)
+    )
+    return padded
+
+
+@contextlib.contextmanager
+def _stating_what_is_wrong(name):
+    """Turn whatever Pillow raises on bad bytes into one DMFormerError.
+
+    Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error,
+    IndexError and more; on bytes from outside all of them mean the same.
+    """
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except (DMFormerError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not a JPEG, PNG, BMP, GIF, WebP or TIFF image"
+        raise DMFormerError(f"Cannot decode {name}: {reason}; replace or remove it.") from error
+
+
+def _orientation(image):
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # a broken EXIF block, as some cameras write, leaves the pixels as good
+        return None
+
+
+def _upright(image, orientation):
+    from PIL import Image
+
+    if orientation not in _UPRIGHT:
+        return image
+    return image.transpose(Image.Transpose[_UPRIGHT[orientation]])
+
+
+def _to_8_bits(image):
+    """The image with samples of 8 bits; Pillow's own conversion would clip at 255."""
+    from PIL import Image
+
+    if image.mode == "F":
+        return Image.fromarray(_unit_floats_to_8_bits(np.asarray(image)))
+    # Pillow before 11 opens a 16-bit grey PNG as "I", later ones as "I;16".
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        samples = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+            samples = 255 - samples
+        return Image.fromarray(samples)
+    if image.mode == "I":
+        raise ValueError("signed or 32-bit integer samples have no fixed range, save 8 or 16 bits")
+    return image
+
+
+def _unit_floats_to_8_bits(samples):
+    if not (np.isfinite(samples).all() and samples.min() >= 0 and samples.max() <= 1):
+        raise ValueError("float samples must lie in 0..1")
+    return np.rint(samples * 255).astype(np.uint8)
+
+
+def _to_mode(image, mode):
+    from PIL import Image
+
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+    return image.convert(mode)

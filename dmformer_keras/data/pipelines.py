@@ -1,0 +1,348 @@
+"""From a source to batches: the same ones by tf.data and by a Keras PyDataset.
+
+Everything rests on one pure function. The order of an epoch depends on (seed, epoch),
+the random changes to an image on (seed, epoch, index), and on nothing else. So batches
+are the same bit for bit whatever prepares them, on however many threads, and whether
+training went through or was resumed.
+"""
+
+import functools
+import operator
+import os
+
+import numpy as np
+
+from dmformer_keras.data.augment import Augmentation
+from dmformer_keras.data.image_source import ImageSource
+from dmformer_keras.data.images import check_geometry, checked_size, decode_image, resize_image
+from dmformer_keras.data.tfds_source import StreamSource
+from dmformer_keras.errors import DMFormerError
+
+# Sets the two kinds of random numbers apart, so that none repeats another.
+_ORDER, _EXAMPLE = 0, 1
+# A stream is shuffled within a window of this many encoded images.
+_STREAM_SHUFFLE = 10_000
+
+
+def load_example(
+    source, index, image_size, augmentation, seed, epoch, *, resize="crop", crop_fraction=1.0
+):
+    """One image at the size the network takes, changed at random, and its class.
+
+    Args:
+        source: ImageSource.
+        index: int, which image.
+        image_size: (height, width), ints, in pixels.
+        augmentation: Augmentation, or None for the geometry of evaluation.
+        seed: int, not negative.
+        epoch: int, not negative.
+        resize: str, see `resize_image`.
+        crop_fraction: float, see `resize_image`.
+
+    Returns:
+        uint8 array (*image_size, channels), and int. The same for the same arguments, always.
+
+    Raises:
+        DMFormerError: the image cannot be read.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> image, label = load_example(open_source("digits"), 0, (64, 64), None, seed=0, epoch=0)
+    >>> image.shape, label
+    ((64, 64, 3), 0)
+    """
+    image, label = source.read(index)
+    image = _prepared(image_size, augmentation, resize, crop_fraction, seed, image, epoch, index)
+    return image, label
+
+
+def steps_per_epoch(source, batch_size, *, training=True):
+    """The number of batches in an epoch.
+
+    Args:
+        source: ImageSource.
+        batch_size: int, positive.
+        training: bool. In training the images over after the last full batch wait for
+            another epoch, and a source smaller than a batch makes one batch of all.
+
+    Returns:
+        int.
+
+    Raises:
+        DMFormerError: the batch size is not positive.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> source = open_source("digits", split="val")
+    >>> steps_per_epoch(source, 32), steps_per_epoch(source, 32, training=False)
+    (5, 6)
+    """
+    batch_size = _positive("batch_size", batch_size)
+    return max(1, len(source) // batch_size) if training else -(-len(source) // batch_size)
+
+
+def to_tf_dataset(
+    source,
+    image_size,
+    batch_size,
+    *,
+    training=False,
+    augmentation=None,
+    seed=0,
+    first_epoch=0,
+    epochs=None,
+    resize="crop",
+    crop_fraction=1.0,
+    num_parallel_calls=None,
+):
+    """Batches as a `tf.data.Dataset`; `Model.fit` takes it on every backend.
+
+    For evaluation it gives every image once, in order. For training it is one stream of
+    epochs, each in its own order with its own changes, so `fit` has to be told where an
+    epoch ends:
+
+    ```python
+    train = to_tf_dataset(source, 224, 64, training=True, first_epoch=done, augmentation=...)
+    model.fit(train, steps_per_epoch=steps_per_epoch(source, 64), initial_epoch=done, epochs=90,
+              shuffle=False)
+    ```
+
+    A streamed source (see `open_source`) is shuffled within a window of 10,000 images only.
+
+    Args:
+        source: ImageSource.
+        image_size: int, or (height, width), in pixels.
+        batch_size: int. The last batch of an evaluation may be smaller. In training every
+            batch is full, unless the source is smaller than one batch.
+        training: bool.
+        augmentation: Augmentation, for training; None changes nothing.
+        seed: int, not negative.
+        first_epoch: int, the epoch to begin with, for training that is resumed.
+        epochs: int, the number of epochs to give, or None for no end; for training.
+        resize: str, geometry of evaluation: see `resize_image`.
+        crop_fraction: float, likewise.
+        num_parallel_calls: int, images prepared at a time; None means one a CPU.
+
+    Returns:
+        `tf.data.Dataset` of (float32 (batch, height, width, channels) in 0..255, int32
+        (batch,)), with static shapes but for an evaluation's last batch, and known cardinality.
+
+    Raises:
+        DMFormerError: TensorFlow is missing, or an argument is wrong.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> dataset = to_tf_dataset(open_source("digits", split="val"), 32, 64)
+    >>> [len(labels) for images, labels in dataset]
+    [64, 64, 51]
+    """
+    plan = _Plan(
+        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
+        resize, crop_fraction,
+    )  # fmt: skip
+    parallel = _positive("num_parallel_calls", num_parallel_calls or os.cpu_count() or 1)
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise DMFormerError(
+            "to_tf_dataset needs TensorFlow, which is not installed; use to_py_dataset, or run "
+            "`pip install tensorflow`."
+        ) from error
+    if isinstance(source, StreamSource):
+        examples, prepare = _streamed_examples(tf, plan), plan.streamed_example
+    else:
+        examples, prepare = _numbered_examples(tf, plan), plan.example
+    shape = (*plan.image_size, source.channels)
+
+    def load(*example):
+        image, label = tf.numpy_function(prepare, example, (tf.uint8, tf.int32), stateful=False)
+        return tf.ensure_shape(image, shape), tf.ensure_shape(label, ())
+
+    def to_float(images, labels):
+        return tf.cast(images, tf.float32), labels
+
+    # Cast after batching: until then an image is a quarter of the size.
+    batches = (
+        examples.map(load, num_parallel_calls=parallel, deterministic=True)
+        .batch(plan.batch_size, drop_remainder=plan.all_batches_full)
+        .map(to_float)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    count = tf.data.INFINITE_CARDINALITY if plan.num_batches is None else plan.num_batches
+    return batches.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def to_py_dataset(
+    source,
+    image_size,
+    batch_size,
+    *,
+    training=False,
+    augmentation=None,
+    seed=0,
+    first_epoch=0,
+    epochs=None,
+    resize="crop",
+    crop_fraction=1.0,
+    workers=None,
+    prefetch=2,
+):
+    """The batches of `to_tf_dataset`, bit for bit, without TensorFlow.
+
+    `Model.fit` takes it like the other, with `steps_per_epoch` and `initial_epoch`.
+
+    Args:
+        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
+            resize, crop_fraction: see `to_tf_dataset`; a streamed source is not taken.
+        workers: int, threads that prepare images; None means one a CPU. They are this
+            dataset's own: with Keras's workers, and with a count of epochs kept by
+            `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
+        prefetch: int, batches prepared ahead.
+
+    Returns:
+        `keras.utils.PyDataset` of (float32 (batch, height, width, channels) in 0..255, int32
+        (batch,)).
+
+    Raises:
+        DMFormerError: an argument is wrong.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> dataset = to_py_dataset(open_source("digits", split="val"), 32, 64)
+    >>> dataset.num_batches, dataset[2][0].shape
+    (3, (51, 32, 32, 3))
+    """
+    plan = _Plan(
+        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
+        resize, crop_fraction,
+    )  # fmt: skip
+    if isinstance(source, StreamSource):
+        raise DMFormerError(
+            f"{source.title} is streamed, which only tf.data can do; use to_tf_dataset."
+        )
+    workers = _positive("workers", workers or os.cpu_count() or 1)
+    from dmformer_keras.data.py_dataset import BatchDataset
+
+    return BatchDataset(plan, workers, _whole("prefetch", prefetch))
+
+
+class _Plan:
+    """Which example stands where in the stream of batches, and how it is prepared."""
+
+    def __init__(
+        self, source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
+        resize, crop_fraction,
+    ):  # fmt: skip
+        if not isinstance(source, ImageSource):
+            raise DMFormerError(
+                f"Batches are made from what open_source returns, got {type(source).__name__}; "
+                "call open_source first."
+            )
+        if not isinstance(augmentation, (Augmentation, type(None))):
+            raise DMFormerError(
+                f"augmentation must be an Augmentation or None, got {augmentation!r}; "
+                "Augmentation.named gives one by its name."
+            )
+        if not training and (augmentation is not None or first_epoch or epochs is not None):
+            raise DMFormerError(
+                "augmentation, first_epoch and epochs are for training; leave them out, or pass "
+                "training=True."
+            )
+        check_geometry(resize, crop_fraction)
+        self.source = source
+        self.image_size = checked_size(image_size)
+        self.training = bool(training)
+        self.seed = _whole("seed", seed)
+        self.first_epoch = _whole("first_epoch", first_epoch)
+        self.steps = steps_per_epoch(source, batch_size, training=training)
+        self.batch_size = min(operator.index(batch_size), len(source))
+        self.all_batches_full = self.training or len(source) % self.batch_size == 0
+        self.epochs = epochs if epochs is None else _positive("epochs", epochs)
+        self._prepared = functools.partial(
+            _prepared, self.image_size, augmentation, resize, crop_fraction, self.seed
+        )
+        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+
+    @property
+    def num_batches(self):
+        """The number of batches of the whole stream, None for no end."""
+        if not self.training:
+            return self.steps
+        return None if self.epochs is None else self.epochs * self.steps
+
+    @property
+    def epoch_examples(self):
+        """The number of examples that an epoch shows."""
+        return self.steps * self.batch_size if self.training else len(self.source)
+
+    def positions(self, step):
+        """The positions in the stream that make up a batch."""
+        first = step * self.batch_size
+        last = first + self.batch_size
+        return range(first, last if self.training else min(last, self.epoch_examples))
+
+    def example(self, position):
+        """The image and the label at a position of the stream."""
+        epoch, place = divmod(int(position), self.epoch_examples)
+        epoch += self.first_epoch
+        index = int(self._order(epoch)[place]) if self.training else place
+        image, label = self.source.read(index)
+        return self._prepared(image, epoch, index), np.int32(label)
+
+    def streamed_example(self, encoded, label, epoch, index):
+        """The image and the label of a streamed example."""
+        image = decode_image(encoded, self.source.channels, self.source.name(index))
+        return self._prepared(image, int(epoch), int(index)), np.int32(label)
+
+    def _draw_order(self, epoch):
+        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.source))
+
+
+def _numbered_examples(tf, plan):
+    if plan.num_batches is None:
+        return tf.data.Dataset.counter()
+    return tf.data.Dataset.range((plan.epochs or 1) * plan.epoch_examples)
+
+
+def _streamed_examples(tf, plan):
+    encoded = plan.source.encoded_dataset().enumerate()
+
+    def one_epoch(epoch):
+        examples = encoded
+        if plan.training:
+            # The seed of this function's own graph, never 0: the order then depends on
+            # (seed, epoch) alone, where tf.random.set_seed would otherwise have a say.
+            tf.compat.v1.set_random_seed(plan.seed % (2**31 - 2) + 1)
+            examples = examples.shuffle(_STREAM_SHUFFLE, seed=epoch).take(plan.epoch_examples)
+        return examples.map(lambda index, example: (*example, epoch, index))
+
+    if plan.num_batches is None:
+        epochs = tf.data.Dataset.counter(plan.first_epoch)
+    else:
+        epochs = tf.data.Dataset.range(plan.first_epoch, plan.first_epoch + (plan.epochs or 1))
+    return epochs.flat_map(one_epoch)
+
+
+def _prepared(image_size, augmentation, resize, crop_fraction, seed, image, epoch, index):
+    if augmentation is None:
+        return resize_image(image, image_size, resize, crop_fraction)
+    rng = np.random.default_rng([_EXAMPLE, seed, epoch, index])
+    return augmentation.apply(image, image_size, rng, resize=resize, crop_fraction=crop_fraction)
+
+
+def _whole(name, value, least=0):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise DMFormerError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+    return number
+
+
+def _positive(name, value):
+    return _whole(name, value, least=1)

@@ -1,0 +1,69 @@
+"""The batches of a source as a `keras.utils.PyDataset`."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+
+class BatchDataset(keras.utils.PyDataset):
+    """Batches by number, prepared ahead on this dataset's own threads.
+
+    Which batch has which number never changes, whoever asks and in whatever order; epochs
+    follow each other in the numbers. Keras needs no workers for it, and has none.
+
+    Args:
+        plan: what says which example stands where, of `dmformer_keras.data.pipelines`.
+        workers: int, threads.
+        prefetch: int, batches prepared ahead.
+    """
+
+    def __init__(self, plan, workers, prefetch):
+        super().__init__()
+        self._plan = plan
+        self._prefetch = prefetch
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+        self._pending = {}
+        self._lock = threading.Lock()
+
+    @property
+    def num_batches(self):
+        """The number of batches, None for no end."""
+        return self._plan.num_batches
+
+    def __getitem__(self, step):
+        """One batch.
+
+        Args:
+            step: int, counted over all epochs.
+
+        Returns:
+            float32 array (batch, height, width, channels) in 0..255, int32 array (batch,).
+
+        Raises:
+            DMFormerError: an image cannot be read.
+        """
+        if step < 0 or (self.num_batches is not None and step >= self.num_batches):
+            raise IndexError(f"batch {step} of {self.num_batches}")
+        examples = [future.result() for future in self._submitted(step)]
+        images, labels = zip(*examples, strict=True)
+        return np.stack(images).astype(np.float32), np.array(labels, np.int32)
+
+    def _submitted(self, step):
+        """The futures of a batch, those of the next ones being on their way."""
+        end = step + self._prefetch + 1
+        if self.num_batches is not None:
+            end = min(end, self.num_batches)
+        with self._lock:
+            for ahead in range(step, end):
+                if ahead not in self._pending:
+                    self._pending[ahead] = [
+                        self._pool.submit(self._plan.example, position)
+                        for position in self._plan.positions(ahead)
+                    ]
+            # What was prepared for a reader that went elsewhere is dropped.
+            for stale in [number for number in self._pending if not step <= number < end]:
+                for future in self._pending.pop(stale):
+                    future.cancel()
+            return self._pending.pop(step)

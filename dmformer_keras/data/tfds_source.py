@@ -1,0 +1,181 @@
+"""Datasets prepared by tensorflow_datasets."""
+
+import os
+
+import numpy as np
+
+from dmformer_keras.data.image_source import EncodedSource, ImageSource
+from dmformer_keras.data.images import check_file_channels
+from dmformer_keras.data.splits import carve, stored_split
+from dmformer_keras.errors import DMFormerError
+
+PREFIX = "tfds:"
+# Encoded images up to this many bytes are held in memory; above, they are streamed.
+MEMORY_LIMIT = 2 * 2**30
+
+_SPLIT_OF_TFDS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+
+
+class StreamSource(ImageSource):
+    """A dataset too large for memory: `to_tf_dataset` reads it in order, over and over.
+
+    Single images cannot be asked for, and nothing is verified beforehand.
+
+    Args:
+        encoded_dataset: function without arguments that gives a finite
+            `tf.data.Dataset` of (encoded image, label).
+        size: int, the number of images.
+        title, split, class_names, channels: see `ImageSource`.
+    """
+
+    def __init__(self, title, split, class_names, channels, *, encoded_dataset, size):
+        super().__init__(title, split, class_names, None, channels)
+        self.encoded_dataset = encoded_dataset
+        self._size = size
+
+    def __len__(self):
+        return self._size
+
+    def read(self, index):
+        """Not possible on a stream.
+
+        Raises:
+            DMFormerError: always.
+        """
+        raise DMFormerError(
+            f"{self.title} is streamed, so image {index} cannot be read alone; use to_tf_dataset."
+        )
+
+    def _name(self, index):
+        return f"{self.title}/{self.split}[{index}]"
+
+
+def open_tfds(spec, split, *, channels, on_corrupt, verify, validation_fraction, seed, download):
+    """Open a dataset of tensorflow_datasets.
+
+    Args:
+        spec: str, "tfds:NAME" or "tfds:NAME:VERSION"; `TFDS_DATA_DIR` says where it lies.
+        split, channels, on_corrupt, verify, validation_fraction, seed, download: see
+            `open_source`.
+
+    Returns:
+        EncodedSource, or StreamSource where the split is over `MEMORY_LIMIT`.
+
+    Raises:
+        DMFormerError: see `open_source`.
+    """
+    check_file_channels(channels)
+    builder = _prepared_builder(spec.removeprefix(PREFIX), download)
+    image_key, label_key = _checked_features(builder, spec)
+    names = {_SPLIT_OF_TFDS[name]: name for name in builder.info.splits if name in _SPLIT_OF_TFDS}
+    stored, carved = stored_split(spec, split, names)
+    class_names = builder.info.features[label_key].names
+    info = builder.info.splits[names[stored]]
+
+    def encoded_dataset(part):
+        import tensorflow_datasets as tfds
+
+        dataset = builder.as_dataset(
+            split=part,
+            decoders={image_key: tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False),
+        )
+        return dataset.map(lambda features: (features[image_key], features[label_key]))
+
+    if info.num_bytes > MEMORY_LIMIT:
+        if on_corrupt == "skip":
+            raise DMFormerError(
+                f"{spec} is too large for memory and streamed, where corrupt images cannot be "
+                "skipped; pass on_corrupt='error'."
+            )
+        part, size = _stream_part(names[stored], split, carved, info, validation_fraction)
+        return StreamSource(
+            spec,
+            split,
+            class_names,
+            channels,
+            encoded_dataset=lambda: encoded_dataset(part),
+            size=size,
+        )
+
+    pairs = list(encoded_dataset(names[stored]).as_numpy_iterator())
+    labels = np.array([label for _, label in pairs], np.int32)
+    indexes = np.arange(len(pairs))
+    if carved:
+        indexes = carve(spec, split, labels, validation_fraction, seed)
+    source = EncodedSource(
+        spec,
+        split,
+        class_names,
+        labels[indexes],
+        channels,
+        keys=[pairs[index][0] for index in indexes],
+        names=[f"{spec}/{names[stored]}[{index}]" for index in indexes],
+        fetch=bytes,
+    )
+    return source.verified(on_corrupt, fully=verify)
+
+
+def _prepared_builder(name, download):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DMFormerError(
+            f"The source 'tfds:{name}' needs tensorflow and tensorflow-datasets; "
+            "run `pip install tensorflow tensorflow-datasets`."
+        ) from error
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # unknown names and versions, and whatever a builder's code raises
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DMFormerError(
+            f"tensorflow_datasets cannot open {name!r} ({reason}); check the name and version, "
+            "and that TFDS_DATA_DIR is the folder where it was prepared."
+        ) from error
+    if not builder.is_prepared():
+        if not download:
+            raise DMFormerError(
+                f"The dataset {name!r} is not prepared in {builder.data_dir!r}; run "
+                f"`tfds build {name}`, set TFDS_DATA_DIR, or pass download=True."
+            )
+        builder.download_and_prepare()
+    return builder
+
+
+def _checked_features(builder, spec):
+    """The keys of the image and of the label."""
+    import tensorflow_datasets as tfds
+
+    features, keys = builder.info.features, builder.info.supervised_keys
+    right = (
+        keys is not None
+        and len(keys) == 2
+        and all(isinstance(key, str) for key in keys)
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+    )
+    if not right:
+        raise DMFormerError(
+            f"{spec} is no dataset for classification: an image and a class label were expected "
+            f"as its supervised keys, got {keys!r}; choose another dataset."
+        )
+    return keys
+
+
+def _stream_part(name, split, carved, info, validation_fraction):
+    """What to ask tensorflow_datasets for, and how many images that is.
+
+    Labels are not known before a stream is read: the last images are for validation.
+    """
+    count = info.num_examples
+    if not carved:
+        return name, count
+    cut = count - round(count * validation_fraction)
+    return (f"{name}[:{cut}]", cut) if split == "train" else (f"{name}[{cut}:]", count - cut)

@@ -1,0 +1,243 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from image_files import encode, random_image, two_classes
+
+from dmformer_keras.data import (
+    Augmentation,
+    load_example,
+    open_source,
+    steps_per_epoch,
+    to_py_dataset,
+    to_tf_dataset,
+)
+from dmformer_keras.errors import DMFormerError
+
+STANDARD = Augmentation.named("standard")
+
+
+@pytest.fixture
+def source(make_folder):
+    return open_source(make_folder(two_classes(11)), "all")
+
+
+def batches(dataset, count=None):
+    """The first `count` batches, or all, of either kind of dataset as numpy."""
+    taken = []
+    for images, labels in dataset:
+        taken.append((np.asarray(images), np.asarray(labels)))
+        if len(taken) == count:
+            break
+    return taken
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for (images, labels), (other_images, other_labels) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def training(make, source, **options):
+    options = {"training": True, "augmentation": STANDARD, "seed": 5} | options
+    return make(source, (16, 24), 4, **options)
+
+
+def test_tf_data_and_py_dataset_give_the_same_on_any_number_of_threads(source):
+    expected = batches(training(to_tf_dataset, source, num_parallel_calls=1), 12)
+    assert expected[0][0].shape == (4, 16, 24, 3)
+    assert expected[0][0].dtype == np.float32
+    assert expected[0][1].dtype == np.int32
+    assert_same(expected, batches(training(to_tf_dataset, source, num_parallel_calls=5), 12))
+    for workers, prefetch in ((1, 0), (4, 3)):
+        dataset = training(to_py_dataset, source, workers=workers, prefetch=prefetch)
+        assert_same(expected, batches(dataset, 12))
+
+
+def test_py_dataset_gives_a_batch_by_its_number_in_any_order(source):
+    expected = batches(training(to_py_dataset, source), 8)
+    dataset = training(to_py_dataset, source)
+    assert_same([dataset[step] for step in (7, 0, 3, 3, 1)], [expected[s] for s in (7, 0, 3, 3, 1)])
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_resumed_training_goes_on_as_if_never_stopped(source, make):
+    steps = steps_per_epoch(source, 4)
+    whole = batches(training(make, source), 4 * steps)
+    resumed = batches(training(make, source, first_epoch=2), 2 * steps)
+    assert_same(whole[2 * steps :], resumed)
+
+
+def test_epochs_and_seeds_differ_and_an_epoch_repeats_no_image(make_folder):
+    source = open_source(
+        (np.arange(40, dtype=np.uint8).reshape(40, 1, 1), np.zeros(40, int)), "all"
+    )
+
+    def order(epoch, seed):
+        dataset = to_py_dataset(source, 2, 4, training=True, seed=seed, first_epoch=epoch)
+        return [int(value) for images, _ in batches(dataset, 10) for value in images[:, 0, 0, 0]]
+
+    orders = [order(0, 0), order(1, 0), order(0, 1)]
+    for drawn in orders:
+        assert sorted(drawn) == list(range(40))
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_an_image_changes_otherwise_in_every_epoch_and_for_every_seed(source):
+    def example(seed, epoch):
+        return load_example(source, 3, (16, 16), STANDARD, seed, epoch)[0]
+
+    np.testing.assert_array_equal(example(1, 2), example(1, 2))
+    assert (example(1, 2) != example(1, 3)).any()
+    assert (example(1, 2) != example(2, 2)).any()
+
+
+def test_batches_are_made_of_load_example(source):
+    images, labels = batches(to_py_dataset(source, 16, 4), 1)[0]
+    for index in range(4):
+        image, label = load_example(source, index, (16, 16), None, seed=0, epoch=0)
+        np.testing.assert_array_equal(images[index], image)
+        assert labels[index] == label
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_evaluation_gives_every_image_once_in_order(source, make):
+    labels = np.concatenate([labels for _, labels in batches(make(source, 16, 4))])
+    np.testing.assert_array_equal(labels, source.labels)
+
+
+def test_shapes_and_cardinality(source):
+    import tensorflow as tf
+
+    evaluation = to_tf_dataset(source, 16, 4)
+    assert evaluation.cardinality() == 6
+    assert evaluation.element_spec[0].shape == (None, 16, 16, 3)
+    assert to_tf_dataset(source, 16, 11).element_spec[0].shape == (11, 16, 16, 3)
+    endless = training(to_tf_dataset, source)
+    assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert endless.element_spec[0].shape == (4, 16, 24, 3)
+    assert endless.element_spec[1].shape == (4,)
+    assert training(to_tf_dataset, source, epochs=3).cardinality() == 15
+    assert training(to_py_dataset, source).num_batches is None
+    assert training(to_py_dataset, source, epochs=3).num_batches == 15
+    assert len(batches(training(to_tf_dataset, source, epochs=3))) == 15
+
+
+def test_a_source_smaller_than_a_batch_is_one_batch(source):
+    dataset = to_py_dataset(source, 16, 64, training=True, epochs=2)
+    assert [len(labels) for _, labels in batches(dataset)] == [22, 22]
+    assert steps_per_epoch(source, 64) == 1
+
+
+def test_geometry_is_passed_on(source):
+    crop = batches(to_tf_dataset(source, 16, 4), 1)[0][0]
+    pad = batches(to_tf_dataset(source, 16, 4, resize="pad"), 1)[0][0]
+    assert crop[0, 0].max() > 0
+    assert pad[0, 0].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"first_epoch": 1.5}, "first_epoch"),
+        ({"epochs": 0}, "epochs"),
+        ({"augmentation": "standard"}, "Augmentation.named"),
+        ({"resize": "stretch"}, "resize"),
+        ({"training": False}, "for training"),
+    ],
+)
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_wrong_options(source, make, options, message):
+    with pytest.raises(DMFormerError, match=message):
+        training(make, source, **options)
+
+
+def test_wrong_batch_size_and_source(source):
+    with pytest.raises(DMFormerError, match="batch_size"):
+        to_py_dataset(source, 16, 0)
+    with pytest.raises(DMFormerError, match="open_source"):
+        to_py_dataset("folder", 16, 4)
+
+
+def tiny_model(images):
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2, "tanh")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
+    model.build(images.shape)
+    kernel = np.random.default_rng(0).normal(0, 0.01, model.get_weights()[0].shape)
+    model.set_weights([kernel, np.zeros(2)])
+    return model
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_fit_trains_on_exactly_these_batches(source, make):
+    """On the backend of the day: no batch lost to building the model, none twice."""
+    dataset = training(make, source, first_epoch=1)
+    expected = batches(training(to_py_dataset, source, first_epoch=1), 10)
+    model, twin = (tiny_model(expected[0][0]) for _ in range(2))
+    validation = make(source, (16, 24), 5)
+    history = model.fit(
+        dataset,
+        steps_per_epoch=5,
+        initial_epoch=1,
+        epochs=3,
+        verbose=0,
+        validation_data=validation,
+    )
+    for images, labels in expected:
+        twin.train_on_batch(images, labels)
+    assert len(history.history["val_accuracy"]) == 2
+    for trained, wanted in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(trained, wanted, rtol=1e-4, atol=1e-5)
+    assert model.predict(validation, verbose=0).shape == (22, 2)
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_import_is_light_and_training_on_torch_needs_no_tensorflow():
+    pytest.importorskip("torch")
+    code = """
+        import sys
+        sys.modules["tensorflow"] = None
+        import keras
+        before = set(sys.modules)
+        import dmformer_keras.data
+        heavy = {"tensorflow_datasets", "sklearn", "PIL", "tqdm"} & (set(sys.modules) - before)
+        assert not heavy, heavy
+        from dmformer_keras.data import open_source, to_py_dataset, to_tf_dataset
+        source = open_source("digits", "val")
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(to_py_dataset(source, 8, 64, training=True), steps_per_epoch=2, verbose=0)
+        try:
+            to_tf_dataset(source, 8, 64)
+        except ValueError as error:
+            assert "to_py_dataset" in str(error)
+            print("done")
+    """
+    finished = run_python(code, KERAS_BACKEND="torch")
+    assert finished.stdout.strip() == "done", finished.stderr[-2000:]
+
+
+def test_a_corrupt_image_in_training_names_itself(make_folder):
+    good = encode(random_image(0, 64, 64), "JPEG")
+    root = make_folder(two_classes(2) | {"cat/bad.jpg": good[:-300]})
+    source = open_source(root, "all", verify=False)
+    with pytest.raises(DMFormerError, match=r"cat/bad\.jpg"):
+        batches(to_py_dataset(source, 8, 2))
+    with pytest.raises(Exception, match=r"cat/bad\.jpg"):
+        batches(to_tf_dataset(source, 8, 2))
