@@ -6,7 +6,7 @@
 (None, 10)
 """
 
-from dmformer_keras import layers
+from dmformer_keras import integrations, layers
 from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.classifier import (
     DMFormerB,
@@ -31,3 +31,5 @@ __all__ = [
     "DMFormerT",
     "layers",
 ]
+
+integrations.register()

@@ -125,7 +125,7 @@ class DMFormerBackbone(keras.Model):
             "data_format": standard_data_format(data_format),
         }
         config["input_shape"] = check_input_shape(input_shape, config["data_format"])
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
 
         inputs = keras.Input(config["input_shape"], name="images")
         outputs = _build_graph(inputs, config, policy)

@@ -33,6 +33,9 @@ TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
 
+PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
+KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
+
 # `parameters` and `multiply_accumulates` are counted at 224x224 with 1,000 classes;
 # a test holds them to the models. S and L are the paper's, the rest this project's.
 ARCHITECTURES = {
@@ -256,11 +259,15 @@ def _read_folder(folder):
             f"{folder / CONFIG_FILE} describes a {config.get('class_name')!r}, not a "
             "DMFormerBackbone; load it with the library that wrote it."
         )
+    backbone = dict(config["config"])
+    if "image_shape" in backbone:
+        # KerasHub's name for it.
+        backbone["input_shape"] = backbone.pop("image_shape")
     task = folder / TASK_FILE
     metadata = folder / METADATA_FILE
     return Preset(
         name=str(folder),
-        config=config["config"],
+        config=backbone,
         metadata=_read_json(metadata, folder) if metadata.is_file() else {},
         folder=folder,
         task=_read_json(task, folder) if task.is_file() else None,
@@ -371,7 +378,7 @@ def _save(folder, backbone, task, metadata):
 
 
 def _write_files(folder, backbone, task, metadata):
-    _write_json(folder / CONFIG_FILE, _serialized(backbone))
+    _write_json(folder / CONFIG_FILE, _preset_config(backbone))
     backbone.save_weights(folder / WEIGHTS_FILE)
     parameters = backbone.count_params()
     if task is not None:
@@ -393,6 +400,16 @@ def _write_files(folder, backbone, task, metadata):
             "files": files,
         },
     )
+
+
+def _preset_config(backbone):
+    """Returns the backbone's config with what KerasHub and KerasCV read in the file."""
+    config = {**_serialized(backbone), "weights": WEIGHTS_FILE}
+    if config["registered_name"] == PLAIN_NAME:
+        # KerasHub builds the class of this name, its own. Where KerasHub is not imported
+        # nothing has it, and Keras falls back to `module` and `class_name`.
+        config["registered_name"] = KERAS_HUB_NAME
+    return config
 
 
 def _serialized(model):

@@ -34,7 +34,12 @@ def array(tensor):
 
 
 def randomize(model, seed=0):
-    """Gives every weight a random value, BatchNorm statistics included, all of a sane size."""
+    """Gives every weight a random value, BatchNorm statistics included, all of a sane size.
+
+    The last convolution of each residual branch is kept small, as training does: branches
+    that double the stream in every block drive the gates into steps, and such a network
+    amplifies float32's rounding ten thousand times.
+    """
     random = np.random.default_rng(seed)
     for variable in model.weights:
         shape = tuple(variable.shape)
@@ -44,7 +49,8 @@ def randomize(model, seed=0):
             # Kernels: unit gain. A depthwise kernel (k, k, channels, 1) sums over k * k.
             depthwise = len(shape) == 4 and shape[-1] == 1
             fan_in = np.prod(shape[:2]) if depthwise else np.prod(shape[:-1])
-            value = random.normal(0, 1 / np.sqrt(fan_in), shape)
+            gain = 0.2 if "project/" in variable.path else 1.0
+            value = random.normal(0, gain / np.sqrt(fan_in), shape)
         else:
             value = random.normal(0, 0.2, shape)
         variable.assign(value.astype("float32"))
@@ -84,8 +90,11 @@ def loss_and_gradients(layer, inputs, cotangent, training=False):
     return float(array(loss)), array(for_x), [array(gradient) for gradient in for_weights]
 
 
-def run_python(code, backend=None, timeout=300, **environment):
-    """Runs code in a process of its own; returns its standard output, or fails with its errors."""
+def run_python(code, backend=None, timeout=300, folder=None, **environment):
+    """Runs code in a process of its own; returns its standard output, or fails with its errors.
+
+    Python looks for modules in `folder` (this one, by default) before anywhere else.
+    """
     backend = backend or keras.config.backend()
     finished = subprocess.run(
         [sys.executable, "-c", code],
@@ -93,6 +102,7 @@ def run_python(code, backend=None, timeout=300, **environment):
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=folder,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout
