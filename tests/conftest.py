@@ -1,6 +1,7 @@
 """Settings of the whole test run: the backend, slow tests, real data, seeds."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# JAX compiles each operation of each shape, most of the time of a run on a CPU. What one
+# test or process has compiled, the next ones read from here.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "dmformer_keras_tests_jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def pytest_addoption(parser):
@@ -20,11 +28,16 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
-        return
+    backend = os.environ["KERAS_BACKEND"]
+    slow = pytest.mark.skip(reason="slow: run with --slow")
+    once = pytest.mark.skip(reason="no backend has a part in it: runs under TensorFlow only")
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        marks = {mark.name: mark for mark in item.iter_markers()}
+        on = marks["slow"].kwargs.get("on") if "slow" in marks else None
+        if "slow" in marks and on in (None, backend) and not config.getoption("--slow"):
+            item.add_marker(slow)
+        if "backend_independent" in marks and backend != "tensorflow":
+            item.add_marker(once)
 
 
 @pytest.fixture(autouse=True)

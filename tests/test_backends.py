@@ -9,6 +9,9 @@ from helpers import BACKENDS, array, images, randomize, run_python
 
 from dmformer_keras import DMFormerS, DMFormerT
 
+# One run, TensorFlow's, compares every other backend with itself.
+pytestmark = pytest.mark.backend_independent
+
 LOGITS_CODE = """
 import numpy, keras
 model = keras.models.load_model({model!r})
@@ -37,9 +40,6 @@ def other_backends():
     ]
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="one run compares every other with TensorFlow"
-)
 @pytest.mark.parametrize("backend", other_backends())
 def test_s_gives_the_same_logits_on_every_backend(backend, tmp_path):
     model = randomize(DMFormerS(input_shape=(None, None, 3), num_classes=1000))
@@ -50,9 +50,6 @@ def test_s_gives_the_same_logits_on_every_backend(backend, tmp_path):
         assert difference <= 1e-4, size
 
 
-@pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="one run compares every other with TensorFlow"
-)
 @pytest.mark.parametrize("backend", other_backends())
 def test_a_preset_folder_moves_between_backends(backend, tmp_path):
     model = randomize(DMFormerT(input_shape=(64, 64, 3), num_classes=3))

@@ -29,6 +29,7 @@ def module_names():
     return ["dmformer_keras", *names]
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("name", module_names())
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(
@@ -52,6 +53,7 @@ def test_import_loads_nothing_heavy_and_costs_little():
     assert min(float(cost) for cost, _ in outputs) <= 0.3
 
 
+@pytest.mark.backend_independent  # it starts those of its own
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "tensorflow"])
 def test_models_and_training_work_without_tensorflow(backend):
     pytest.importorskip(backend)
@@ -79,7 +81,7 @@ def test_models_and_training_work_without_tensorflow(backend):
     )
 
 
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="once is enough")
+@pytest.mark.backend_independent
 def test_wheel_holds_what_it_needs_and_finds_shipped_presets(tmp_path):
     if not (ROOT / "pyproject.toml").is_file():
         pytest.skip("not a source checkout")

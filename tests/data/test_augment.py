@@ -5,6 +5,8 @@ from image_files import random_image
 from dmformer_keras.data import Augmentation, resize_image
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent
+
 
 def apply(augmentation, image, size=(32, 32), seed=0):
     return augmentation.apply(image, size, np.random.default_rng(seed))

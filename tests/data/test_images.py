@@ -11,6 +11,8 @@ from dmformer_keras.data import decode_image, load_image, resize_image
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent
+
 GRADIENT_16 = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
 GRADIENT_8 = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -12,6 +12,8 @@ from image_files import encode, random_image, two_classes
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent
+
 
 def names(source):
     return [source.name(index) for index in range(len(source))]
