@@ -1,0 +1,126 @@
+"""The `dmformer` command: one module here for each of its commands.
+
+Only the module of the command that was asked for is imported, and with it Keras.
+"""
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+
+from dmformer_keras.errors import DMFormerError
+
+COMMANDS = {
+    "quickstart": "train, measure and export a digit classifier in minutes, offline",
+    "presets": "list the built-in architectures and trained models",
+    "summary": "show the size and the stages of a model",
+    "train": "train a classifier on a folder, a zip or a dataset of labelled images",
+    "evaluate": "measure a trained classifier on labelled images",
+    "predict": "name what is on images",
+    "export": "convert a trained classifier to TFLite",
+}
+
+_EPILOG = """\
+start here:
+  dmformer quickstart                          the whole way, from data to a phone model
+  dmformer train --data photos/ --output runs/photos --epochs 20
+  dmformer evaluate runs/photos --data photos/
+  dmformer predict runs/photos cat.jpg
+
+`dmformer COMMAND --help` explains each command with examples.
+KERAS_BACKEND=tensorflow, jax or torch chooses the backend.
+Exit codes: 0 done, 1 failed with the reason stated, 2 wrong usage, 130 interrupted.
+"""
+
+
+def main(argv=None):
+    """Runs the command line.
+
+    Args:
+        argv: list of str, the arguments; None takes those of this process.
+
+    Returns:
+        int, the exit code: 0 done, 1 a stated failure, 130 interrupted.
+
+    Raises:
+        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in argv
+    module = args = None
+    try:
+        name = next((argument for argument in argv if not argument.startswith("-")), None)
+        if name in COMMANDS:
+            start_backend()
+            module = importlib.import_module(f"dmformer_keras.cli.{name}")
+        args = _parser(name, module).parse_args(argv)
+        args.command_line = shlex.join(["dmformer", *argv])
+        module.run(args)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        say_how = getattr(module, "after_interruption", None)
+        hint = say_how(args) if args and say_how else "Run the command again to start over."
+        print(f"\nInterrupted. {hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; the exit would try to write once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        print(f"dmformer: {_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def start_backend():
+    """Imports Keras, without the start-up log of its backend's C++ libraries.
+
+    Raises:
+        DMFormerError: the backend is not installed.
+    """
+    from dmformer_keras.cli.backend import start
+
+    start()
+
+
+def _parser(name, module):
+    parser = argparse.ArgumentParser(
+        prog="dmformer",
+        description="DMFormer vision models: train, measure, use and export them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, help_line in COMMANDS.items():
+        chosen = module is not None and command == name
+        command_parser = commands.add_parser(
+            command,
+            help=help_line,
+            description=module.DESCRIPTION if chosen else None,
+            epilog=module.EPILOG if chosen else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command_parser.add_argument(
+            "--debug", action="store_true", help="show the traceback of a failure"
+        )
+        if chosen:
+            module.add_arguments(command_parser)
+    return parser
+
+
+def _sentence(error):
+    """One sentence that says what failed, and whose fault it is."""
+    if isinstance(error, DMFormerError):
+        return str(error)
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text:
+        return f"Out of memory; lower --batch-size or --image-size ({text[:120]})."
+    if isinstance(error, OSError):
+        return f"{text}."
+    return (
+        f"This is a bug in dmformer-keras: {type(error).__name__}: {text}; run the command with "
+        "--debug and report the traceback."
+    )

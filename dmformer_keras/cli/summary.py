@@ -1,0 +1,61 @@
+"""`dmformer summary`"""
+
+from dmformer_keras import presets
+from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.cli.options import add_image_size_option
+from dmformer_keras.complexity import count_multiply_accumulates
+from dmformer_keras.errors import DMFormerError
+
+DESCRIPTION = "Show the size of a model and its stages."
+EPILOG = """\
+examples:
+  dmformer summary dmformer_s
+  dmformer summary dmformer_n --image-size 96 --layers
+  dmformer summary runs/photos
+"""
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument("name", metavar="NAME", help="a preset's name or folder")
+    add_image_size_option(parser)
+    parser.add_argument("--layers", action="store_true", help="list every layer too")
+
+
+def run(args):
+    """Prints the summary."""
+    preset = presets.read_preset(args.name)
+    size = args.image_size or _own_size(preset)
+    channels = _own_channels(preset)
+    task = (preset.task or {}).get("class_name", DMFormerClassifier.__name__)
+    if task != DMFormerClassifier.__name__:
+        raise DMFormerError(f"{args.name!r} holds a {task}; summary shows classifiers only.")
+    model = DMFormerClassifier.from_preset(
+        args.name, load_weights=False, input_shape=(*size, channels), data_format="channels_last"
+    )
+    config = model.backbone.get_config()
+    print(preset.metadata.get("description") or args.name)
+    print(f"  input                 {size[0]}x{size[1]}x{channels}, values in 0..255")
+    print(f"  weights               {'yes' if preset.has_weights else 'no, random ones'}")
+    print(f"  parameters            {model.count_params():,}, {model.num_classes} classes")
+    print(f"  multiply-accumulates  {count_multiply_accumulates(model):,} an image")
+    for name, value in (preset.metadata.get("metrics") or {}).items():
+        print(f"  {name:<21} {value:.4f}" if isinstance(value, float) else f"  {name:<21} {value}")
+    print(f"\n  {'level':<6} {'stride':>6} {'blocks':>6} {'channels':>8}")
+    for (level, info), depth in zip(
+        model.backbone.feature_info.items(), config["depths"], strict=True
+    ):
+        print(f"  {level:<6} {info['stride']:>6} {depth:>6} {info['channels']:>8}")
+    if args.layers:
+        model.summary(expand_nested=True)
+
+
+def _own_size(preset):
+    shape = preset.config.get("input_shape") or (None, None, None)
+    first = 1 if preset.config.get("data_format") == "channels_first" else 0
+    return tuple(side or DEFAULT_SIZE for side in shape[first : first + 2])
+
+
+def _own_channels(preset):
+    shape = preset.config.get("input_shape") or (None, None, 3)
+    return shape[0] if preset.config.get("data_format") == "channels_first" else shape[2]

@@ -1,0 +1,92 @@
+"""Which pipeline feeds a model: tf.data where TensorFlow is installed, else a PyDataset."""
+
+import contextlib
+import importlib.util
+import re
+
+import keras
+
+from dmformer_keras.data import Augmentation, to_py_dataset, to_tf_dataset
+from dmformer_keras.errors import DMFormerError
+
+
+def training_batches(source, recipe, image_size, first_epoch):
+    """The endless stream of a recipe's training batches, from an epoch on.
+
+    Args:
+        source: ImageSource.
+        recipe: Recipe.
+        image_size: (height, width), ints, in pixels.
+        first_epoch: int, 0 or more.
+
+    Returns:
+        What `Model.fit` takes, with `steps_per_epoch`.
+    """
+    return _pipeline()(
+        source,
+        image_size,
+        recipe.batch_size,
+        training=True,
+        augmentation=Augmentation.named(recipe.augmentation),
+        seed=recipe.seed,
+        first_epoch=first_epoch,
+    )
+
+
+def evaluation_batches(source, image_size, batch_size):
+    """Yields every image of a source once, in order.
+
+    Args:
+        source: ImageSource.
+        image_size: (height, width), ints, in pixels.
+        batch_size: int, positive.
+
+    Yields:
+        float32 array (batch, height, width, channels) in 0..255, int32 array (batch,).
+    """
+    batches = _pipeline()(source, image_size, batch_size)
+    if isinstance(batches, keras.utils.PyDataset):
+        for number in range(batches.num_batches):
+            yield batches[number]
+    else:
+        yield from batches.as_numpy_iterator()
+
+
+@contextlib.contextmanager
+def stated_data_errors():
+    """Turns a DMFormerError that went through TensorFlow back into one.
+
+    TensorFlow raises an error of its own, a traceback in its text, for what is raised
+    while an image is prepared.
+    """
+    try:
+        yield
+    except DMFormerError:
+        raise
+    except Exception as error:
+        stated = re.search(r"DMFormerError: (.*)", str(error))
+        if stated is None:
+            raise
+        raise DMFormerError(stated.group(1)) from error
+
+
+def tensorflow_is_installed():
+    """Tells whether TensorFlow can be imported, without importing it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def _pipeline():
+    if not tensorflow_is_installed():
+        return to_py_dataset
+    if keras.backend.backend() != "tensorflow":
+        _leave_accelerators_to_the_backend()
+    return to_tf_dataset
+
+
+def _leave_accelerators_to_the_backend():
+    import tensorflow as tf
+
+    # TensorFlow would take the memory of every GPU that it sees. It refuses where it
+    # is already in use, and then the caller has chosen.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")

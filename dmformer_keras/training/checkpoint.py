@@ -1,0 +1,142 @@
+"""The state of an unfinished run: what `--resume` continues from.
+
+`state.json` is what counts: it names the file of the last finished epoch's weights, and
+is renamed into place after that file. An interruption at any moment leaves the previous
+state and its file.
+"""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.files import written_whole
+
+CHECKPOINT_FOLDER = "checkpoint"
+STATE_FILE = "state.json"
+
+
+@dataclasses.dataclass
+class RunState:
+    """How far a run has come.
+
+    Args:
+        identity: dict of JSON values, what must be the same when the run is resumed.
+        history: list of dicts, one a finished epoch.
+        weights_file: str, the file of the last finished epoch, None before the first.
+        seeds: list of lists of ints, the states of the model's random generators, which
+            Keras does not save.
+    """
+
+    identity: dict
+    history: list = dataclasses.field(default_factory=list)
+    weights_file: str | None = None
+    seeds: list = dataclasses.field(default_factory=list)
+
+    @property
+    def epoch(self):
+        """The number of finished epochs."""
+        return len(self.history)
+
+
+def read_state(folder):
+    """Reads the state of a run.
+
+    Args:
+        folder: Path of the run.
+
+    Returns:
+        RunState.
+
+    Raises:
+        DMFormerError: there is none, or it is damaged.
+    """
+    path = folder / CHECKPOINT_FOLDER / STATE_FILE
+    try:
+        return RunState(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DMFormerError(
+            f"There is no run to resume in {str(folder)!r}; leave out resume to start one, or "
+            "give the folder of the interrupted run."
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DMFormerError(
+            f"{path} cannot be read ({error}); start the run again in another folder."
+        ) from error
+
+
+def write_state(folder, state):
+    """Writes the state of a run, and removes the weights of the epochs before.
+
+    Args:
+        folder: Path of the run.
+        state: RunState.
+    """
+    folder = folder / CHECKPOINT_FOLDER
+    with written_whole(folder / STATE_FILE) as path:
+        path.write_text(json.dumps(dataclasses.asdict(state)) + "\n", encoding="utf-8")
+    for stale in folder.glob("epoch_*.keras"):
+        if stale.name != state.weights_file:
+            stale.unlink()
+
+
+def save_epoch(folder, state, model):
+    """Saves a model and its optimizer as the last finished epoch of a run.
+
+    Args:
+        folder: Path of the run.
+        state: RunState, its history with that epoch; changed to name the new file.
+        model: compiled `keras.Model`.
+    """
+    state.weights_file = f"epoch_{state.epoch:04d}.keras"
+    state.seeds = [np.asarray(seed.value).tolist() for seed in _seed_states(model)]
+    with written_whole(folder / CHECKPOINT_FOLDER / state.weights_file) as path:
+        model.save(path)
+    write_state(folder, state)
+
+
+def restore_epoch(folder, state, model):
+    """Loads the last finished epoch into a model that was built and compiled alike.
+
+    Args:
+        folder: Path of the run.
+        state: RunState, of one epoch or more.
+        model: compiled `keras.Model`, its optimizer built.
+
+    Raises:
+        DMFormerError: the file is missing, damaged, or of another model.
+    """
+    path = folder / CHECKPOINT_FOLDER / state.weights_file
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DMFormerError(
+            f"The checkpoint {path} cannot be loaded ({reason}); start the run again in another "
+            "folder."
+        ) from error
+    for variable, seed in zip(_seed_states(model), state.seeds, strict=True):
+        variable.assign(keras.ops.convert_to_tensor(seed, dtype=variable.dtype))
+
+
+def resumable_epoch(folder):
+    """The number of finished epochs of a run, or None where there is no run.
+
+    Args:
+        folder: str or path.
+
+    Returns:
+        int or None.
+    """
+    try:
+        return read_state(Path(folder)).epoch
+    except DMFormerError:
+        return None
+
+
+def _seed_states(model):
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]

@@ -1,0 +1,421 @@
+"""`train`: from a preset and images to a folder with a trained, measured classifier."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dmformer_keras import presets
+from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.data import open_source, steps_per_epoch
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import checkpoint, figures
+from dmformer_keras.training.batches import stated_data_errors, training_batches
+from dmformer_keras.training.evaluation import evaluate
+from dmformer_keras.training.files import written_whole
+from dmformer_keras.training.optimization import compile_for
+from dmformer_keras.training.saved_models import load_classifier
+
+HISTORY_FILE = "history.csv"
+CURVES_FILE = "curves.png"
+CONFUSION_FILE = "confusion_matrix.png"
+REPORT_FILE = "report.json"
+
+
+def train(
+    recipe, preset, source, output, *, resume=False, on_corrupt="error", command=None, verbose=1
+):
+    """Trains a classifier on labelled images and writes everything about it to a folder.
+
+    The folder is a preset of the epoch with the best validation accuracy (see
+    `DMFormerClassifier.from_preset`), beside `history.csv`, `report.json`, `curves.png`
+    and `confusion_matrix.png` (with matplotlib), and `checkpoint/`, from which an
+    interrupted run is resumed as if it had not been interrupted.
+
+    Python's, NumPy's and the backend's global random seeds are set to the recipe's.
+
+    Args:
+        recipe: Recipe.
+        preset: str or path: a built-in name, or the folder of a preset. With weights,
+            training starts from them.
+        source: what `open_source` takes, with a "train" and a "val" split.
+        output: str or path of a folder that is new or empty.
+        resume: bool, continue the run in `output`, of the same recipe and images.
+        on_corrupt: "error", or "skip" to leave damaged images out.
+        command: str or None, kept with the model to say how it was made.
+        verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
+
+    Returns:
+        Evaluation, of the saved model on the validation images.
+
+    Raises:
+        DMFormerError: something asked for is wrong, the folder cannot be written or holds
+            something else, or the loss is not finite.
+
+    Example:
+
+    >>> import tempfile
+    >>> from dmformer_keras.training import Recipe
+    >>> recipe = Recipe(epochs=1, image_size=32, channels=1, batch_size=128)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train(recipe, "dmformer_n", "digits", folder, verbose=0).examples
+    179
+    """
+    return _Run(recipe, preset, source, Path(output), resume, on_corrupt, command, verbose).run()
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(self, recipe, preset, source, folder, resume, on_corrupt, command, verbose):
+        self.recipe = recipe
+        self.folder = folder
+        self.resume = resume
+        self.command = command
+        self.verbose = verbose
+        self.preset = presets.read_preset(preset)
+        self.preset_name = str(preset)
+        self._check_recipe_fits_preset()
+        self.state = checkpoint.read_state(folder) if resume else None
+        if not resume:
+            check_is_free(folder)
+        opening = {"channels": recipe.channels, "on_corrupt": on_corrupt}
+        self.train_source = open_source(source, "train", **opening)
+        self.val_source = open_source(source, "val", **opening)
+        self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
+        self._check_identity()
+
+    def run(self):
+        keras.utils.set_random_seed(self.recipe.seed)
+        model = self._built_model()
+        compile_for(self.recipe, model, self.steps)
+        self._say_what_is_done(model)
+        self._start_or_restore(model)
+        if self.state.epoch < self.recipe.epochs:
+            self._fit(model)
+        return self._report()
+
+    def finish_epoch(self, model, row):
+        """Saves what an epoch has brought; the checkpoint first, see `_start_or_restore`."""
+        self.state.history.append(row)
+        checkpoint.save_epoch(self.folder, self.state, model)
+        self._save_if_best(model)
+        self._write_history()
+
+    def _check_recipe_fits_preset(self):
+        if self.recipe.freeze_backbone and not self.preset.has_weights:
+            raise DMFormerError(
+                f"Preset {self.preset.name!r} has no weights, and a frozen backbone would keep "
+                "random ones; leave out freeze_backbone, or choose a preset with weights."
+            )
+
+    def _check_identity(self):
+        """Sets a new run's state, or checks that an old one's is of this very run."""
+        if len(self.train_source.class_names) < 2:
+            raise DMFormerError(
+                f"{self.train_source.title} has one class only; a classifier needs two or more."
+            )
+        identity = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "preset": {"architecture": _json_values(self.preset.config)},
+            "data": {
+                "training images": _fingerprint(self.train_source),
+                "validation images": _fingerprint(self.val_source),
+            },
+        }
+        if self.state is None:
+            self.state = checkpoint.RunState(identity)
+            return
+        differences = [
+            f"{name} ({_brief(self.state.identity[part].get(name))}, now {_brief(value)})"
+            for part, values in identity.items()
+            for name, value in values.items()
+            if self.state.identity[part].get(name) != value
+        ]
+        if differences:
+            raise DMFormerError(
+                f"The run in {str(self.folder)!r} was started with other settings: "
+                f"{', '.join(differences)}; resume it with the same, or start another in "
+                "another folder."
+            )
+
+    def _built_model(self):
+        recipe, source = self.recipe, self.train_source
+        overrides = {}
+        if recipe.freeze_backbone:
+            overrides["stochastic_depth"] = 0.0
+        elif recipe.stochastic_depth is not None:
+            overrides["stochastic_depth"] = recipe.stochastic_depth
+        model = DMFormerClassifier.from_preset(
+            self.preset_name,
+            num_classes=len(source.class_names),
+            class_names=source.class_names,
+            dropout=recipe.dropout,
+            activation="linear",
+            input_shape=(*self._image_size(), source.channels),
+            data_format="channels_last",
+            dtype=recipe.precision,
+            **overrides,
+        )
+        if recipe.freeze_backbone:
+            # Layer by layer: the backbone's own flag would be saved with it.
+            for layer in model.backbone.layers:
+                layer.trainable = False
+        return model
+
+    def _image_size(self):
+        if self.recipe.image_size is not None:
+            return (self.recipe.image_size,) * 2
+        shape = self.preset.config.get("input_shape") or (None, None, None)
+        first = 1 if self.preset.config.get("data_format") == "channels_first" else 0
+        return tuple(side or DEFAULT_SIZE for side in shape[first : first + 2])
+
+    def _start_or_restore(self, model):
+        if self.state.epoch:
+            checkpoint.restore_epoch(self.folder, self.state, model)
+            # The interruption may have come between the checkpoint and the preset.
+            self._save_if_best(model)
+            self._write_history()
+            return
+        _make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
+        checkpoint.write_state(self.folder, self.state)
+
+    def _fit(self, model):
+        done = self.state.epoch
+        batches = training_batches(
+            self.train_source, self.recipe, model.input.shape[1:3], first_epoch=done
+        )
+        with stated_data_errors():
+            model.fit(
+                batches,
+                # The stream of batches is in its order already; Keras warns otherwise.
+                shuffle=False,
+                steps_per_epoch=self.steps,
+                initial_epoch=done,
+                epochs=self.recipe.epochs,
+                callbacks=[_EpochEnd(self, self.val_source)],
+                verbose=self.verbose,
+            )
+
+    def _save_if_best(self, model):
+        row = self.state.history[-1]
+        if row is not best_epoch(self.state.history):
+            return
+        metrics = {name: row[name] for name in row if name.startswith("val_")}
+        model.save_to_preset(
+            self.folder,
+            # Names, not paths: the folder may be given to others.
+            description=f"{_name(self.preset.name)} trained on {_name(self.train_source.title)}",
+            class_names=self.train_source.class_names,
+            recipe=self.state.identity["recipe"],
+            metrics={"epoch": row["epoch"], **metrics},
+            command=self.command,
+        )
+
+    def _write_history(self):
+        with (
+            written_whole(self.folder / HISTORY_FILE) as path,
+            open(path, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, fieldnames=list(self.state.history[0]))
+            writer.writeheader()
+            writer.writerows(self.state.history)
+
+    def _report(self):
+        """Measures the saved model as `dmformer evaluate` does, and writes that down."""
+        history = self.state.history
+        best = best_epoch(history)
+        self._say(f"Evaluating the best epoch, {best['epoch']}, from {self.folder}")
+        evaluation = evaluate(
+            load_classifier(self.folder), self.val_source, progress=bool(self.verbose)
+        )
+        report = {
+            "preset": self.preset_name,
+            "data": self.train_source.title,
+            "training_images": len(self.train_source),
+            "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
+            "backend": keras.backend.backend(),
+            "recipe": self.state.identity["recipe"],
+            "command": self.command,
+            "epochs": len(history),
+            "best_epoch": best["epoch"],
+            "training_seconds": sum(row["seconds"] for row in history),
+            "validation": {
+                **evaluation.metrics(),
+                "class_accuracy": evaluation.class_accuracy,
+                "confusion_matrix": evaluation.confusion.tolist(),
+            },
+        }
+        if figures.can_draw():
+            figures.draw_curves(history, self.folder / CURVES_FILE)
+            figures.draw_confusion_matrix(
+                evaluation,
+                self.folder / CONFUSION_FILE,
+                f"Validation: top-1 {evaluation.top1:.1%} of {evaluation.examples} images",
+            )
+        else:
+            self._say(
+                "No pictures were drawn: matplotlib is not installed; "
+                'pip install "dmformer-keras[plots]" brings it.'
+            )
+        with written_whole(self.folder / REPORT_FILE) as path:
+            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        return evaluation
+
+    def _say_what_is_done(self, model):
+        height, width, channels = model.input.shape[1:]
+        start = "its weights" if self.preset.has_weights else "random weights"
+        self._say(
+            f"{_name(self.preset.name)}: {model.count_params():,} parameters, {height}x{width}x"
+            f"{channels}, from {start}, on {keras.backend.backend()}\n"
+            f"{self.train_source.title}: {len(self.train_source):,} training and "
+            f"{len(self.val_source):,} validation images of "
+            f"{len(self.train_source.class_names)} classes"
+        )
+        for source in (self.train_source, self.val_source):
+            if source.skipped:
+                self._say(f"Skipped {len(source.skipped)} damaged images of {source.split}")
+        if self.state.epoch:
+            self._say(f"Resuming after epoch {self.state.epoch} of {self.recipe.epochs}")
+
+    def _say(self, text):
+        if self.verbose:
+            print(text, flush=True)
+
+
+class _EpochEnd(keras.callbacks.Callback):
+    """Measures and saves after each epoch; stops at a loss that is not finite."""
+
+    def __init__(self, run, val_source):
+        super().__init__()
+        self.run = run
+        self.val_source = val_source
+        self.epoch = 0
+        self.started = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        self.started = time.perf_counter()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at the epoch's begin: making the iterator of the batches draws a number too,
+        # and only the first epoch of a process has to.
+        if batch == 0 and keras.backend.backend() == "torch":
+            _seed_torch(self.run.recipe.seed, self.epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The running mean of the epoch: once not finite, it stays so.
+        if not math.isfinite(float(logs["loss"])):
+            raise DMFormerError(
+                f"The loss became {float(logs['loss'])} in epoch {self.epoch}, and training was "
+                "stopped; start again with a lower learning rate, a longer warm-up or float32 "
+                "(the epochs finished before are kept)."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        evaluation = evaluate(self.model, self.val_source)
+        measured = {f"val_{name}": value for name, value in evaluation.metrics().items()}
+        measured.pop("val_examples")
+        row = {
+            "epoch": self.epoch,
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            **measured,
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        self.run.finish_epoch(self.model, row)
+        # Keras shows, after its own, what it finds here.
+        logs.update(measured)
+
+
+def _seed_torch(seed, epoch):
+    """Starts PyTorch's global generator anew, so that a resumed epoch draws the same numbers.
+
+    Keras's dropout draws from it under PyTorch; elsewhere it has its own seed, which the
+    checkpoint keeps.
+    """
+    import torch
+
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+
+
+def best_epoch(history):
+    """The row of the epoch that is kept: the most accurate, then the least loss, then the first.
+
+    Args:
+        history: list of dicts with val_top1 and val_loss.
+
+    Returns:
+        dict, one of them.
+
+    Example:
+
+    >>> best_epoch([{"val_top1": 0.5, "val_loss": 2.0}, {"val_top1": 0.5, "val_loss": 1.0}])
+    {'val_top1': 0.5, 'val_loss': 1.0}
+    """
+    return max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
+
+
+def check_is_free(folder):
+    """Checks that a new run may be written to a folder.
+
+    Args:
+        folder: Path.
+
+    Raises:
+        DMFormerError: it holds something, or cannot be made or written.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        hint = "choose another folder"
+        if checkpoint.resumable_epoch(folder) is not None:
+            hint = "continue the run in it with resume (--resume), or choose another folder"
+        raise DMFormerError(f"The output folder {str(folder)!r} is not empty; {hint}.")
+    parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"{str(parent)!r} is no folder that can be written to")
+
+
+def _make_folder(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from error
+
+
+def _unwritable(folder, reason):
+    return DMFormerError(
+        f"The output folder {str(folder)!r} cannot be made: {reason}; choose another."
+    )
+
+
+def _fingerprint(source):
+    """What tells other images or other labels apart, wherever the images lie."""
+    digest = hashlib.sha256(json.dumps([source.class_names, source.channels]).encode())
+    if source.labels is not None:
+        digest.update(source.labels.tobytes())
+        for index in range(len(source)):
+            digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return {"count": len(source), "sha256": digest.hexdigest()}
+
+
+def _name(title):
+    return Path(title.strip("'")).name
+
+
+def _json_values(value):
+    """As they come back from JSON: tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def _brief(value):
+    if isinstance(value, dict):
+        return f"{value['count']} images" if "count" in value else "another"
+    return str(value)

@@ -1,0 +1,97 @@
+"""Pictures of a training run: its curves, and its confusion matrix."""
+
+import importlib.util
+
+import numpy as np
+
+from dmformer_keras.training.files import written_whole
+
+# Numbers in the cells are legible up to here, names on the axes up to there.
+_MOST_NUMBERS, _MOST_NAMES = 20, 50
+_LONGEST_NAME = 24
+
+
+def can_draw():
+    """Tells whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_curves(history, path):
+    """Draws loss and accuracy over the epochs to a PNG file.
+
+    Args:
+        history: list of dicts, one an epoch, with epoch, loss, accuracy, val_loss, val_top1.
+        path: str or path of the file.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(10, 4)
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    style = {"marker": "o", "markersize": 3}
+
+    def values(name, scale=1.0):
+        return [scale * row[name] for row in history]
+
+    loss.plot(epochs, values("loss"), label="training (augmented, smoothed)", **style)
+    loss.plot(epochs, values("val_loss"), label="validation", **style)
+    loss.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
+    accuracy.plot(epochs, values("accuracy", 100), label="training (augmented)", **style)
+    accuracy.plot(epochs, values("val_top1", 100), label="validation", **style)
+    accuracy.set(title="Top-1 accuracy", xlabel="epoch", ylabel="accuracy (%)")
+    for axes in (loss, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def draw_confusion_matrix(evaluation, path, title):
+    """Draws the shares of each true class that were taken for each class to a PNG file.
+
+    Args:
+        evaluation: Evaluation.
+        path: str or path of the file.
+        title: str.
+    """
+    counts = evaluation.confusion
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(counts)
+    side = min(14, max(5, 3 + 0.45 * classes))
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
+    if classes <= _MOST_NAMES:
+        names = [_shortened(name) for name in evaluation.class_names]
+        axes.set_xticks(range(classes), names, rotation=90)
+        axes.set_yticks(range(classes), names)
+    if classes <= _MOST_NUMBERS:
+        for row, column in np.argwhere(counts):
+            axes.text(
+                column,
+                row,
+                counts[row, column],
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 50 else "black",
+            )
+    _save(figure, path)
+
+
+def _figure(width, height):
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it keeps figures alive and may look for a display.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure, path):
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=120)
+
+
+def _shortened(name):
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."

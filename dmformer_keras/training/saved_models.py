@@ -1,0 +1,115 @@
+"""One way to a trained classifier, wherever it was saved."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+from dmformer_keras import presets
+from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.data.images import checked_size
+from dmformer_keras.errors import DMFormerError
+
+KERAS_SUFFIX = ".keras"
+
+
+def load_classifier(model, image_size=None):
+    """Loads a trained classifier, channels last.
+
+    Args:
+        model: str or path: a preset's name, the folder of a preset or of a training run,
+            or a `.keras` file.
+        image_size: int or (height, width), in pixels; None keeps the model's own. A
+            `.keras` file keeps its own.
+
+    Returns:
+        `DMFormerClassifier`.
+
+    Raises:
+        DMFormerError: there is none, it has no weights or no head, or its weights are
+            damaged.
+
+    Example:
+
+    >>> import tempfile
+    >>> from dmformer_keras import DMFormerN
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DMFormerN(input_shape=(64, 64, 3), num_classes=4).save_to_preset(folder)
+    ...     load_classifier(folder).output.shape
+    (None, 4)
+    """
+    if str(model).endswith(KERAS_SUFFIX):
+        return _load_keras_file(Path(model), image_size)
+    preset = presets.read_preset(model)
+    _check_is_trained_classifier(preset)
+    overrides = {"data_format": "channels_last"}
+    if image_size is not None:
+        overrides["input_shape"] = (*checked_size(image_size), _channels(preset.config))
+    return DMFormerClassifier.from_preset(model, load_weights=True, **overrides)
+
+
+def image_size_of(model):
+    """The size of the images that a classifier is given.
+
+    Args:
+        model: `DMFormerClassifier`, channels last.
+
+    Returns:
+        (height, width), ints, in pixels; 224 for a side that may be any.
+
+    Example:
+
+    >>> from dmformer_keras import DMFormerN
+    >>> image_size_of(DMFormerN(input_shape=(64, None, 3), num_classes=4))
+    (64, 224)
+    """
+    return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
+
+
+def _check_is_trained_classifier(preset):
+    if not preset.has_weights:
+        raise DMFormerError(
+            f"{preset.name!r} is an architecture without weights; train it first, or give the "
+            "folder of a trained model."
+        )
+    is_classifier = preset.task and preset.task.get("class_name") == DMFormerClassifier.__name__
+    if not (is_classifier and (preset.folder / presets.TASK_WEIGHTS_FILE).is_file()):
+        raise DMFormerError(
+            f"{preset.name!r} holds a backbone without a trained classifier's head; give the "
+            "folder of a trained classifier, or train one from it with `dmformer train --preset`."
+        )
+
+
+def _channels(config):
+    shape = config.get("input_shape") or (None, None, 3)
+    return shape[0] if config.get("data_format") == "channels_first" else shape[2]
+
+
+def _load_keras_file(path, image_size):
+    if not path.is_file():
+        raise DMFormerError(f"There is no file {os.fspath(path)!r}; give a model that was saved.")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DMFormerError(
+            f"{os.fspath(path)!r} cannot be loaded ({reason}); it is damaged or no Keras model, "
+            "save it again."
+        ) from error
+    if not isinstance(model, DMFormerClassifier):
+        raise DMFormerError(
+            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier was "
+            "expected."
+        )
+    if model.backbone.data_format != "channels_last":
+        raise DMFormerError(
+            f"{os.fspath(path)!r} takes images with the channels first; save it with "
+            "save_to_preset and give that folder."
+        )
+    if image_size is not None and checked_size(image_size) != image_size_of(model):
+        raise DMFormerError(
+            f"{os.fspath(path)!r} takes images of its own size only; leave out the image size, or "
+            "save the model with save_to_preset and give that folder."
+        )
+    return model

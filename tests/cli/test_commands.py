@@ -1,0 +1,186 @@
+"""Each command as a user meets it: what it prints, and how it ends."""
+
+import json
+import shutil
+
+import pytest
+
+from dmformer_keras.cli import COMMANDS, main
+
+
+def failure(capsys, *arguments):
+    """Runs a command that must fail with one stated sentence, and returns that."""
+    assert main([str(argument) for argument in arguments]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("dmformer: ")
+    assert message.count("\n") == 1
+    assert "bug" not in message
+    return message
+
+
+def test_help_shows_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_gives_examples(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert f"dmformer {command}" in text.split("example")[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["train"], ["evaluate", "x", "--split", "all of it"]]
+)
+def test_wrong_usage_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: dmformer" in capsys.readouterr().err
+
+
+def test_presets_lists_the_architectures(capsys):
+    assert main(["presets"]) == 0
+    text = capsys.readouterr().out
+    assert "dmformer_n" in text
+    assert "24,816,248" in text
+
+
+def test_summary_counts_at_the_size_asked_for(capsys):
+    assert main(["summary", "dmformer_n"]) == 0
+    text = capsys.readouterr().out
+    assert "2,208,100" in text
+    assert "425,096,640" in text
+    assert main(["summary", "dmformer_n", "--image-size", "64x96"]) == 0
+    assert "64x96x3" in capsys.readouterr().out
+
+
+def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main([*train_arguments, "--epochs", "1", "--output", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "36 training and 4 validation images of 2 classes" in text
+    assert "top-1" in text
+    assert f"dmformer predict {folder}" in text
+    assert "--epochs 1" in json.loads((folder / "metadata.json").read_text())["command"]
+
+
+def test_evaluate_repeats_the_figure_of_the_training(trained, pictures, capsys):
+    assert main(["evaluate", str(trained), "--data", str(pictures), "--json"]) == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    result = json.loads(output)
+    reported = json.loads((trained / "report.json").read_text())["validation"]
+    assert {name: result[name] for name in ("top1", "loss", "examples")} == {
+        name: reported[name] for name in ("top1", "loss", "examples")
+    }
+    assert "top5" not in result
+    assert result["class_accuracy"] == reported["class_accuracy"]
+
+
+def test_evaluate_prints_for_people_too(trained, pictures, capsys):
+    assert main(["evaluate", str(trained), "--data", str(pictures), "--split", "train"]) == 0
+    text = capsys.readouterr().out
+    assert "of 36 images" in text
+    assert "bright" in text
+
+
+def test_predict_names_files_and_folders(trained, pictures, capsys):
+    picture = pictures / "dark" / "00.png"
+    arguments = ["predict", trained, picture, pictures / "bright", "--json", "--top", "2"]
+    assert main([str(argument) for argument in arguments]) == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    predictions = json.loads(output)
+    assert len(predictions) == 21
+    assert predictions[0]["image"] == str(picture)
+    for prediction in predictions:
+        shares = [entry["probability"] for entry in prediction["predictions"]]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1)
+        assert {entry["class"] for entry in prediction["predictions"]} == {"dark", "bright"}
+
+
+def test_predict_prints_for_people_too(trained, pictures, capsys):
+    assert main(["predict", str(trained), str(pictures / "dark" / "00.png"), "--top", "1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("00.png")
+    assert "%" in second
+
+
+def test_export_writes_a_file_and_compares_it(trained, pictures, tmp_path, capsys):
+    path = tmp_path / "model.tflite"
+    arguments = ["export", trained, "--output", path, "--data", pictures]
+    assert main([str(argument) for argument in arguments]) == 0
+    text = capsys.readouterr().out
+    assert path.stat().st_size > 1000
+    assert "same class on 100.0%" in text
+
+
+def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, capsys):
+    new = tmp_path / "new"
+    train = ("train", "--data", pictures, "--output", new)
+    assert "dmformer_n" in failure(capsys, *train, "--preset", "dmformer_nn")
+    assert "nowhere" in failure(capsys, "train", "--data", "nowhere", "--output", new)
+    assert "epochs" in failure(capsys, *train, "--epochs", "0")
+    assert "image_size" in failure(capsys, *train, "--image-size", "16")
+    assert "channels" in failure(capsys, *train, "--image-size", "32", "--channels", "2")
+    assert "no run to resume" in failure(capsys, *train, "--resume")
+    assert not new.exists()
+    picture = pictures / "dark" / "00.png"
+    below_a_file = picture / "run"
+    assert "cannot be made" in failure(
+        capsys, "train", "--data", pictures, "--output", below_a_file
+    )
+    assert "--resume" in failure(capsys, "train", "--data", pictures, "--output", trained)
+    assert "--top" in failure(capsys, "predict", trained, picture, "--top", "0")
+    assert "no file or folder" in failure(capsys, "predict", trained, "nowhere.png")
+    assert "without weights" in failure(capsys, "predict", "dmformer_n", picture)
+    assert "config.json" in failure(capsys, "evaluate", pictures, "--data", pictures)
+    assert "classes" in failure(capsys, "evaluate", trained, "--data", "digits")
+    assert "--data" in failure(capsys, "export", trained, "--output", new, "--quantization", "int8")
+    assert ".tflite" in failure(capsys, "export", trained, "--output", tmp_path / "model.onnx")
+
+
+def test_damaged_files_are_stated(trained, pictures, tmp_path, capsys):
+    picture = tmp_path / "text.png"
+    picture.write_text("no image")
+    assert "text.png" in failure(capsys, "predict", trained, picture)
+    broken = tmp_path / "model"
+    shutil.copytree(trained, broken)
+    weights = broken / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "altered or incomplete" in failure(capsys, "evaluate", broken, "--data", pictures)
+    (broken / "config.json").write_text("{}")
+    assert "config.json" in failure(capsys, "evaluate", broken, "--data", pictures)
+
+
+def test_damaged_training_images_stop_the_training_or_are_skipped(
+    pictures, train_arguments, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    (data / "dark" / "broken.png").write_bytes((data / "dark" / "00.png").read_bytes()[:300])
+    arguments = [*train_arguments, "--data", str(data), "--output", str(tmp_path / "run")]
+    assert "broken.png" in failure(capsys, *arguments)
+    assert main([*arguments, "--epochs", "1", "--on-corrupt", "skip"]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [name for name, reason in report["skipped_images"]] == ["dark/broken.png"]
+
+
+def test_an_unexpected_error_is_called_a_bug(monkeypatch, capsys):
+    def fail(args):
+        raise RuntimeError("what nobody foresaw")
+
+    monkeypatch.setattr("dmformer_keras.cli.presets.run", fail)
+    assert main(["presets"]) == 1
+    message = capsys.readouterr().err
+    assert "bug" in message
+    assert "what nobody foresaw" in message
+    assert "--debug" in message
+    assert "Traceback" not in message
+    with pytest.raises(RuntimeError):
+        main(["presets", "--debug"])

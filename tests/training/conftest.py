@@ -1,0 +1,54 @@
+"""A small run to look at: striped images, a tiny model, two epochs."""
+
+import numpy as np
+import pytest
+from helpers import tiny_classifier
+
+from dmformer_keras.training import Recipe, train
+
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=16,
+    image_size=32,
+    learning_rate=3e-3,
+    augmentation="light",
+    dropout=0.2,
+    stochastic_depth=0.2,
+    weight_decay=0.01,
+    seed=3,
+)
+
+
+def striped_images(number=72, classes=6, seed=0):
+    """(images, labels, names): grey images whose stripes are as wide as their class says."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(number) % classes
+    columns = np.arange(32)
+    stripes = np.stack([(columns // (label + 1)) % 2 for label in labels])
+    images = 60 + 120 * stripes[:, None, :, None] + rng.uniform(0, 60, (number, 32, 32, 1))
+    return images.astype("uint8"), labels, [f"stripes {label + 1}" for label in range(classes)]
+
+
+@pytest.fixture(scope="session")
+def data():
+    return striped_images()
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory):
+    """A folder with a tiny classifier of another number of classes, with weights."""
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    tiny_classifier(num_classes=4, input_shape=(64, 64, 3)).save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(data, recipe, tiny_preset, tmp_path_factory):
+    """(folder, Evaluation) of a run that went through."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return folder, train(recipe, tiny_preset, data, folder, command="a command", verbose=0)

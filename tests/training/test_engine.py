@@ -1,0 +1,190 @@
+"""A run, its folder, and its continuation after an interruption."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import array
+
+from dmformer_keras import DMFormerClassifier, DMFormerError
+from dmformer_keras.data import open_source
+from dmformer_keras.training import Recipe, checkpoint, engine, evaluate, load_classifier, train
+from dmformer_keras.training.engine import best_epoch
+
+
+def rows(folder):
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def final_weights(folder):
+    """Every weight of the last epoch's checkpoint, and the optimizer's state."""
+    (path,) = (folder / "checkpoint").glob("*.keras")
+    model = keras.saving.load_model(path)
+    return [array(variable) for variable in model.weights + model.optimizer.variables]
+
+
+def test_the_folder_is_a_preset_with_its_story(finished_run, data):
+    folder, _ = finished_run
+    model = DMFormerClassifier.from_preset(folder)
+    assert model.class_names == data[2]
+    assert model.input.shape == (None, 32, 32, 1)
+    assert all(layer.trainable for layer in model.layers)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert {"description", "class_names", "recipe", "metrics", "command"} <= set(metadata)
+    assert Recipe(**metadata["recipe"]).epochs == 3
+    assert metadata["command"] == "a command"
+    assert metadata["description"] == "tiny trained on arrays"
+    for name in ("curves.png", "confusion_matrix.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.glob(".*"))
+
+
+def test_the_reported_figure_is_what_evaluate_repeats(finished_run, data):
+    folder, evaluation = finished_run
+    again = evaluate(load_classifier(folder), open_source(data, "val"))
+    assert again.metrics() == evaluation.metrics()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["validation"]["top1"] == evaluation.top1
+    assert report["validation"]["confusion_matrix"] == evaluation.confusion.tolist()
+
+
+def test_the_best_epoch_is_kept(finished_run):
+    folder, evaluation = finished_run
+    history = rows(folder)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    best = best_epoch(history)
+    assert evaluation.top1 == pytest.approx(best["val_top1"])
+    metrics = json.loads((folder / "metadata.json").read_text())["metrics"]
+    assert metrics["epoch"] == best["epoch"]
+
+
+def test_the_learning_rate_ends_near_zero_and_the_loss_falls(finished_run):
+    history = rows(finished_run[0])
+    assert history[-1]["learning_rate"] == pytest.approx(0, abs=1e-8)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def interrupt_at(moment, patch):
+    """Makes `train` stop as by Ctrl-C at a moment of its last, or of its second, epoch."""
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    batch_end, write_state = engine._EpochEnd.on_train_batch_end, checkpoint.write_state
+    if moment == "in an epoch":
+
+        def interrupted_batch(self, batch, logs=None):
+            return interrupt() if self.epoch == 3 else batch_end(self, batch, logs)
+
+        patch.setattr(engine._EpochEnd, "on_train_batch_end", interrupted_batch)
+    elif moment == "before the checkpoint counts":
+
+        def interrupted_write(folder, state):
+            return interrupt() if state.epoch == 2 else write_state(folder, state)
+
+        patch.setattr(checkpoint, "write_state", interrupted_write)
+    else:
+        patch.setattr(engine._Run, "_save_if_best", interrupt)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "after the checkpoint",
+        pytest.param("in an epoch", marks=pytest.mark.slow),
+        pytest.param("before the checkpoint counts", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_continues_as_if_it_had_not_been(
+    moment, finished_run, data, recipe, tiny_preset, tmp_path
+):
+    expected_folder, expected = finished_run
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(moment, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tiny_preset, data, folder, verbose=0)
+
+    assert checkpoint.resumable_epoch(folder) == (2 if moment == "in an epoch" else 1)
+    evaluation = train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+    assert [row["epoch"] for row in rows(folder)] == [1, 2, 3]
+    for one, other in zip(final_weights(folder), final_weights(expected_folder), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-4)
+    states = [json.loads((run / "checkpoint" / "state.json").read_text()) for run in
+              (folder, expected_folder)]  # fmt: skip
+    assert states[0]["seeds"] == states[1]["seeds"]
+    np.testing.assert_array_equal(evaluation.confusion, expected.confusion)
+
+
+def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_preset):
+    folder, expected = finished_run
+    again = train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+    assert again.metrics() == expected.metrics()
+
+
+def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset):
+    folder, _ = finished_run
+    before = (folder / "checkpoint" / "state.json").read_text()
+    other_recipe = dataclasses.replace(recipe, epochs=5)
+    with pytest.raises(DMFormerError, match=r"epochs \(3, now 5\)"):
+        train(other_recipe, tiny_preset, data, folder, resume=True, verbose=0)
+    images, labels, names = data
+    with pytest.raises(DMFormerError, match="training images"):
+        train(recipe, tiny_preset, (images[6:], labels[6:], names), folder, resume=True, verbose=0)
+    with pytest.raises(DMFormerError, match="architecture"):
+        train(recipe, "dmformer_n", data, folder, resume=True, verbose=0)
+    assert (folder / "checkpoint" / "state.json").read_text() == before
+
+
+def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_preset, tmp_path):
+    with pytest.raises(DMFormerError, match="--resume"):
+        train(recipe, tiny_preset, data, finished_run[0], verbose=0)
+    (tmp_path / "thesis.txt").write_text("three years")
+    with pytest.raises(DMFormerError, match="not empty"):
+        train(recipe, tiny_preset, data, tmp_path, verbose=0)
+    with pytest.raises(DMFormerError, match="cannot be made"):
+        train(recipe, tiny_preset, data, tmp_path / "thesis.txt" / "run", verbose=0)
+    with pytest.raises(DMFormerError, match="no run to resume"):
+        train(recipe, tiny_preset, data, tmp_path / "new", resume=True, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_frozen_backbone_stays_as_it_was(data, tiny_preset, tmp_path):
+    recipe = Recipe(epochs=1, batch_size=16, image_size=32, channels=3, freeze_backbone=True)
+    train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
+    before = DMFormerClassifier.from_preset(tiny_preset, load_weights=True)
+    after = load_classifier(tmp_path / "run")
+    for one, other in zip(before.backbone.weights, after.backbone.weights, strict=True):
+        np.testing.assert_array_equal(array(one), array(other), err_msg=one.path)
+    assert after.backbone.trainable
+    assert all(layer.trainable for layer in after.backbone.layers)
+    with pytest.raises(DMFormerError, match="freeze"):
+        train(recipe, "dmformer_n", data, tmp_path / "other", verbose=0)
+
+
+def test_mixed_precision_trains_and_is_kept(data, tiny_preset, tmp_path):
+    recipe = Recipe(epochs=1, batch_size=16, image_size=32, precision="mixed_bfloat16")
+    evaluation = train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
+    assert np.isfinite(evaluation.loss)
+    model = load_classifier(tmp_path / "run")
+    assert model.backbone.dtype_policy.name == "mixed_bfloat16"
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tiny_preset, tmp_path):
+    recipe = Recipe(
+        epochs=2, batch_size=8, image_size=32, learning_rate=1e30, warmup_epochs=0, clip_norm=None
+    )
+    with pytest.raises(DMFormerError, match=r"loss became .* in epoch 1|not finite"):
+        train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
+
+
+def test_one_class_is_no_classification(tmp_path):
+    images, labels = np.zeros((20, 32, 32, 3), "uint8"), np.zeros(20, int)
+    with pytest.raises(DMFormerError, match="one class"):
+        train(Recipe(image_size=32), "dmformer_n", (images, labels), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()

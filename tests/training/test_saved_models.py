@@ -1,0 +1,67 @@
+"""One loader for every form a trained classifier is saved in."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import array, images, randomize, tiny_backbone, tiny_classifier
+
+from dmformer_keras import DMFormerError
+from dmformer_keras.training import image_size_of, load_classifier
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = tiny_classifier(3, class_names=["a", "b", "c"])
+    randomize(model)
+    return model
+
+
+def test_folder_and_keras_file_give_the_model_back(model, tmp_path):
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    batch = images(2, 64, 64, 3)
+    expected = array(model(batch))
+    for name in ("preset", "model.keras"):
+        loaded = load_classifier(tmp_path / name)
+        np.testing.assert_allclose(array(loaded(batch)), expected, atol=1e-5)
+        assert loaded.class_names == ["a", "b", "c"]
+
+
+def test_a_folder_takes_another_image_size_and_a_file_does_not(model, tmp_path):
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    assert image_size_of(load_classifier(tmp_path / "preset", 96)) == (96, 96)
+    assert image_size_of(load_classifier(tmp_path / "preset", (64, 96))) == (64, 96)
+    assert image_size_of(load_classifier(tmp_path / "model.keras", 64)) == (64, 64)
+    with pytest.raises(DMFormerError, match="own size"):
+        load_classifier(tmp_path / "model.keras", 96)
+
+
+def test_what_is_no_trained_classifier_is_said_to_be_none(tmp_path):
+    with pytest.raises(DMFormerError, match="without weights"):
+        load_classifier("dmformer_n")
+    tiny_backbone().save_to_preset(tmp_path / "backbone")
+    with pytest.raises(DMFormerError, match="head"):
+        load_classifier(tmp_path / "backbone")
+    with pytest.raises(DMFormerError, match="no file"):
+        load_classifier(tmp_path / "absent.keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    with pytest.raises(DMFormerError, match="Sequential"):
+        load_classifier(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "task.weights.h5"])
+def test_truncated_weights_are_an_error(model, tmp_path, name):
+    model.save_to_preset(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DMFormerError, match="altered or incomplete"):
+        load_classifier(tmp_path)
+
+
+def test_a_truncated_keras_file_is_an_error(model, tmp_path):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DMFormerError, match="cannot be loaded"):
+        load_classifier(path)
