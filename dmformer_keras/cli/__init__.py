@@ -1,6 +1,7 @@
 """The `dmformer` command: one module here for each of its commands.
 
-Only the module of the command that was asked for is imported, and with it Keras.
+Only the module of the command that was asked for is imported. The installed command comes
+in by `dmformer_command.py`, which starts Keras first.
 """
 
 import argparse
@@ -52,7 +53,6 @@ def main(argv=None):
     try:
         name = next((argument for argument in argv if not argument.startswith("-")), None)
         if name in COMMANDS:
-            start_backend()
             module = importlib.import_module(f"dmformer_keras.cli.{name}")
         args = _parser(name, module).parse_args(argv)
         args.command_line = shlex.join(["dmformer", *argv])
@@ -73,17 +73,6 @@ def main(argv=None):
             raise
         print(f"dmformer: {_sentence(error)}", file=sys.stderr)
         return 1
-
-
-def start_backend():
-    """Imports Keras, without the start-up log of its backend's C++ libraries.
-
-    Raises:
-        DMFormerError: the backend is not installed.
-    """
-    from dmformer_keras.cli.backend import start
-
-    start()
 
 
 def _parser(name, module):
