@@ -32,11 +32,12 @@ def pytest_collection_modifyitems(config, items):
     slow = pytest.mark.skip(reason="slow: run with --slow")
     once = pytest.mark.skip(reason="no backend has a part in it: runs under TensorFlow only")
     for item in items:
-        marks = {mark.name: mark for mark in item.iter_markers()}
-        on = marks["slow"].kwargs.get("on") if "slow" in marks else None
-        if "slow" in marks and on in (None, backend) and not config.getoption("--slow"):
+        is_slow = any(
+            mark.kwargs.get("on") in (None, backend) for mark in item.iter_markers("slow")
+        )
+        if is_slow and not config.getoption("--slow"):
             item.add_marker(slow)
-        if "backend_independent" in marks and backend != "tensorflow":
+        if item.get_closest_marker("backend_independent") and backend != "tensorflow":
             item.add_marker(once)
 
 

@@ -102,8 +102,9 @@ def run_tflite(path, images, threads=None):
     if not Path(path).is_file():
         raise DMFormerError(f"There is no file {str(path)!r}; give the path of a .tflite file.")
     try:
-        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
-        interpreter.allocate_tensors()
+        with _quiet_stderr():
+            interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise DMFormerError(f"{path} cannot be run as a TFLite file: {error}.") from error
     source = interpreter.get_input_details()[0]
@@ -255,7 +256,7 @@ def _written_beside(path):
 
 @contextlib.contextmanager
 def _quiet_stderr():
-    """Keeps the converter's C++ log out of the terminal; Python's errors still come through."""
+    """Keeps the C++ log of TensorFlow and LiteRT out of the terminal; exceptions come through."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:

@@ -7,6 +7,9 @@ import pytest
 
 from dmformer_keras.cli import COMMANDS, main
 
+# JAX compiles for minutes on a CPU.
+pytestmark = pytest.mark.slow(on="jax")
+
 
 def failure(capsys, *arguments):
     """Runs a command that must fail with one stated sentence, and returns that."""

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("keras_cv", reason="the examples use KerasCV")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-if keras.config.backend() == "jax":
-    pytestmark = pytest.mark.slow  # compiles for minutes
+# JAX compiles for minutes on a CPU.
+pytestmark = pytest.mark.slow(on="jax")
 
 
 @pytest.mark.parametrize(

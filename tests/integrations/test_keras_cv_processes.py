@@ -11,6 +11,9 @@ import pytest
 
 import dmformer_keras
 
+# JAX compiles for minutes on a CPU.
+pytestmark = pytest.mark.slow(on="jax")
+
 tf = pytest.importorskip("tensorflow", reason="KerasCV needs TensorFlow on every backend")
 keras_cv = pytest.importorskip("keras_cv")
 

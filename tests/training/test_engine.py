@@ -14,6 +14,9 @@ from dmformer_keras.data import open_source
 from dmformer_keras.training import Recipe, checkpoint, engine, evaluate, load_classifier, train
 from dmformer_keras.training.engine import best_epoch
 
+# JAX compiles for minutes on a CPU.
+pytestmark = pytest.mark.slow(on="jax")
+
 
 def rows(folder):
     with open(folder / "history.csv", newline="", encoding="utf-8") as file:
