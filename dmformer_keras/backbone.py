@@ -8,6 +8,8 @@ from dmformer_keras.layers.block import DMFormerBlock
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
+    check_bool,
+    is_finite_number,
     is_positive_int,
     spatial_axes,
     spatial_initializer,
@@ -118,10 +120,10 @@ class DMFormerBackbone(keras.Model):
             "inner_residual": inner_residual,
             "mlp_ratio": mlp_ratio,
             "activation": activation,
-            "stochastic_depth": stochastic_depth,
+            "stochastic_depth": _check_rate(stochastic_depth),
             "layer_scale": layer_scale,
             "output_stride": _check_output_stride(output_stride),
-            "include_rescaling": include_rescaling,
+            "include_rescaling": check_bool("include_rescaling", include_rescaling),
             "data_format": standard_data_format(data_format),
         }
         config["input_shape"] = check_input_shape(input_shape, config["data_format"])
@@ -129,7 +131,9 @@ class DMFormerBackbone(keras.Model):
 
         inputs = keras.Input(config["input_shape"], name="images")
         outputs = _build_graph(inputs, config, policy)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        if not trainable:
+            self.trainable = False
         self.dtype_policy = policy
         self._constructor_config = config
 
@@ -224,14 +228,17 @@ class DMFormerBackbone(keras.Model):
         """
         save_backbone(self, folder, metadata)
 
+    def quantize(self, *args, **kwargs):
+        """Refuses: Keras quantises dense layers only, and could not load what it saves."""
+        refuse_quantize()
+
     def get_config(self):
-        config = {
+        return {
             **self._constructor_config,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
         }
-        return config
 
     @classmethod
     def from_config(cls, config):
@@ -336,13 +343,30 @@ def _four_positive_ints(name, values):
         raise DMFormerError(
             f"{name} must be four positive integers, one for each stage, not {values!r}."
         )
-    return values
+    return tuple(int(value) for value in values)
+
+
+def _check_rate(rate):
+    # Checked here too: each block's is a fraction of it.
+    if not is_finite_number(rate) or not 0 <= rate < 1:
+        raise DMFormerError(
+            f"stochastic_depth, a rate, must be at least 0 and less than 1, not {rate!r}."
+        )
+    return rate
 
 
 def _check_output_stride(output_stride):
     if output_stride not in (8, 16, 32):
         raise DMFormerError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
     return output_stride
+
+
+def refuse_quantize():
+    """Raises: Keras's `quantize` reaches only the gate and the classifier of a DMFormer."""
+    raise DMFormerError(
+        "Keras quantises dense layers only, which a DMFormer has hardly any of; export it with "
+        'dmformer_keras.export.to_tflite(model, path, quantization="int8") instead.'
+    )
 
 
 def check_input_shape(input_shape, data_format):
@@ -376,4 +400,4 @@ def check_input_shape(input_shape, data_format):
                 f"input_shape {shape} has a side of {size!r} pixels, but height and width must "
                 f"be at least {MINIMUM_SIZE} (or None for any size); resize the images."
             )
-    return shape
+    return tuple(size if size is None else int(size) for size in shape)

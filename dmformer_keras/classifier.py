@@ -3,9 +3,15 @@
 import keras
 
 from dmformer_keras import presets
-from dmformer_keras.backbone import DMFormerBackbone
+from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import batch_norm, is_positive_int, pointwise_initializer
+from dmformer_keras.layers.common import (
+    batch_norm,
+    check_activation,
+    is_finite_number,
+    is_positive_int,
+    pointwise_initializer,
+)
 
 DEFAULT_NUM_CLASSES = 1000
 DEFAULT_SIZE = 224
@@ -59,6 +65,11 @@ class DMFormerClassifier(keras.Model):
                 f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
                 "one for each class."
             )
+        if not is_finite_number(dropout) or not 0 <= dropout < 1:
+            raise DMFormerError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+        if activation is not None:
+            check_activation(activation)
+        num_classes = int(num_classes)
         policy = backbone.dtype_policy
         head = keras.Sequential(
             [
@@ -79,7 +90,9 @@ class DMFormerClassifier(keras.Model):
         )
         inputs = backbone.input
         outputs = head(backbone(inputs))
-        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        if not trainable:  # passed on as True, it would thaw a frozen backbone
+            self.trainable = False
         self.dtype_policy = policy
         self.backbone = backbone
         self.head = head
@@ -153,6 +166,10 @@ class DMFormerClassifier(keras.Model):
             DMFormerError: if the folder cannot be written.
         """
         presets.save_task(self, self._head_config(), folder, metadata)
+
+    def quantize(self, *args, **kwargs):
+        """Refuses: Keras quantises dense layers only, and could not load what it saves."""
+        refuse_quantize()
 
     def _head_config(self):
         return {

@@ -33,6 +33,17 @@ TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
 
+# What weights belong to: with other values they would not fit, or be another function's.
+_WEIGHTED = (
+    "channels",
+    "depths",
+    "levels",
+    "gate_reduction",
+    "use_gate",
+    "inner_residual",
+    "mlp_ratio",
+)
+
 PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
 KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
 
@@ -109,7 +120,14 @@ class Preset(NamedTuple):
 
     @property
     def has_weights(self):
-        return self.folder is not None and (self.folder / WEIGHTS_FILE).is_file()
+        """Whether it holds the backbone's weights."""
+        return self.holds(WEIGHTS_FILE)
+
+    def holds(self, name):
+        """Tells whether the folder has a file, or its metadata says that it should."""
+        if self.folder is None:
+            return False
+        return name in self.metadata.get("files", {}) or (self.folder / name).is_file()
 
 
 def list_presets():
@@ -142,7 +160,7 @@ def read_preset(preset):
     if Path(name).is_dir():
         return _read_folder(Path(name))
     names = [*ARCHITECTURES, *shipped]
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise DMFormerError(
         f"There is no preset or folder {name!r}; {hint}The built-in presets are {', '.join(names)}."
@@ -157,10 +175,13 @@ def load_backbone(cls, preset, load_weights=None, overrides=None):
             f"Preset {preset.name!r} has no weights; pass load_weights=None or False for "
             "random ones, or choose a preset that has weights."
         )
+    weighted = preset.has_weights and load_weights is not False
+    if weighted:
+        _check_weights_fit(preset, overrides or {})
     config = _override(preset, overrides or {})
     backbone = _construct(cls, config, preset.name)
-    if preset.has_weights and load_weights is not False:
-        _load_backbone_weights(backbone, cls, preset)
+    if weighted:
+        _load_backbone_weights(backbone, cls, preset, config)
     return backbone
 
 
@@ -186,10 +207,9 @@ def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None,
     backbone = load_backbone(backbone_cls, preset, load_weights, overrides)
     stored = found.task["config"] if found.task else {}
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
-    path = found.folder / TASK_WEIGHTS_FILE if found.folder else None
-    has_weights = path is not None and path.is_file() and load_weights is not False
+    has_weights = found.holds(TASK_WEIGHTS_FILE) and load_weights is not False
     if has_weights and model.num_classes == stored.get("num_classes"):
-        _load_weights_file(model.head, path, found)
+        _load_weights_file(model.head, found.folder / TASK_WEIGHTS_FILE, found)
     return model
 
 
@@ -254,7 +274,7 @@ def _read_folder(folder):
             f"{folder / CONFIG_FILE} holds no model: expected the config that save_to_preset "
             "writes; save the preset again."
         )
-    if not str(config.get("class_name", "")).endswith("DMFormerBackbone"):
+    if config.get("class_name") != "DMFormerBackbone":
         raise DMFormerError(
             f"{folder / CONFIG_FILE} describes a {config.get('class_name')!r}, not a "
             "DMFormerBackbone; load it with the library that wrote it."
@@ -263,15 +283,52 @@ def _read_folder(folder):
     if "image_shape" in backbone:
         # KerasHub's name for it.
         backbone["input_shape"] = backbone.pop("image_shape")
-    task = folder / TASK_FILE
-    metadata = folder / METADATA_FILE
+    if isinstance(backbone.get("dtype"), dict):
+        backbone["dtype"] = _policy_name(backbone["dtype"], folder / CONFIG_FILE)
     return Preset(
         name=str(folder),
         config=backbone,
-        metadata=_read_json(metadata, folder) if metadata.is_file() else {},
+        metadata=_read_metadata(folder),
         folder=folder,
-        task=_read_json(task, folder) if task.is_file() else None,
+        task=_read_task(folder),
     )
+
+
+def _policy_name(dtype, path):
+    """Returns the name of a serialised dtype policy: nothing else is built from the file."""
+    name = dtype["config"].get("name") if isinstance(dtype.get("config"), dict) else None
+    if dtype.get("class_name") != "DTypePolicy" or not isinstance(name, str):
+        raise DMFormerError(
+            f"{path} has a dtype that is no plain policy: {dtype.get('class_name')!r}; save the "
+            'model with a dtype policy such as "float32" or "mixed_bfloat16".'
+        )
+    return name
+
+
+def _read_metadata(folder):
+    path = folder / METADATA_FILE
+    if not path.is_file():
+        return {}
+    metadata = _read_json(path, folder)
+    files = metadata.setdefault("files", {})
+    if not isinstance(files, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in files.values()
+    ):
+        raise DMFormerError(
+            f'{path} is damaged: "files" must give a "sha256" for each weights file; copy or save '
+            "the preset again."
+        )
+    return metadata
+
+
+def _read_task(folder):
+    path = folder / TASK_FILE
+    if not path.is_file():
+        return None
+    task = _read_json(path, folder)
+    if not isinstance(task.get("config"), dict):
+        raise DMFormerError(f"{path} holds no config of a task; copy or save the preset again.")
+    return task
 
 
 def _read_json(path, folder):
@@ -304,21 +361,45 @@ def _override(preset, overrides):
 def _construct(cls, config, name):
     try:
         return cls.from_config(config)
-    except TypeError as error:
+    except DMFormerError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
         raise DMFormerError(
             f"{cls.__name__} cannot be built from preset {name!r}: {error}; check the overrides "
             "against the class's arguments."
         ) from error
 
 
-def _load_backbone_weights(backbone, cls, preset):
+def _check_weights_fit(preset, overrides):
+    for key in _WEIGHTED:
+        if key in overrides and _plain(overrides[key]) != _plain(preset.config.get(key)):
+            raise DMFormerError(
+                f"The weights of preset {preset.name!r} do not fit {key}={overrides[key]!r}: they "
+                f"were made with {preset.config.get(key)!r}; leave it out, or pass "
+                "load_weights=False."
+            )
+
+
+def _plain(value):
+    """Returns tuples as the lists that JSON makes of them."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _input_channels(config):
+    if config.get("input_shape") is None:
+        return 3
+    data_format = config.get("data_format") or keras.config.image_data_format()
+    return config["input_shape"][0 if data_format == "channels_first" else 2]
+
+
+def _load_backbone_weights(backbone, cls, preset, config):
     path = preset.folder / WEIGHTS_FILE
-    kernel = backbone.get_layer("stem1_conv").kernel
-    original = _construct(cls, {**preset.config, "name": backbone.name}, preset.name)
-    if original.get_layer("stem1_conv").kernel.shape == kernel.shape:
+    if _input_channels(preset.config) == _input_channels(config):
         _load_weights_file(backbone, path, preset)
         return
+    original = _construct(cls, {**preset.config, "name": backbone.name}, preset.name)
     _load_weights_file(original, path, preset)
+    kernel = backbone.get_layer("stem1_conv").kernel
     for source, target in zip(original.variables, backbone.variables, strict=True):
         value = keras.ops.convert_to_numpy(source)
         if target is kernel:
@@ -339,6 +420,10 @@ def _load_weights_file(model, path, preset):
 
 
 def _verify_checksum(path, preset):
+    if not path.is_file():
+        raise DMFormerError(
+            f"{path} is missing, though {METADATA_FILE} lists it; copy or save the preset again."
+        )
     expected = preset.metadata.get("files", {}).get(path.name)
     if expected is None:
         # Written by another library, which keeps no checksums.
@@ -359,6 +444,13 @@ def _sha256(path):
 def _save(folder, backbone, task, metadata):
     """Writes every file beside the folder's present ones, then renames them into place."""
     folder = Path(folder)
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        raise DMFormerError(
+            f"The metadata cannot be stored as JSON ({error}); pass strings, numbers, lists and "
+            "dictionaries of them."
+        ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
@@ -393,10 +485,10 @@ def _write_files(folder, backbone, task, metadata):
     _write_json(
         folder / METADATA_FILE,
         {
+            **metadata,
             "parameters": parameters,
             "keras_version": keras.__version__,
             "date_saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            **metadata,
             "files": files,
         },
     )

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -162,6 +164,11 @@ def test_half_precision_outputs_are_finite_from_the_start():
     assert np.isfinite(array(outputs)).all()
 
 
+def test_numpy_integers_are_integers():
+    backbone = tiny_backbone(channels=np.array([8, 8, 8, 8]).tolist(), depths=[np.int64(1)] * 4)
+    assert json.dumps(backbone.get_config())
+
+
 def test_default_shape_follows_the_data_format():
     assert DMFormerBackbone().input.shape == (None, None, None, 3)
     first = DMFormerBackbone(data_format="channels_first")
@@ -180,7 +187,14 @@ def test_default_shape_follows_the_data_format():
         ({"input_shape": (64.0, 64, 3)}, "a side of 64.0"),
         ({"levels": ((2, 1),)}, "levels must be"),
         ({"data_format": "last"}, "data_format must be"),
-        ({"stochastic_depth": 1.0}, "rate must be"),
+        ({"stochastic_depth": 1.0}, "stochastic_depth, a rate, must be"),
+        ({"mlp_ratio": "4"}, "mlp_ratio must be a number over 0"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio must be a number over 0"),
+        ({"activation": "nope"}, "activation must be the name"),
+        ({"activation": {"class_name": "Lambda"}}, "activation must be the name"),
+        ({"layer_scale": "x"}, "layer_scale must be"),
+        ({"use_gate": "no"}, "use_gate must be True or False"),
+        ({"include_rescaling": 1}, "include_rescaling must be True or False"),
     ],
     ids=str,
 )

@@ -114,6 +114,8 @@ def test_same_seed_gives_the_same_weights():
         ({"num_classes": 3, "class_names": ["cat"]}, "class_names has 1 names for num_classes=3"),
         ({"input_shape": (20, 64, 3)}, "at least 32"),
         ({"weights": "dmformer_t"}, "channels"),
+        ({"dropout": 2}, "dropout must be"),
+        ({"activation": "nope"}, "activation must be"),
         ({"weights": "dmformer_n"}, "has no weights"),
         ({"depth": 3}, "depth"),
     ],
@@ -122,6 +124,28 @@ def test_same_seed_gives_the_same_weights():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(DMFormerError, match=message):
         DMFormerN(**arguments)
+
+
+def test_a_frozen_backbone_stays_frozen_when_saved(tmp_path):
+    backbone = tiny_backbone()
+    backbone.trainable = False
+    model = DMFormerClassifier(backbone, 3)
+    assert len(model.trainable_weights) == 4
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for again in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        DMFormerClassifier.from_preset(tmp_path / "preset"),
+    ):
+        assert len(again.trainable_weights) == 4
+        assert not again.backbone.trainable
+        again.backbone.trainable = True
+        assert len(again.trainable_weights) > 50
+
+
+def test_quantize_points_to_the_export():
+    with pytest.raises(DMFormerError, match="to_tflite"):
+        tiny_classifier().quantize("int8")
 
 
 def test_backbone_is_shared_not_copied():

@@ -162,6 +162,35 @@ def test_damaged_weights_are_refused(saved, damage, file):
         DMFormerClassifier.from_preset(folder)
 
 
+@pytest.mark.parametrize("file", ["model.weights.h5", "task.weights.h5"])
+def test_missing_weights_are_refused(saved, file):
+    _, folder = saved
+    (folder / file).unlink()
+    with pytest.raises(DMFormerError, match="is missing, though"):
+        DMFormerClassifier.from_preset(folder)
+
+
+@pytest.mark.parametrize("files", [[], "x", {"model.weights.h5": {}}, {"a": 3}], ids=str)
+def test_damaged_metadata_is_named(saved, files):
+    _, folder = saved
+    (folder / "metadata.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(DMFormerError, match="is damaged"):
+        DMFormerBackbone.from_preset(folder)
+
+
+def test_damaged_task_is_named(saved):
+    _, folder = saved
+    (folder / "task.json").write_text('{"config": "x"}')
+    with pytest.raises(DMFormerError, match="no config of a task"):
+        DMFormerClassifier.from_preset(folder)
+
+
+def test_metadata_that_is_no_json_is_refused(tmp_path):
+    with pytest.raises(DMFormerError, match="cannot be stored as JSON"):
+        tiny_backbone().save_to_preset(tmp_path / "new", description={1, 2})
+    assert not (tmp_path / "new").exists()
+
+
 def test_truncated_weights_are_refused_even_without_a_checksum(saved):
     _, folder = saved
     (folder / "metadata.json").unlink()
@@ -179,6 +208,13 @@ def test_truncated_weights_are_refused_even_without_a_checksum(saved):
         ("{}", "holds no model"),
         ('{"class_name": "ResNet", "config": {}}', "describes a 'ResNet'"),
         ('{"class_name": "DMFormerBackbone", "config": {"depht": 3}}', "depht"),
+        ('{"class_name": "EvilDMFormerBackbone", "config": {}}', "describes a 'Evil"),
+        ('{"class_name": "DMFormerBackbone", "config": {"mlp_ratio": "4"}}', "mlp_ratio"),
+        (
+            '{"class_name": "DMFormerBackbone", "config": {"dtype": {"class_name": "Lambda"}}}',
+            "no plain policy",
+        ),
+        ('{"class_name": "DMFormerBackbone", "config": {"dtype": "nope"}}', "cannot be built"),
     ],
 )
 def test_broken_configs_are_named(tmp_path, content, message):
@@ -191,6 +227,10 @@ def test_overrides_that_change_the_architecture_are_refused(saved):
     _, folder = saved
     with pytest.raises(DMFormerError, match="do not fit"):
         DMFormerBackbone.from_preset(folder, depths=(1, 1, 1, 1))
+    with pytest.raises(DMFormerError, match="do not fit use_gate=False"):
+        DMFormerBackbone.from_preset(folder, use_gate=False)
+    with pytest.raises(DMFormerError, match="do not fit"):
+        DMFormerBackbone.from_preset(folder, layer_scale=0.1)
     with pytest.raises(DMFormerError, match="cannot be built"):
         DMFormerBackbone.from_preset(folder, colour=1)
 

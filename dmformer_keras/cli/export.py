@@ -55,6 +55,8 @@ def run(args):
     calibration = None
     if args.quantization == "int8":
         calibration = sample_images(args.data, "train", shape)
+    # Opened before the conversion: what is wrong with it is said before work starts.
+    images = None if args.data is None else sample_images(args.data, "val", shape)
     path = to_tflite(
         model,
         args.output,
@@ -66,10 +68,8 @@ def run(args):
     if importlib.util.find_spec("ai_edge_litert") is None:
         print("Not compared with Keras: `pip install ai-edge-litert` brings what runs the file.")
         return
-    if args.data is None:
+    if images is None:
         images = np.random.default_rng(0).uniform(0, 255, (8, *shape)).astype("float32")
-    else:
-        images = sample_images(args.data, "val", shape)
     compared = compare_tflite(model, path, images)
     print(
         f"Compared on {len(images)} {'random ' if args.data is None else ''}images: same class on "

@@ -12,7 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from dmformer_keras.backbone import MINIMUM_SIZE, DMFormerBackbone
+from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import is_positive_int
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
@@ -70,6 +73,7 @@ def to_tflite(model, path, quantization=None, representative_data=None, input_sh
             "TFLite conversion needs TensorFlow, which is not installed: "
             'pip install "dmformer-keras[tensorflow]".'
         )
+    model = _in_float32(model)
     with _written_beside(path) as beside:
         if keras.config.backend() == "tensorflow":
             convert(model, beside, shape, quantization, images)
@@ -109,10 +113,12 @@ def run_tflite(path, images, threads=None):
         raise DMFormerError(f"{path} cannot be run as a TFLite file: {error}.") from error
     source = interpreter.get_input_details()[0]
     target = interpreter.get_output_details()[0]
-    if tuple(images.shape[1:]) != tuple(source["shape"][1:]):
+    images = np.asarray(images)
+    expected = tuple(int(size) for size in source["shape"][1:])
+    if images.shape[1:] != expected or not len(images):
         raise DMFormerError(
-            f"{path} takes images of shape {tuple(source['shape'][1:])}, not "
-            f"{tuple(images.shape[1:])}; resize them or export with another input_shape."
+            f"{path} takes one or more images of shape {expected}, not an array of shape "
+            f"{images.shape}; resize them or export with another input_shape."
         )
     outputs = []
     for image in images:
@@ -145,8 +151,13 @@ def compare_tflite(model, path, images, batch_size=32):
 
     >>> compare_tflite(model, "classifier.tflite", images)  # doctest: +SKIP
     """
-    expected = model.predict(images, batch_size=batch_size, verbose=0)
     actual = run_tflite(path, images)
+    expected = model.predict(np.asarray(images), batch_size=batch_size, verbose=0)
+    if expected.shape != actual.shape:
+        raise DMFormerError(
+            f"{path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} gives "
+            f"{expected.shape[1:]}: it was made from another model."
+        )
     difference = float(np.abs(expected - actual).max())
     output_range = float(expected.max() - expected.min())
     return {
@@ -160,6 +171,7 @@ def compare_tflite(model, path, images, batch_size=32):
 def convert(model, path, shape, quantization, images):
     """Converts under the TensorFlow backend; `to_tflite` is the checked way in."""
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     options = {}
     if quantization is not None:
@@ -169,10 +181,16 @@ def convert(model, path, shape, quantization, images):
     if quantization == "int8":
         options["representative_dataset"] = lambda: ([image[None]] for image in images)
     signature = keras.InputSpec(shape=(1, *shape), dtype="float32", name="images")
-    with _quiet_stderr():
-        model.export(
-            str(path), format="litert", input_signature=[signature], verbose=False, **options
-        )
+    try:
+        with _quiet_stderr():
+            model.export(
+                str(path), format="litert", input_signature=[signature], verbose=False, **options
+            )
+    except (tf.errors.OpError, RuntimeError, ValueError, TypeError, ConverterError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DMFormerError(
+            f"TensorFlow cannot convert {model.name!r} to TFLite: {reason}"
+        ) from error
 
 
 def _convert_in_tensorflow_process(model, path, shape, quantization, images):
@@ -204,8 +222,8 @@ def _convert_in_tensorflow_process(model, path, shape, quantization, images):
 
 
 def _fixed_input_shape(model, input_shape):
-    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise DMFormerError("A TFLite export takes a model with one image input.")
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise DMFormerError("A TFLite export takes a model with one image input and one output.")
     if getattr(model, "data_format", "channels_last") == "channels_first" or (
         getattr(getattr(model, "backbone", None), "data_format", None) == "channels_first"
     ):
@@ -214,8 +232,9 @@ def _fixed_input_shape(model, input_shape):
             'data_format="channels_last" (its weights are the same) and export that.'
         )
     own = tuple(model.inputs[0].shape[1:])
-    shape = own if input_shape is None else tuple(input_shape)
-    if len(shape) != 3 or None in shape:
+    shape = own if input_shape is None else input_shape
+    shape = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
+    if len(shape) != 3 or not all(is_positive_int(size) for size in shape):
         raise DMFormerError(
             f"The model takes images of shape {own}; pass input_shape with a fixed height, "
             "width and number of channels, such as (224, 224, 3)."
@@ -225,7 +244,35 @@ def _fixed_input_shape(model, input_shape):
             f"input_shape {shape} does not fit the model, which takes images of shape {own}; "
             "build the model with input_shape (None, None, channels) to export another size."
         )
-    return shape
+    if min(shape[:2]) < MINIMUM_SIZE:
+        raise DMFormerError(
+            f"input_shape {shape} has a side under {MINIMUM_SIZE} pixels, the least that a "
+            "DMFormer takes."
+        )
+    return tuple(int(size) for size in shape)
+
+
+def _in_float32(model):
+    """Returns the model, or a float32 copy of one in 16 bits, which TFLite cannot compute in."""
+    sixteen_bits = {"float16", "bfloat16"}
+    if not any(layer.compute_dtype in sixteen_bits for layer in model._flatten_layers()):
+        return model
+    if isinstance(model, DMFormerClassifier):
+        backbone = _backbone_in_float32(model.backbone)
+        copy = type(model).from_config({**model.get_config(), "backbone": backbone})
+    elif isinstance(model, DMFormerBackbone):
+        copy = _backbone_in_float32(model)
+    else:
+        raise DMFormerError(
+            f"{model.name!r} computes in 16 bits, which TFLite does not; build it again on a "
+            "float32 backbone with the same weights and export that."
+        )
+    copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
+    return copy
+
+
+def _backbone_in_float32(backbone):
+    return type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
 
 
 def _representative_images(data, shape):
@@ -251,7 +298,12 @@ def _written_beside(path):
     with folder as name:
         beside = Path(name) / path.name
         yield beside
-        os.replace(beside, path)
+        try:
+            os.replace(beside, path)
+        except OSError as error:
+            raise DMFormerError(
+                f"{path} cannot be written ({error.strerror}); choose another path."
+            ) from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
+    check_bool,
     is_positive_int,
     pointwise_convolution,
     pointwise_initializer,
@@ -83,9 +84,9 @@ class DynamicMultilevelAttention(keras.layers.Layer):
             raise DMFormerError(
                 f"gate_reduction must be a positive integer, not {gate_reduction!r}."
             )
-        self.gate_reduction = gate_reduction
-        self.use_gate = use_gate
-        self.inner_residual = inner_residual
+        self.gate_reduction = int(gate_reduction)
+        self.use_gate = check_bool("use_gate", use_gate)
+        self.inner_residual = check_bool("inner_residual", inner_residual)
         self.data_format = standard_data_format(data_format)
 
     def build(self, input_shape):
@@ -191,4 +192,4 @@ def check_levels(levels):
     valid = all(is_positive_int(k) and k % 2 == 1 and is_positive_int(d) for k, d in pairs)
     if not pairs or not valid:
         raise DMFormerError(message)
-    return pairs
+    return tuple((int(k), int(d)) for k, d in pairs)

@@ -2,10 +2,13 @@
 
 import keras
 
+from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
+    check_activation,
+    is_finite_number,
     pointwise_convolution,
     standard_data_format,
 )
@@ -106,8 +109,12 @@ class DMFormerBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not is_finite_number(mlp_ratio) or mlp_ratio <= 0:
+            raise DMFormerError(f"mlp_ratio must be a number over 0, not {mlp_ratio!r}.")
+        if layer_scale is not None and not is_finite_number(layer_scale):
+            raise DMFormerError(f"layer_scale must be a number or None, not {layer_scale!r}.")
         self.mlp_ratio = mlp_ratio
-        self.activation = activation
+        self.activation = check_activation(activation)
         self.stochastic_depth = stochastic_depth
         self.layer_scale = layer_scale
         self.data_format = standard_data_format(data_format)
@@ -136,7 +143,7 @@ class DMFormerBlock(keras.layers.Layer):
         axis = channel_axis(self.data_format)
         channels = input_shape[axis]
         hidden_shape = list(input_shape)
-        hidden_shape[axis] = int(channels * self.mlp_ratio)
+        hidden_shape[axis] = max(int(channels * self.mlp_ratio), 1)
 
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
         self.mlp_expand = pointwise_convolution(

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import is_finite_number
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -41,7 +42,7 @@ class StochasticDepth(keras.layers.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0.0 <= rate < 1.0:
+        if not is_finite_number(rate) or not 0.0 <= rate < 1.0:
             raise DMFormerError(f"rate must be at least 0 and less than 1, not {rate!r}.")
         self.rate = rate
         self.seed = seed

@@ -70,6 +70,8 @@ class Recipe:
         self._check_whole("image_size", MINIMUM_SIZE, optional=True)
         self._check_whole("channels", 1, optional=True)
         self._check_whole("seed", 0)
+        if self.seed >= 2**32:
+            raise DMFormerError(f"seed must be below 2**32, not {self.seed}.")
         self._check_number("learning_rate", "over 0", lambda value: value > 0)
         self._check_number("weight_decay", "0 or more", lambda value: value >= 0)
         self._check_number("clip_norm", "over 0", lambda value: value > 0, optional=True)

@@ -86,6 +86,15 @@ def test_quantised_files_are_smaller_and_close(tmp_path, quantization, most_byte
 
 
 @tensorflow_only
+def test_a_model_in_16_bits_is_exported_in_float32(tmp_path):
+    model = randomize(tiny_classifier(dtype="mixed_bfloat16"))
+    path = to_tflite(model, tmp_path / "model.tflite")
+    assert set(operators(path)) <= FLOAT_OPERATORS
+    # bfloat16 keeps some 3 digits; the file keeps float32's.
+    assert compare_tflite(model, path, images(4, 64, 64, 3))["relative_difference"] <= 0.05
+
+
+@tensorflow_only
 def test_a_wrong_file_is_seen_as_wrong(tmp_path):
     model = randomize(tiny_classifier())
     path = to_tflite(model, tmp_path / "model.tflite")
@@ -107,6 +116,7 @@ def test_a_wrong_file_is_seen_as_wrong(tmp_path):
         ),
         ({"input_shape": (32, 32, 3)}, "does not fit the model"),
         ({"input_shape": (None, 64, 3)}, "pass input_shape with a fixed"),
+        ({"input_shape": 64}, "pass input_shape with a fixed"),
         ({"path": "file/model.tflite"}, "cannot be written"),
     ],
     ids=str,

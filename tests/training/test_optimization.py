@@ -48,7 +48,7 @@ def test_weight_decay_shrinks_kernels_only():
     recipe = Recipe(learning_rate=0.1, weight_decay=0.5, warmup_epochs=0)
     compile_for(recipe, model, steps_per_epoch=10)
     before = [array(weight) for weight in model.trainable_variables]
-    model.optimizer.apply([keras.ops.zeros_like(weight) for weight in model.trainable_variables])
+    model.optimizer.apply([keras.ops.zeros(weight.shape) for weight in model.trainable_variables])
     kernels = 0
     for old, weight in zip(before, model.trainable_variables, strict=True):
         is_kernel = weight.name == "kernel"
