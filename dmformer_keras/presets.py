@@ -372,11 +372,12 @@ def _construct(cls, config, name):
 
 def _check_weights_fit(preset, overrides):
     for key in _WEIGHTED:
-        if key in overrides and _plain(overrides[key]) != _plain(preset.config.get(key)):
+        if key not in overrides or key not in preset.config:
+            continue
+        if _plain(overrides[key]) != _plain(preset.config[key]):
             raise DMFormerError(
                 f"The weights of preset {preset.name!r} do not fit {key}={overrides[key]!r}: they "
-                f"were made with {preset.config.get(key)!r}; leave it out, or pass "
-                "load_weights=False."
+                f"were made with {preset.config[key]!r}; leave it out, or pass load_weights=False."
             )
 
 
