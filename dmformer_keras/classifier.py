@@ -3,6 +3,7 @@
 import keras
 
 from dmformer_keras import presets
+from dmformer_keras.architectures import ARCHITECTURES
 from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
@@ -259,7 +260,7 @@ def _variant(letter):
 
     build.__name__ = build.__qualname__ = f"DMFormer{letter}"
     build.__doc__ = _DOCSTRING.format(
-        letter=letter, description=presets.ARCHITECTURES[preset]["metadata"]["description"]
+        letter=letter, description=ARCHITECTURES[preset]["metadata"]["description"]
     )
     return build
 
