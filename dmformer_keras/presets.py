@@ -326,16 +326,25 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _input_channels(config):
-    if config.get("input_shape") is None:
-        return 3
+def image_shape(config):
+    """Returns what a backbone's config says of its images, whatever its data format.
+
+    Args:
+        config: dict of `DMFormerBackbone`'s arguments.
+
+    Returns:
+        `(height, width, channels)`; height and width are `None` where any will do.
+    """
+    shape = config.get("input_shape")
+    if shape is None:
+        return (None, None, 3)
     data_format = config.get("data_format") or keras.config.image_data_format()
-    return config["input_shape"][0 if data_format == "channels_first" else 2]
+    return (*shape[1:], shape[0]) if data_format == "channels_first" else tuple(shape)
 
 
 def _load_backbone_weights(backbone, cls, preset, config):
     path = preset.folder / WEIGHTS_FILE
-    if _input_channels(preset.config) == _input_channels(config):
+    if image_shape(preset.config)[2] == image_shape(config)[2]:
         _load_weights_file(backbone, path, preset)
         return
     original = _construct(cls, {**preset.config, "name": backbone.name}, preset.name)

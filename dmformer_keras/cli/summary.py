@@ -25,8 +25,8 @@ def add_arguments(parser):
 def run(args):
     """Prints the summary."""
     preset = presets.read_preset(args.name)
-    size = args.image_size or _own_size(preset)
-    channels = _own_channels(preset)
+    *own_size, channels = presets.image_shape(preset.config)
+    size = args.image_size or [side or DEFAULT_SIZE for side in own_size]
     task = (preset.task or {}).get("class_name", DMFormerClassifier.__name__)
     if task != DMFormerClassifier.__name__:
         raise DMFormerError(f"{args.name!r} holds a {task}; summary shows classifiers only.")
@@ -48,14 +48,3 @@ def run(args):
         print(f"  {level:<6} {info['stride']:>6} {depth:>6} {info['channels']:>8}")
     if args.layers:
         model.summary(expand_nested=True)
-
-
-def _own_size(preset):
-    shape = preset.config.get("input_shape") or (None, None, None)
-    first = 1 if preset.config.get("data_format") == "channels_first" else 0
-    return tuple(side or DEFAULT_SIZE for side in shape[first : first + 2])
-
-
-def _own_channels(preset):
-    shape = preset.config.get("input_shape") or (None, None, 3)
-    return shape[0] if preset.config.get("data_format") == "channels_first" else shape[2]

@@ -173,9 +173,7 @@ class _Run:
     def _image_size(self):
         if self.recipe.image_size is not None:
             return (self.recipe.image_size,) * 2
-        shape = self.preset.config.get("input_shape") or (None, None, None)
-        first = 1 if self.preset.config.get("data_format") == "channels_first" else 0
-        return tuple(side or DEFAULT_SIZE for side in shape[first : first + 2])
+        return tuple(side or DEFAULT_SIZE for side in presets.image_shape(self.preset.config)[:2])
 
     def _start_or_restore(self, model):
         if self.state.epoch:

@@ -45,7 +45,10 @@ def load_classifier(model, image_size=None):
     _check_is_trained_classifier(preset)
     overrides = {"data_format": "channels_last"}
     if image_size is not None:
-        overrides["input_shape"] = (*checked_size(image_size), _channels(preset.config))
+        overrides["input_shape"] = (
+            *checked_size(image_size),
+            presets.image_shape(preset.config)[2],
+        )
     return DMFormerClassifier.from_preset(model, load_weights=True, **overrides)
 
 
@@ -79,11 +82,6 @@ def _check_is_trained_classifier(preset):
             f"{preset.name!r} holds a backbone without a trained classifier's head; give the "
             "folder of a trained classifier, or train one from it with `dmformer train --preset`."
         )
-
-
-def _channels(config):
-    shape = config.get("input_shape") or (None, None, 3)
-    return shape[0] if config.get("data_format") == "channels_first" else shape[2]
 
 
 def _load_keras_file(path, image_size):
