@@ -17,6 +17,7 @@ from dmformer_keras.classifier import (
     DMFormerT,
 )
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.fuse import FusedModel, fuse
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,8 @@ __all__ = [
     "DMFormerN",
     "DMFormerS",
     "DMFormerT",
+    "FusedModel",
+    "fuse",
     "layers",
 ]
 

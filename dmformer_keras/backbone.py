@@ -15,6 +15,7 @@ from dmformer_keras.layers.common import (
     spatial_initializer,
     standard_data_format,
 )
+from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.presets import list_presets, load_backbone, save_backbone
 
 MINIMUM_SIZE = 32
@@ -56,6 +57,10 @@ class DMFormerBackbone(keras.Model):
         stochastic_depth: float in `[0, 1)`. Probability of dropping the residual
             branches of the last block; it rises linearly from 0 at the first.
         layer_scale: float or `None`. Initial value of LayerScale; `None` leaves it out.
+        gradient_checkpointing: the stages, such as `(1, 2)`, whose activations training
+            computes again in the backward pass instead of keeping them: less memory, more
+            time, the same gradients. `True` for all four, `False` for none. The first
+            stages hold the most. Presets do not keep it.
         output_stride: 32, 16 or 8. Below 32 the last stages keep their resolution
             and dilate their convolutions instead, with the same weights.
         include_rescaling: bool. Whether the model rescales its input from 0..255
@@ -103,6 +108,7 @@ class DMFormerBackbone(keras.Model):
         activation="gelu",
         stochastic_depth=0.0,
         layer_scale=None,
+        gradient_checkpointing=False,
         output_stride=32,
         include_rescaling=True,
         input_shape=None,
@@ -122,6 +128,9 @@ class DMFormerBackbone(keras.Model):
             "activation": activation,
             "stochastic_depth": _check_rate(stochastic_depth),
             "layer_scale": layer_scale,
+            "gradient_checkpointing": check_stages(
+                "gradient_checkpointing", gradient_checkpointing
+            ),
             "output_stride": _check_output_stride(output_stride),
             "include_rescaling": check_bool("include_rescaling", include_rescaling),
             "data_format": standard_data_format(data_format),
@@ -277,6 +286,7 @@ def _build_graph(inputs, config, policy):
                 activation=config["activation"],
                 stochastic_depth=next(rates),
                 layer_scale=config["layer_scale"],
+                gradient_checkpointing=stage + 1 in config["gradient_checkpointing"],
                 data_format=config["data_format"],
                 dtype=policy,
                 name=_block_name(stage, block),
@@ -315,7 +325,7 @@ class _ConvolutionFactory:
         return batch_norm(f"{name}_norm", self.data_format, self.policy)(x)
 
     def _convolution(self, filters, kernel_size, name, **arguments):
-        return keras.layers.Conv2D(
+        return Convolution(
             filters,
             kernel_size,
             use_bias=False,
@@ -353,6 +363,33 @@ def _check_rate(rate):
             f"stochastic_depth, a rate, must be at least 0 and less than 1, not {rate!r}."
         )
     return rate
+
+
+def check_stages(name, stages):
+    """Returns stage numbers as a sorted tuple, or raises.
+
+    Args:
+        name: str. The argument's name, for the error.
+        stages: sequence of ints from 1 to 4; `True` for all of them, `False` for none.
+
+    Raises:
+        DMFormerError: if it is anything else.
+
+    Example:
+
+    >>> check_stages("gradient_checkpointing", [2, 1]), check_stages("gradient_checkpointing", True)
+    ((1, 2), (1, 2, 3, 4))
+    """
+    if isinstance(stages, bool):
+        return (1, 2, 3, 4) if stages else ()
+    if not isinstance(stages, (list, tuple)) or not all(
+        is_positive_int(stage) and stage <= 4 for stage in stages
+    ):
+        raise DMFormerError(
+            f"{name} must be stage numbers from 1 to 4, such as (1, 2), or True for all of them "
+            f"or False for none, not {stages!r}."
+        )
+    return tuple(sorted({int(stage) for stage in stages}))
 
 
 def _check_output_stride(output_stride):

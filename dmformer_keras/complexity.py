@@ -1,12 +1,13 @@
 """Counts of multiply-accumulates, for any Keras model built of Keras layers."""
 
-import contextlib
 import math
 from unittest import mock
 
 import keras
 
 from dmformer_keras.errors import DMFormerError
+
+COUNTED_LAYERS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
 def count_multiply_accumulates(model, input_shape=None):
@@ -42,33 +43,25 @@ def count_multiply_accumulates(model, input_shape=None):
         )
     total = 0
 
-    def counted(call):
-        def call_and_count(layer, inputs, *args, **kwargs):
-            nonlocal total
-            outputs = call(layer, inputs, *args, **kwargs)
+    call = keras.layers.Layer.__call__
+
+    def call_and_count(layer, inputs, *args, **kwargs):
+        nonlocal total
+        outputs = call(layer, inputs, *args, **kwargs)
+        if isinstance(layer, COUNTED_LAYERS):
             total += _layer_count(layer, inputs.shape, outputs.shape)
-            return outputs
+        return outputs
 
-        return call_and_count
-
-    with contextlib.ExitStack() as stack:
-        # The layers inside composite layers keep no record of their shapes, so
-        # their calls are watched for the time of one symbolic pass.
-        for cls in _counted_classes():
-            stack.enter_context(mock.patch.object(cls, "call", counted(cls.call)))
+    # The layers inside composite layers keep no record of their shapes, so all
+    # calls are watched for the time of one symbolic pass.
+    with mock.patch.object(keras.layers.Layer, "__call__", call_and_count):
         keras.layers.Lambda(model.call)(keras.KerasTensor((1, *shape), dtype=model.input.dtype))
     return total
 
 
-def _counted_classes():
-    """Returns the classes that define `call` for convolutions and dense layers."""
-    layers = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-    return [next(base for base in layer.__mro__ if "call" in vars(base)) for layer in layers]
-
-
 def _layer_count(layer, input_shape, output_shape):
     if isinstance(layer, keras.layers.Dense):
-        return math.prod(input_shape[1:]) * layer.units
+        return math.prod(input_shape) * layer.units  # of one example
     # Every output value takes one kernel's worth of products: the kernel without
     # its filters (for a depthwise one, without its channels and multiplier).
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)

@@ -447,6 +447,8 @@ def _write_files(folder, backbone, task, metadata):
 def _preset_config(backbone):
     """Returns the backbone's config with what KerasHub and KerasCV read in the file."""
     config = {**_serialized(backbone), "weights": WEIGHTS_FILE}
+    # How training saved memory on one machine is nothing to others, who would pay in time.
+    del config["config"]["gradient_checkpointing"]
     if config["registered_name"] == PLAIN_NAME:
         # KerasHub builds the class of this name, its own. Where KerasHub is not imported
         # nothing has it, and Keras falls back to `module` and `class_name`.

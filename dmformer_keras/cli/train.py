@@ -78,12 +78,26 @@ def add_arguments(parser):
             "--" + field.replace("_", "-"), default=default, metavar=metavar, help=text, **choice
         )
     recipe.add_argument("--freeze-backbone", action="store_true", help="train the head only")
+    recipe.add_argument(
+        "--gradient-checkpointing",
+        type=int,
+        choices=range(1, 5),
+        nargs="*",
+        default=Recipe.gradient_checkpointing,
+        metavar="STAGE",
+        help="compute these stages (1 to 4; all where none is named) again in the backward pass: "
+        "less memory, more time, the same results; may be added when a run is resumed "
+        "(default: none)",
+    )
 
 
 def run(args):
     """Trains and reports."""
     fields = [field.name for field in dataclasses.fields(Recipe)]
-    recipe = Recipe(**{field: getattr(args, field) for field in fields})
+    values = {field: getattr(args, field) for field in fields}
+    if values["gradient_checkpointing"] == []:
+        values["gradient_checkpointing"] = True
+    recipe = Recipe(**values)
     evaluation = train(
         recipe,
         args.preset,

@@ -15,6 +15,7 @@ from dmformer_keras.layers.common import (
     spatial_initializer,
     standard_data_format,
 )
+from dmformer_keras.layers.convolution import DepthwiseConvolution
 
 DEFAULT_LEVELS = ((3, 1), (5, 2), (7, 3))
 
@@ -100,7 +101,7 @@ class DynamicMultilevelAttention(keras.layers.Layer):
             expanded_shape[axis], "expand", use_bias=False, **common
         )
         self.depthwise = [
-            keras.layers.DepthwiseConv2D(
+            DepthwiseConvolution(
                 kernel_size,
                 padding="same",
                 dilation_rate=dilation,

@@ -4,10 +4,12 @@ import keras
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
+from dmformer_keras.layers.checkpointing import checkpointed_call
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
     check_activation,
+    check_bool,
     is_finite_number,
     pointwise_convolution,
     standard_data_format,
@@ -78,6 +80,8 @@ class DMFormerBlock(keras.layers.Layer):
         activation: name of a Keras activation for the MLP; `"gelu"` is the exact one.
         stochastic_depth: float in `[0, 1)`. Probability of dropping each branch.
         layer_scale: float or `None`. Initial value of LayerScale; `None` leaves it out.
+        gradient_checkpointing: bool. Whether training computes the block's activations
+            again in the backward pass, which spares the memory that holds them.
         data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
         **kwargs: the usual arguments of `keras.layers.Layer`.
 
@@ -105,6 +109,7 @@ class DMFormerBlock(keras.layers.Layer):
         activation="gelu",
         stochastic_depth=0.0,
         layer_scale=None,
+        gradient_checkpointing=False,
         data_format=None,
         **kwargs,
     ):
@@ -117,6 +122,7 @@ class DMFormerBlock(keras.layers.Layer):
         self.activation = check_activation(activation)
         self.stochastic_depth = stochastic_depth
         self.layer_scale = layer_scale
+        self.gradient_checkpointing = check_bool("gradient_checkpointing", gradient_checkpointing)
         self.data_format = standard_data_format(data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
         self.attention_norm = batch_norm("attention_norm", **common)
@@ -160,6 +166,11 @@ class DMFormerBlock(keras.layers.Layer):
             self.mlp_scale.build(input_shape)
 
     def call(self, inputs, training=None):
+        if training and self.gradient_checkpointing:
+            return checkpointed_call(self, lambda x: self._branches(x, training), inputs)
+        return self._branches(inputs, training)
+
+    def _branches(self, inputs, training):
         branch = self.attention_norm(inputs, training=training)
         branch = self.attention(branch, training=training)
         if self.layer_scale is not None:
@@ -186,5 +197,6 @@ class DMFormerBlock(keras.layers.Layer):
             "activation": self.activation,
             "stochastic_depth": self.stochastic_depth,
             "layer_scale": self.layer_scale,
+            "gradient_checkpointing": self.gradient_checkpointing,
             "data_format": self.data_format,
         }

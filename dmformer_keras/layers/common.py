@@ -6,6 +6,7 @@ import numbers
 import keras
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.convolution import BatchNorm, Convolution
 
 # PyTorch's and timm's setting (momentum 0.1 there counts the other way round).
 # Keras's own 0.99 needs some 500 steps before the moving statistics can be
@@ -30,7 +31,7 @@ def pointwise_initializer():
 
 def pointwise_convolution(filters, name, data_format, dtype, use_bias=True, activation=None):
     """Returns a 1x1 convolution."""
-    return keras.layers.Conv2D(
+    return Convolution(
         filters,
         1,
         use_bias=use_bias,
@@ -43,8 +44,8 @@ def pointwise_convolution(filters, name, data_format, dtype, use_bias=True, acti
 
 
 def batch_norm(name, data_format, dtype):
-    """Returns a BatchNormalization over the channels, with this project's constants."""
-    return keras.layers.BatchNormalization(
+    """Returns a BatchNorm over the channels, with this project's constants."""
+    return BatchNorm(
         axis=channel_axis(data_format),
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=BATCH_NORM_EPSILON,

@@ -122,8 +122,11 @@ class _Run:
             raise DMFormerError(
                 f"{self.train_source.title} has one class only; a classifier needs two or more."
             )
+        recipe = dataclasses.asdict(self.recipe)
+        # The results are the same with it: a run that ran out of memory is continued with it.
+        del recipe["gradient_checkpointing"]
         identity = {
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": recipe,
             "preset": {"architecture": _json_values(self.preset.config)},
             "data": {
                 "training images": _fingerprint(self.train_source),
@@ -162,6 +165,7 @@ class _Run:
             input_shape=(*self._image_size(), source.channels),
             data_format="channels_last",
             dtype=recipe.precision,
+            gradient_checkpointing=recipe.gradient_checkpointing,
             **overrides,
         )
         if recipe.freeze_backbone:

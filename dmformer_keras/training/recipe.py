@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from dmformer_keras.backbone import MINIMUM_SIZE
+from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation
 from dmformer_keras.errors import DMFormerError
 
@@ -33,6 +33,9 @@ class Recipe:
         clip_norm: float, positive, the norm that all gradients together are clipped to,
             or None.
         freeze_backbone: bool, train the head only.
+        gradient_checkpointing: stages to compute again in the backward pass, such as (1, 2),
+            True for all, False for none, see `DMFormerBackbone`: less memory, more time, the
+            same results.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         seed: int, 0 or more: initial weights, order and changes of the images, dropout.
 
@@ -61,6 +64,7 @@ class Recipe:
     dropout: float | None = None
     clip_norm: float | None = None
     freeze_backbone: bool = False
+    gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
     seed: int = 0
 
@@ -88,6 +92,7 @@ class Recipe:
                 lambda value: 0 <= value < 1,
                 optional=field != "label_smoothing",
             )
+        check_stages("gradient_checkpointing", self.gradient_checkpointing)
         Augmentation.named(self.augmentation)
         if self.precision not in PRECISIONS:
             raise DMFormerError(

@@ -10,6 +10,7 @@ from dmformer_keras import presets
 from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.fuse import FusedModel
 
 KERAS_SUFFIX = ".keras"
 
@@ -24,7 +25,7 @@ def load_classifier(model, image_size=None):
             `.keras` file keeps its own.
 
     Returns:
-        `DMFormerClassifier`.
+        `DMFormerClassifier`, or the `FusedModel` that a `.keras` file holds.
 
     Raises:
         DMFormerError: there is none, it has no weights or no head, or its weights are
@@ -95,12 +96,12 @@ def _load_keras_file(path, image_size):
             f"{os.fspath(path)!r} cannot be loaded ({reason}); it is damaged or no Keras model, "
             "save it again."
         ) from error
-    if not isinstance(model, DMFormerClassifier):
+    if not _is_classifier(model):
         raise DMFormerError(
-            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier was "
-            "expected."
+            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier or "
+            "what dmformer_keras.fuse made of one was expected."
         )
-    if model.backbone.data_format != "channels_last":
+    if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
         raise DMFormerError(
             f"{os.fspath(path)!r} takes images with the channels first; save it with "
             "save_to_preset and give that folder."
@@ -111,3 +112,13 @@ def _load_keras_file(path, image_size):
             "save the model with save_to_preset and give that folder."
         )
     return model
+
+
+def _is_classifier(model):
+    one_output = isinstance(model, FusedModel) and len(model.outputs) == 1
+    return isinstance(model, DMFormerClassifier) or (one_output and len(model.output.shape) == 2)
+
+
+def _layers(model):
+    """Returns the layers of a model and of the models in it."""
+    return model._flatten_layers(include_self=False)

@@ -26,7 +26,9 @@ FLOAT_OPERATORS = {
     "LOGISTIC",
     "MEAN",
     "MUL",
+    "PAD",
     "SPLIT",
+    "STRIDED_SLICE",
 }
 
 

@@ -1,0 +1,370 @@
+"""The one place where backends differ: each operation in the form that is fast there.
+
+Each path has its reason beside it. All give Keras's values and gradients, to float32
+rounding. On GPUs and TPUs the convolutions are the framework's own.
+"""
+
+import contextlib
+import contextvars
+import functools
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from dmformer_keras.layers.filter_gradient import depthwise_filter_gradient
+
+BACKEND = keras.backend.backend()
+
+# oneDNN's compiled depthwise kernels take at most this much padding beside a row (the
+# width of their block of registers); beyond it they leave the work to plain loops.
+ONEDNN_LARGEST_PADDING = 6
+
+# XNNPACK, which runs TFLite files, has compiled depthwise kernels of up to 25 taps; larger
+# ones go through memory several times.
+XNNPACK_LARGEST_KERNEL = 25
+
+# XLA fuses Keras's elementary operations by itself.
+HAS_FUSED_BATCH_NORM = BACKEND in ("tensorflow", "torch")
+
+
+def convolution(inputs, kernel, strides, padding, dilations, data_format, training):
+    """Convolution in its fastest form.
+
+    Args:
+        inputs: tensor `(batch, height, width, channels)`, or channels_first.
+        kernel: tensor `(kernel height, kernel width, channels, filters)`.
+        strides, dilations: pairs of ints.
+        padding: `"same"` or `"valid"`.
+        data_format: `"channels_last"` or `"channels_first"`.
+        training: bool.
+
+    Returns:
+        Tensor, as of `keras.ops.conv`.
+
+    Source: this project's own.
+    """
+    channels_last = data_format == "channels_last"
+    pointwise = tuple(kernel.shape[:2]) == (1, 1) and set(strides) == {1}
+    if pointwise and channels_last and _prefers_matrix_product(inputs, training):
+        product = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[2])), kernel[0, 0])
+        return ops.reshape(product, (*ops.shape(inputs)[:3], kernel.shape[3]))
+    if BACKEND == "torch" and channels_last:
+        return _torch_convolution(inputs, kernel, strides, padding, dilations)
+    return ops.conv(inputs, kernel, strides, padding, data_format, dilations)
+
+
+def _prefers_matrix_product(inputs, training):
+    """Tells whether a 1x1 convolution shall be a matrix product.
+
+    TensorFlow's gradients of a convolution take 1.2 to 1.6 times as long as those of the
+    product, and the forward pass as long; exported, a convolution is what converters
+    expect. XLA transposes all that goes into the gradient of a convolution, and PyTorch
+    changes the layout before one; a product takes it as it lies.
+    """
+    if not _on_cpu(inputs):
+        return False
+    return training or BACKEND != "tensorflow"
+
+
+def _torch_convolution(inputs, kernel, strides, padding, dilations, groups=1):
+    """Convolves channels_last tensors where they lie.
+
+    Keras copies the input to channels_first and back before each convolution (a fifth of
+    a training step); seen through `permute`, the tensor already has the layout wanted.
+    """
+    import torch
+
+    if padding == "same":
+        margins = [
+            _same_margins(*axis)
+            for axis in zip(inputs.shape[1:3], kernel.shape[:2], strides, dilations, strict=True)
+        ]
+        symmetric = all(before == after for before, after in margins)
+        if not symmetric:
+            inputs = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
+        padding = [before for before, _ in margins] if symmetric else 0
+    else:
+        padding = 0
+    outputs = torch.nn.functional.conv2d(
+        inputs.permute(0, 3, 1, 2),
+        kernel.permute(3, 2, 0, 1),
+        stride=strides,
+        padding=padding,
+        dilation=dilations,
+        groups=groups,
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def _same_margins(size, kernel_size, stride, dilation):
+    """Returns the zeros before and behind an axis that "same" padding means."""
+    reach = (-(-size // stride) - 1) * stride + dilation * (kernel_size - 1) + 1
+    total = max(reach - size, 0)
+    return total // 2, total - total // 2
+
+
+def normalize_by_batch(inputs, scale, offset, epsilon):
+    """BatchNorm by the batch's own statistics, as one operation of the framework.
+
+    Args:
+        inputs: float32 tensor `(batch, height, width, channels)`.
+        scale, offset: float32 tensors `(channels,)`.
+        epsilon: float.
+
+    Returns:
+        `(outputs, mean, variance)`; the variance is the batch's own (over `n`, not `n - 1`).
+
+    Source: this project's own.
+    """
+    if BACKEND == "torch":
+        import torch
+
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        outputs, mean, inverse = torch.native_batch_norm(
+            flat, scale, offset, None, None, True, 0.0, epsilon
+        )
+        variance = inverse.detach() ** -2 - epsilon
+        return outputs.reshape(inputs.shape), mean.detach(), variance
+    import tensorflow as tf
+
+    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        inputs, scale, offset, epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), "float32")
+    variance = variance * ((count - 1.0) / count)  # TensorFlow's is over `n - 1`
+    return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
+def depthwise_convolution(inputs, kernel, dilations, data_format, training):
+    """Depthwise convolution of stride 1 and "same" padding, in its fastest form.
+
+    Args:
+        inputs: tensor `(batch, height, width, channels)`, or channels_first.
+        kernel: tensor `(kernel height, kernel width, channels, 1)`, odd sizes.
+        dilations: `(vertical, horizontal)` dilation, ints.
+        data_format: `"channels_last"` or `"channels_first"`.
+        training: bool. `False` leaves gradients to the framework, where one of our
+            own would stand in the way of an export.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+
+    Source: this project's own.
+    """
+    if _for_tflite.get() and data_format == "channels_last":
+        return _rows_for_xnnpack(inputs, kernel, dilations)
+    if not _on_cpu(inputs):
+        return _framework_form(inputs, kernel, dilations, data_format)
+    if data_format == "channels_first":
+        inputs = ops.transpose(inputs, (0, 2, 3, 1))
+    outputs = _depthwise_on_cpu(inputs, kernel, dilations, training)
+    if data_format == "channels_first":
+        outputs = ops.transpose(outputs, (0, 3, 1, 2))
+    return outputs
+
+
+_for_tflite = contextvars.ContextVar("for_tflite", default=False)
+
+
+@contextlib.contextmanager
+def for_tflite():
+    """While it lasts, models are traced in the form that is fast in a float TFLite file."""
+    token = _for_tflite.set(True)
+    try:
+        yield
+    finally:
+        _for_tflite.reset(token)
+
+
+def _rows_for_xnnpack(inputs, kernel, dilations):
+    """A large depthwise convolution as a sum of some with fewer rows of taps each."""
+    rows, columns = kernel.shape[:2]
+    if rows * columns <= XNNPACK_LARGEST_KERNEL:
+        return _framework_form(inputs, kernel, dilations)
+    groups = -(-rows // max(XNNPACK_LARGEST_KERNEL // columns, 1))
+    height = inputs.shape[1]
+    above, beside = (
+        size // 2 * rate for size, rate in zip((rows, columns), dilations, strict=True)
+    )
+    outputs = None
+    for group in np.array_split(np.arange(rows), groups):
+        top, bottom = above - group[0] * dilations[0], group[-1] * dilations[0] - above
+        # Rows of the map that the group never sees are cut off, rather than padded first.
+        seen = inputs[:, max(-top, 0) : height - max(-bottom, 0)]
+        seen = ops.pad(seen, ((0, 0), (max(top, 0), max(bottom, 0)), (beside, beside), (0, 0)))
+        part = ops.depthwise_conv(
+            seen,
+            kernel[group[0] : group[-1] + 1],
+            1,
+            "valid",
+            dilation_rate=dilations,
+            data_format="channels_last",
+        )
+        outputs = part if outputs is None else outputs + part
+    return outputs
+
+
+def _depthwise_on_cpu(inputs, kernel, dilations, training):
+    if tuple(kernel.shape[:2]) == (1, 1):
+        return inputs * ops.reshape(kernel, (-1,))
+    if None in inputs.shape[1:3]:
+        return _framework_form(inputs, kernel, dilations)
+    if BACKEND == "jax":
+        # Called outside of a compiled function, each of the many products would be an
+        # operation of its own; inside one, this inner compilation melts away.
+        return _compiled_on_jax()(inputs, kernel, dilations)
+    if BACKEND == "tensorflow" and _traced_for_xla():
+        return _with_gradients(_shifted_products, dilations)(inputs, kernel)
+    forward = _phases_where_onednn_fails if BACKEND == "torch" else _framework_form
+    if training and max(dilations) > 1:
+        return _with_gradients(forward, dilations)(inputs, kernel)
+    return forward(inputs, kernel, dilations)
+
+
+def _with_gradients(forward, dilations):
+    """Returns `forward` with its gradients made of `forward` and of matrix products.
+
+    Frameworks take the gradient to a dilated depthwise kernel in plain loops, which was
+    a third of a training step. The one to the input is a convolution with the
+    turned kernel: `forward` does it as fast as itself.
+    """
+
+    if BACKEND == "torch":
+        return functools.partial(_torch_function().apply, forward, dilations)
+
+    @ops.custom_gradient
+    def convolution(inputs, kernel):
+        def gradients(upstream):
+            return _gradients(forward, dilations, inputs, kernel, upstream)
+
+        return forward(inputs, kernel, dilations), gradients
+
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # A variable would be none of the arguments whose gradient is asked for.
+        return lambda inputs, kernel: convolution(inputs, tf.convert_to_tensor(kernel))
+    return convolution
+
+
+def _gradients(forward, dilations, inputs, kernel, upstream):
+    to_inputs = forward(upstream, ops.flip(kernel, (0, 1)), dilations)
+    to_kernel = depthwise_filter_gradient(inputs, upstream, kernel.shape[:2], dilations)
+    return to_inputs, ops.cast(to_kernel, kernel.dtype)
+
+
+@functools.cache
+def _torch_function():
+    import torch
+
+    class DepthwiseFunction(torch.autograd.Function):
+        """Unlike Keras's `custom_gradient`, lets gradient checkpointing drop what it saved."""
+
+        @staticmethod
+        def forward(ctx, forward, dilations, inputs, kernel):
+            ctx.save_for_backward(inputs, kernel)
+            ctx.forward, ctx.dilations = forward, dilations
+            return forward(inputs, kernel, dilations)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            gradients = _gradients(ctx.forward, ctx.dilations, *ctx.saved_tensors, upstream)
+            return None, None, *gradients
+
+    return DepthwiseFunction
+
+
+def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
+    if BACKEND == "torch" and data_format == "channels_last":
+        kernel = ops.transpose(kernel, (0, 1, 3, 2))
+        return _torch_convolution(
+            inputs, kernel, (1, 1), "same", dilations, groups=kernel.shape[-1]
+        )
+    return ops.depthwise_conv(
+        inputs, kernel, 1, "same", data_format=data_format, dilation_rate=dilations
+    )
+
+
+def _shifted_products(inputs, kernel, dilations):
+    """The sum of the taps times the shifted map, which XLA makes one loop of.
+
+    XLA has no depthwise convolution for CPUs: its general one is 20 to 100 times slower.
+    """
+    height, width = inputs.shape[1:3]
+    vertical, horizontal = dilations
+    margins = [
+        (size // 2 * dilation,) * 2
+        for size, dilation in zip(kernel.shape[:2], dilations, strict=True)
+    ]
+    padded = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
+    outputs = None
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            top, left = row * vertical, column * horizontal
+            shifted = padded[:, top : top + height, left : left + width]
+            product = shifted * kernel[row, column, :, 0]
+            outputs = product if outputs is None else outputs + product
+    return outputs
+
+
+@functools.cache
+def _compiled_on_jax():
+    import jax
+
+    def form(inputs, kernel, dilations):
+        return _with_gradients(_shifted_products, dilations)(inputs, kernel)
+
+    return jax.jit(form, static_argnums=2)
+
+
+def _phases_where_onednn_fails(inputs, kernel, dilations):
+    """Dilated convolution as dense ones over the phases of the map, where that is faster."""
+    margin = kernel.shape[1] // 2 * dilations[1]
+    if max(dilations) == 1 or margin <= ONEDNN_LARGEST_PADDING:
+        return _framework_form(inputs, kernel, dilations)
+    (height, width, channels), (vertical, horizontal) = inputs.shape[1:], dilations
+    rows, columns = -(-height // vertical), -(-width // horizontal)
+    surplus = (rows * vertical - height, columns * horizontal - width)
+    x = ops.pad(inputs, ((0, 0), (0, surplus[0]), (0, surplus[1]), (0, 0)))
+    x = ops.reshape(x, (-1, rows, vertical, columns, horizontal, channels))
+    x = ops.reshape(ops.transpose(x, (0, 2, 4, 1, 3, 5)), (-1, rows, columns, channels))
+    x = _framework_form(x, kernel, (1, 1))
+    x = ops.reshape(x, (-1, vertical, horizontal, rows, columns, channels))
+    x = ops.transpose(x, (0, 3, 1, 4, 2, 5))
+    x = ops.reshape(x, (-1, rows * vertical, columns * horizontal, channels))
+    return x[:, :height, :width]
+
+
+def _on_cpu(tensor):
+    """Tells whether the backend computes on a CPU: what runs elsewhere is left as it is."""
+    if BACKEND == "torch":
+        return tensor.device.type == "cpu"
+    if BACKEND == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    return _tensorflow_has_only_cpus()
+
+
+@functools.cache
+def _tensorflow_has_only_cpus():
+    import tensorflow as tf
+
+    return not any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
+def _traced_for_xla():
+    """Tells whether TensorFlow is tracing a function that XLA will compile.
+
+    TensorFlow has no question for it, but the function being traced stands on the
+    stack. Should its inside change, the answer is no: right values, slowly.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        function = frame.f_locals.get("self")
+        if getattr(function, "_jit_compile", None) is True:
+            return True
+        frame = frame.f_back
+    return False

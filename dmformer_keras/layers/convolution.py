@@ -1,0 +1,172 @@
+"""Keras's convolutions and BatchNorm, with the same weights, in the form that is fast."""
+
+import keras
+from keras import ops
+
+from dmformer_keras.layers import backend_paths
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class Convolution(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with the same weights and values, in the form that is fast.
+
+    See `dmformer_keras.layers.backend_paths` for what is done where, and why.
+
+    Args:
+        *args, **kwargs: as in `keras.layers.Conv2D`.
+
+    Input and output shape: as in `keras.layers.Conv2D`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> tuple(Convolution(8, 1)(np.ones((1, 14, 14, 4), "float32")).shape)
+    (1, 14, 14, 8)
+
+    Source: this project's own; the values are Keras's.
+    """
+
+    def call(self, inputs, training=None):
+        outputs = backend_paths.convolution(
+            inputs,
+            ops.convert_to_tensor(self.kernel),
+            strides=self.strides,
+            padding=self.padding,
+            dilations=self.dilation_rate,
+            data_format=self.data_format,
+            training=bool(training),
+        )
+        return _bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with the same weights and values, faster on CPUs.
+
+    Taps that reach only padding are left out: on a map of 7 x 7, a 7x7 kernel of
+    dilation 3 is a 5x5 one. The rest runs in the form that is measured fastest for
+    the backend and device, see `dmformer_keras.layers.backend_paths`; on GPUs and TPUs
+    it is the framework's own. Strides, "valid" padding, even kernel sizes and depth
+    multipliers run as in Keras.
+
+    Args:
+        *args, **kwargs: as in `keras.layers.DepthwiseConv2D`.
+
+    Input and output shape: as in `keras.layers.DepthwiseConv2D`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = DepthwiseConvolution(7, padding="same", dilation_rate=3)
+    >>> tuple(layer(np.ones((1, 14, 14, 8), "float32")).shape)
+    (1, 14, 14, 8)
+
+    Source: this project's own; the values are Keras's.
+    """
+
+    def call(self, inputs, training=None):
+        if not self._keeps_size():
+            return super().call(inputs)
+        dilations = tuple(self.dilation_rate)
+        sizes = inputs.shape[1:3] if self.data_format == "channels_last" else inputs.shape[2:4]
+        outputs = backend_paths.depthwise_convolution(
+            inputs,
+            reachable_taps(ops.convert_to_tensor(self.kernel), sizes, dilations),
+            dilations=dilations,
+            data_format=self.data_format,
+            training=bool(training),
+        )
+        return _bias_and_activation(self, outputs)
+
+    def _keeps_size(self):
+        return (
+            self.padding == "same"
+            and self.depth_multiplier == 1
+            and set(self.strides) == {1}
+            and all(size % 2 == 1 for size in self.kernel_size)
+        )
+
+
+def reachable_taps(kernel, sizes, dilations):
+    """Returns the middle of a depthwise kernel that can touch a map of these sizes.
+
+    With "same" padding a tap `i * dilation` pixels away from the middle sees nothing but
+    padding on a map of at most so many pixels, wherever it stands.
+
+    Args:
+        kernel: tensor of shape `(height, width, channels, 1)`, odd height and width.
+        sizes: `(height, width)` of the map; `None` where unknown.
+        dilations: `(vertical, horizontal)`, ints.
+
+    Returns:
+        Tensor, the kernel or a smaller one of odd height and width.
+    """
+    for axis, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
+        radius = kernel.shape[axis] // 2
+        surplus = 0 if size is None else max(radius - (size - 1) // dilation, 0)
+        if surplus:
+            middle = slice(surplus, kernel.shape[axis] - surplus)
+            kernel = kernel[middle] if axis == 0 else kernel[:, middle]
+    return kernel
+
+
+def _bias_and_activation(layer, outputs):
+    if layer.use_bias and layer.data_format == "channels_last":
+        outputs = ops.add(outputs, ops.reshape(layer.bias, (1, 1, 1, -1)))
+    elif layer.use_bias:
+        # The bias first: Keras under TensorFlow takes a second summand for a bias of the
+        # last axis, the width here, where that is as long.
+        outputs = ops.add(ops.reshape(layer.bias, (1, -1, 1, 1)), outputs)
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class BatchNorm(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` with the same weights and values, trained faster.
+
+    Keras spells the norm out in elementary operations; TensorFlow and PyTorch have it,
+    and its gradient, as one operation, which is used in training.
+
+    Args:
+        *args, **kwargs: as in `keras.layers.BatchNormalization`.
+
+    Input and output shape: as in `keras.layers.BatchNormalization`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(3, 2, (64, 4, 4, 8)).astype("float32")
+    >>> outputs = keras.ops.convert_to_numpy(BatchNorm()(x, training=True))
+    >>> bool(abs(outputs.mean()) < 1e-3), bool(abs(outputs.std() - 1) < 1e-3)
+    (True, True)
+
+    Source: this project's own; the values are Keras's.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self._is_usual(inputs, mask)):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = backend_paths.normalize_by_batch(
+            ops.cast(inputs, "float32"),
+            ops.cast(self.gamma, "float32"),
+            ops.cast(self.beta, "float32"),
+            self.epsilon,
+        )
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept = ops.cast(moving, "float32") * self.momentum
+            moving.assign(kept + value * (1.0 - self.momentum))
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _is_usual(self, inputs, mask):
+        return (
+            backend_paths.HAS_FUSED_BATCH_NORM
+            and self.trainable
+            and self.scale
+            and self.center
+            and mask is None
+            and not self.renorm
+            and not self.synchronized
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and keras.backend.standardize_dtype(inputs.dtype) != "float64"
+        )

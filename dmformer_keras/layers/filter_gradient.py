@@ -1,0 +1,146 @@
+"""The gradient of a depthwise convolution to its kernel, as matrix products."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+from keras import ops
+
+# What moving one value costs beside one multiply-accumulate of a matrix product: some
+# 0.5 ns against 0.01. Measured roughly, for it only steers the choice of tiles.
+MOVE_COST = 60
+
+
+def depthwise_filter_gradient(inputs, upstream, kernel_sizes, dilations):
+    """Gradient to the kernel of a depthwise convolution of stride 1 and "same" padding.
+
+    Each tap's gradient is a sum over the whole batch, height and width, which
+    frameworks take in plain loops. Here all products of a tile of `upstream` with the
+    window of `inputs` around it are one matrix product for each channel, and those that
+    belong to the same tap are summed afterwards. That is several times the arithmetic
+    at more than ten times the rate. Dilation thins both maps first: pixels whose
+    places differ by no multiple of it never meet.
+
+    Args:
+        inputs: tensor `(batch, height, width, channels)` of known height and width.
+        upstream: tensor of the same shape, the gradient to the convolution's output.
+        kernel_sizes: `(height, width)` of the kernel, odd ints.
+        dilations: `(vertical, horizontal)`, ints.
+
+    Returns:
+        float32 tensor `(kernel height, kernel width, channels, 1)`.
+
+    Source: this project's own.
+    """
+    channels = inputs.shape[3]
+    rows, columns = _tilings(tuple(inputs.shape[1:3]), tuple(kernel_sizes), tuple(dilations))
+    windows = _tiles(inputs, rows.window_places(), columns.window_places())
+    tiles = _tiles(upstream, rows.tile_places(), columns.tile_places())
+    products = ops.matmul(ops.transpose(windows, (0, 2, 1)), tiles)
+    # The column of zeros stands for the pairs of which one lies off the map.
+    products = ops.pad(ops.reshape(products, (channels, -1)), ((0, 0), (0, 1)))
+    pairs = _pairs_of_taps(rows, columns)
+    gradient = ops.take(products, pairs.ravel(), axis=1)
+    gradient = ops.sum(ops.reshape(gradient, (channels, *pairs.shape)), axis=-1)
+    gradient = ops.reshape(ops.transpose(gradient), (*kernel_sizes, channels, 1))
+    return gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tiling:
+    """How one axis is cut: `count` tiles of `length` places in each phase of the dilation.
+
+    A tile's window reaches the kernel's radius further on both sides, except that the
+    only tile of an axis has the axis itself for a window.
+    """
+
+    size: int
+    kernel_size: int
+    dilation: int
+    count: int
+    length: int
+
+    @property
+    def radius(self):
+        return self.kernel_size // 2
+
+    @property
+    def margin(self):
+        return self.radius if self.count > 1 else 0
+
+    @property
+    def window(self):
+        return self.length + 2 * self.margin
+
+    def tile_places(self):
+        return self._places(np.arange(self.length))
+
+    def window_places(self):
+        return self._places(np.arange(self.window) - self.margin)
+
+    def _places(self, within):
+        """Returns `(dilation * count, len(within))` places; `size` for one off the map."""
+        tiles = np.arange(self.count)[:, None] * self.length + within
+        places = np.arange(self.dilation)[:, None, None] + self.dilation * tiles
+        places = np.where((places >= 0) & (places < self.size), places, self.size)
+        return places.reshape(-1, len(within)).astype("int32")
+
+    def window_of_tap(self):
+        """Returns `(kernel_size, length)`: where in its window a tap finds a tile's place."""
+        taps = np.arange(self.kernel_size)[:, None] - self.radius + self.margin
+        return taps + np.arange(self.length)
+
+
+@functools.cache
+def _tilings(sizes, kernel_sizes, dilations):
+    """Returns the cheapest pair of `_Tiling`, for rows and for columns."""
+    choices = [_tilings_of_axis(*axis) for axis in zip(sizes, kernel_sizes, dilations, strict=True)]
+
+    def cost(pair):
+        rows, columns = pair
+        windows, tiles = rows.window * columns.window, rows.length * columns.length
+        phases = rows.count * rows.dilation * columns.count * columns.dilation
+        return phases * (windows * tiles + MOVE_COST * (windows + tiles))
+
+    return min(itertools.product(*choices), key=cost)
+
+
+def _tilings_of_axis(size, kernel_size, dilation):
+    places = -(-size // dilation)
+    lengths = {-(-places // count) for count in range(1, places + 1)}
+    return [
+        _Tiling(size, kernel_size, dilation, -(-places // length), length) for length in lengths
+    ]
+
+
+def _tiles(features, rows, columns):
+    """Returns `(channels, batch * tiles, places of a tile)` in float32."""
+    features = ops.cast(features, "float32")
+    features = ops.pad(features, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    channels = features.shape[3]
+    features = ops.take(features, rows.ravel(), axis=1)
+    features = ops.take(features, columns.ravel(), axis=2)
+    features = ops.transpose(ops.reshape(features, (-1, channels)))
+    features = ops.reshape(features, (channels, -1, rows.shape[1], *columns.shape))
+    features = ops.transpose(features, (0, 1, 3, 2, 4))
+    return ops.reshape(features, (channels, -1, rows.shape[1] * columns.shape[1]))
+
+
+@functools.cache
+def _pairs_of_taps(rows, columns):
+    """Returns which products make up each tap's gradient.
+
+    Returns:
+        int32 array `(taps, places of a tile)` of places in the flattened products
+        `(window places, tile places)`; one behind the last for a pair off the map.
+    """
+    in_rows = rows.window_of_tap()[:, None, :, None]
+    in_columns = columns.window_of_tap()[None, :, None, :]
+    tile_place = np.arange(rows.length)[:, None] * columns.length + np.arange(columns.length)
+    tile_size, window_size = rows.length * columns.length, rows.window * columns.window
+    pairs = (in_rows * columns.window + in_columns) * tile_size + tile_place
+    inside = (in_rows >= 0) & (in_rows < rows.window)
+    inside = inside & (in_columns >= 0) & (in_columns < columns.window)
+    pairs = np.where(inside, pairs, window_size * tile_size)
+    return pairs.reshape(rows.kernel_size * columns.kernel_size, tile_size).astype("int32")
