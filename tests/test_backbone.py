@@ -6,6 +6,7 @@ import pytest
 from helpers import array, features, images, randomize, tiny_backbone
 
 from dmformer_keras import DMFormerBackbone, DMFormerError
+from dmformer_keras.layers import DMFormerBlock
 
 
 def pyramid(backbone, inputs):
@@ -88,6 +89,44 @@ def test_training_is_random_only_through_stochastic_depth():
     once = array(first(x, training=True))
     np.testing.assert_array_equal(once, array(second(x, training=True)))
     assert np.abs(once - array(first(x, training=True))).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [(False, ()), (True, (1, 2, 3, 4)), ((), ()), ([3, 1, 3], (1, 3)), ((np.int64(2),), (2,))],
+    ids=str,
+)
+def test_gradient_checkpointing_is_for_the_stages_named(stages, expected):
+    backbone = tiny_backbone(gradient_checkpointing=stages)
+    chosen = {
+        int(layer.name[len("stage")])
+        for layer in backbone.layers
+        if getattr(layer, "gradient_checkpointing", False)
+    }
+    assert chosen == set(expected)
+    assert backbone.get_config()["gradient_checkpointing"] == expected
+
+
+def test_gradient_checkpointing_stays_in_files_and_leaves_presets(tmp_path):
+    backbone = randomize(tiny_backbone(gradient_checkpointing=(1, 2)))
+    backbone.save(tmp_path / "backbone.keras")
+    backbone.save_to_preset(tmp_path / "preset")
+    x = images(1, 64, 64, 3)
+    kept = keras.models.load_model(tmp_path / "backbone.keras")
+    plain = DMFormerBackbone.from_preset(tmp_path / "preset")
+    again = DMFormerBackbone.from_preset(tmp_path / "preset", gradient_checkpointing=True)
+    for other, stages in ((kept, (1, 2)), (plain, ()), (again, (1, 2, 3, 4))):
+        assert other.get_config()["gradient_checkpointing"] == stages
+        np.testing.assert_array_equal(array(other(x)), array(backbone(x)))
+
+
+def test_files_from_before_gradient_checkpointing_load():
+    config = tiny_backbone().get_config()
+    del config["gradient_checkpointing"]
+    assert DMFormerBackbone.from_config(config).get_config()["gradient_checkpointing"] == ()
+    layer = DMFormerBlock().get_config()
+    del layer["gradient_checkpointing"]
+    assert DMFormerBlock.from_config(layer).gradient_checkpointing is False
 
 
 def test_layer_scale_adds_two_weights_a_block():
@@ -193,6 +232,12 @@ def test_default_shape_follows_the_data_format():
         ({"activation": "nope"}, "activation must be the name"),
         ({"activation": {"class_name": "Lambda"}}, "activation must be the name"),
         ({"layer_scale": "x"}, "layer_scale must be"),
+        ({"gradient_checkpointing": (0, 1)}, "gradient_checkpointing must be stage numbers"),
+        ({"gradient_checkpointing": (1, 5)}, "gradient_checkpointing must be stage numbers"),
+        ({"gradient_checkpointing": (True,)}, "gradient_checkpointing must be stage numbers"),
+        ({"gradient_checkpointing": 2}, "gradient_checkpointing must be stage numbers"),
+        ({"gradient_checkpointing": "12"}, "gradient_checkpointing must be stage numbers"),
+        ({"gradient_checkpointing": None}, "gradient_checkpointing must be stage numbers"),
         ({"use_gate": "no"}, "use_gate must be True or False"),
         ({"include_rescaling": 1}, "include_rescaling must be True or False"),
     ],

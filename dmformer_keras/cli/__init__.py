@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a trained classifier on labelled images",
     "predict": "name what is on images",
     "export": "convert a trained classifier to TFLite",
+    "benchmark": "measure speed and memory beside the peers that are installed",
 }
 
 _EPILOG = """\

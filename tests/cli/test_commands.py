@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from dmformer_keras import DMFormerError
 from dmformer_keras.cli import COMMANDS, main
 
 # JAX compiles for minutes on a CPU.
@@ -37,7 +38,14 @@ def test_help_of_each_command_gives_examples(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["train"], ["evaluate", "x", "--split", "all of it"]]
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["train"],
+        ["evaluate", "x", "--split", "all of it"],
+        ["train", "--data", "x", "--output", "y", "--gradient-checkpointing", "5"],
+    ],
 )
 def test_wrong_usage_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -69,6 +77,29 @@ def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
     assert "top-1" in text
     assert f"dmformer predict {folder}" in text
     assert "--epochs 1" in json.loads((folder / "metadata.json").read_text())["command"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], False),
+        (["--gradient-checkpointing"], True),
+        (["--gradient-checkpointing", "1", "2"], [1, 2]),
+    ],
+    ids=str,
+)
+def test_train_takes_the_stages_of_gradient_checkpointing(
+    arguments, expected, train_arguments, tmp_path, monkeypatch
+):
+    recipes = []
+
+    def stop(recipe, *arguments, **options):
+        recipes.append(recipe)
+        raise DMFormerError("Enough.")
+
+    monkeypatch.setattr("dmformer_keras.cli.train.train", stop)
+    assert main([*train_arguments, *arguments, "--output", str(tmp_path / "run")]) == 1
+    assert [recipe.gradient_checkpointing for recipe in recipes] == [expected]
 
 
 def test_evaluate_repeats_the_figure_of_the_training(trained, pictures, capsys):

@@ -48,8 +48,9 @@ def test_classifier_agrees_and_has_only_built_in_operators(tmp_path):
     assert report["relative_difference"] <= 1e-4
     assert report["top1_agreement"] == 1.0
     assert set(operators(path)) <= FLOAT_OPERATORS
-    # One operator a level and block: nothing was split for its dilation.
-    assert operators(path).count("DEPTHWISE_CONV_2D") == 3 * 5
+    # One operator a level and block: nothing was split for its dilation. The kernels that
+    # XNNPACK is slow with are sums by rows: 7x7 on 16x24 of three, 5x7 on 8x12 of two.
+    assert operators(path).count("DEPTHWISE_CONV_2D") == 3 * 5 + 2 + 1
     assert os.listdir(path.parent) == ["model.tflite"]
 
 
@@ -70,7 +71,7 @@ def test_backbone_of_any_size_dilated_at_a_given_size(tmp_path):
     x = images(2, 45, 64, 3)
     outputs = run_tflite(path, x)
     np.testing.assert_allclose(outputs, array(backbone(x)), atol=1e-4 * np.abs(outputs).max())
-    assert set(operators(path)) <= FLOAT_OPERATORS | {"PAD"}
+    assert set(operators(path)) <= FLOAT_OPERATORS
 
 
 @tensorflow_only

@@ -129,6 +129,24 @@ def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_
     assert again.metrics() == expected.metrics()
 
 
+def test_a_run_out_of_memory_is_resumed_with_gradient_checkpointing(
+    finished_run, data, recipe, tiny_preset, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at("after the checkpoint", patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tiny_preset, data, folder, verbose=0)
+    sparing = dataclasses.replace(recipe, gradient_checkpointing=(1, 2))
+    train(sparing, tiny_preset, data, folder, resume=True, verbose=0)
+    for one, other in zip(final_weights(folder), final_weights(finished_run[0]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3, rtol=1e-2)
+    (path,) = (folder / "checkpoint").glob("*.keras")
+    stages = keras.saving.load_model(path).backbone.get_config()["gradient_checkpointing"]
+    assert stages == (1, 2)
+    assert load_classifier(folder).backbone.get_config()["gradient_checkpointing"] == ()
+
+
 def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset):
     folder, _ = finished_run
     before = (folder / "checkpoint" / "state.json").read_text()

@@ -30,6 +30,7 @@ from dmformer_keras.training import Recipe
         ("clip_norm", 0),
         ("augmentation", "strong"),
         ("precision", "float64"),
+        ("gradient_checkpointing", (1, 5)),
         ("seed", -1),
     ],
 )
