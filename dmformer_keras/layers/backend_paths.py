@@ -1,7 +1,8 @@
 """The one place where backends differ: each operation in the form that is fast there.
 
 Each path has its reason beside it. All give Keras's values and gradients, to float32
-rounding. On GPUs and TPUs the convolutions are the framework's own.
+rounding. On GPUs and TPUs the convolutions are the framework's own (without Keras's copies
+to another layout before them, under PyTorch).
 """
 
 import contextlib
@@ -125,7 +126,7 @@ def normalize_by_batch(inputs, scale, offset, epsilon):
         outputs, mean, inverse = torch.native_batch_norm(
             flat, scale, offset, None, None, True, 0.0, epsilon
         )
-        variance = inverse.detach() ** -2 - epsilon
+        variance = (inverse.detach() ** -2 - epsilon).clamp_min(0)
         return outputs.reshape(inputs.shape), mean.detach(), variance
     import tensorflow as tf
 
@@ -209,12 +210,12 @@ def _rows_for_xnnpack(inputs, kernel, dilations):
 def _depthwise_on_cpu(inputs, kernel, dilations, training):
     if tuple(kernel.shape[:2]) == (1, 1):
         return inputs * ops.reshape(kernel, (-1,))
-    if None in inputs.shape[1:3]:
+    if not all(isinstance(size, int) for size in inputs.shape[1:3]):  # unknown, or symbols
         return _framework_form(inputs, kernel, dilations)
     if BACKEND == "jax":
         # Called outside of a compiled function, each of the many products would be an
         # operation of its own; inside one, this inner compilation melts away.
-        return _compiled_on_jax()(inputs, kernel, dilations)
+        return _compiled_on_jax()(inputs, kernel, dilations, training)
     if BACKEND == "tensorflow" and _traced_for_xla():
         return _with_gradients(_shifted_products, dilations)(inputs, kernel)
     forward = _phases_where_onednn_fails if BACKEND == "torch" else _framework_form
@@ -298,25 +299,29 @@ def _shifted_products(inputs, kernel, dilations):
         (size // 2 * dilation,) * 2
         for size, dilation in zip(kernel.shape[:2], dilations, strict=True)
     ]
-    padded = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
+    # In float32, for so many sums in half precision would round each time.
+    padded = ops.cast(ops.pad(inputs, ((0, 0), *margins, (0, 0))), "float32")
+    taps = ops.cast(kernel, "float32")
     outputs = None
     for row in range(kernel.shape[0]):
         for column in range(kernel.shape[1]):
             top, left = row * vertical, column * horizontal
             shifted = padded[:, top : top + height, left : left + width]
-            product = shifted * kernel[row, column, :, 0]
+            product = shifted * taps[row, column, :, 0]
             outputs = product if outputs is None else outputs + product
-    return outputs
+    return ops.cast(outputs, inputs.dtype)
 
 
 @functools.cache
 def _compiled_on_jax():
     import jax
 
-    def form(inputs, kernel, dilations):
-        return _with_gradients(_shifted_products, dilations)(inputs, kernel)
+    def form(inputs, kernel, dilations, training):
+        if training:
+            return _with_gradients(_shifted_products, dilations)(inputs, kernel)
+        return _shifted_products(inputs, kernel, dilations)  # has forward-mode derivatives too
 
-    return jax.jit(form, static_argnums=2)
+    return jax.jit(form, static_argnums=(2, 3))
 
 
 def _phases_where_onednn_fails(inputs, kernel, dilations):
@@ -352,19 +357,23 @@ def _on_cpu(tensor):
 def _tensorflow_has_only_cpus():
     import tensorflow as tf
 
-    return not any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+    return not any(tf.config.get_visible_devices(kind) for kind in ("GPU", "TPU"))
 
 
 def _traced_for_xla():
     """Tells whether TensorFlow is tracing a function that XLA will compile.
 
     TensorFlow has no question for it, but the function being traced stands on the
-    stack. Should its inside change, the answer is no: right values, slowly.
+    stack. Where it does not (an inner function traced before, the thread of a replica),
+    the answer is no: right values, slowly.
     """
+    from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+
     frame = sys._getframe()
     while frame is not None:
-        function = frame.f_locals.get("self")
-        if getattr(function, "_jit_compile", None) is True:
+        caller = frame.f_locals.get("self")
+        # Of TensorFlow's class only: Keras's models have an attribute of this name as well.
+        if isinstance(caller, Function) and getattr(caller, "_jit_compile", None):
             return True
         frame = frame.f_back
     return False

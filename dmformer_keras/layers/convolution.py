@@ -27,6 +27,8 @@ class Convolution(keras.layers.Conv2D):
     """
 
     def call(self, inputs, training=None):
+        if self.groups != 1:
+            return super().call(inputs)
         outputs = backend_paths.convolution(
             inputs,
             ops.convert_to_tensor(self.kernel),
@@ -95,7 +97,7 @@ def reachable_taps(kernel, sizes, dilations):
 
     Args:
         kernel: tensor of shape `(height, width, channels, 1)`, odd height and width.
-        sizes: `(height, width)` of the map; `None` where unknown.
+        sizes: `(height, width)` of the map; anything but an int is unknown.
         dilations: `(vertical, horizontal)`, ints.
 
     Returns:
@@ -103,7 +105,8 @@ def reachable_taps(kernel, sizes, dilations):
     """
     for axis, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
         radius = kernel.shape[axis] // 2
-        surplus = 0 if size is None else max(radius - (size - 1) // dilation, 0)
+        known = isinstance(size, int)  # else `None`, or a symbol while a model is exported
+        surplus = max(radius - (size - 1) // dilation, 0) if known else 0
         if surplus:
             middle = slice(surplus, kernel.shape[axis] - surplus)
             kernel = kernel[middle] if axis == 0 else kernel[:, middle]

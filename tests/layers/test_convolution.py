@@ -36,6 +36,7 @@ CONVOLUTIONS = [
     {"kernel_size": 3, "padding": "same"},
     {"kernel_size": 2, "dilation_rate": 2},
     {"kernel_size": (3, 2), "padding": "same", "dilation_rate": 3},
+    {"kernel_size": 1, "groups": 2, "filters": 6},
 ]
 
 
@@ -172,7 +173,7 @@ def test_unknown_sizes_are_taken():
 @pytest.mark.parametrize("arguments", CONVOLUTIONS)
 def test_convolution_equals_keras_in_value_and_gradients(arguments, training):
     inputs = features(2, 13, 10, 4)
-    layers = pair(Convolution, KerasConvolution, inputs, filters=5, **arguments)
+    layers = pair(Convolution, KerasConvolution, inputs, **{"filters": 5, **arguments})
     assert_same_outputs(layers, inputs)
     assert_same_gradients(layers, inputs, layers[1].compute_output_shape(inputs.shape), training)
 
@@ -275,6 +276,8 @@ def test_tensorflow_takes_the_form_for_xla_under_jit_compile():
         names = {operation.type for operation in graph.get_operations()}
         return {name for name in names if "Depthwise" in name}
 
+    # Keras's models keep an attribute of their own of TensorFlow's name for it.
+    layer._jit_compile = True
     assert operations(jit_compile=True) == set()
     assert operations() == {"DepthwiseConv2dNative"}
 
@@ -318,6 +321,30 @@ def test_jax_never_reaches_xla_s_general_convolution_on_a_cpu():
     inputs = features(2, 12, 9, 4)
     layer(inputs)
     assert "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: layer(x))(inputs))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="forward-mode derivatives are JAX's")
+def test_jax_has_forward_mode_derivatives_at_inference():
+    import jax
+
+    layer = DepthwiseConvolution(5, padding="same", dilation_rate=2)
+    inputs, direction = features(2, 12, 9, 4), features(2, 12, 9, 4, seed=1)
+    layer(inputs)
+    layer.bias.assign(np.zeros(4))
+    _, derivative = jax.jvp(lambda x: layer(x), (inputs,), (direction,))
+    np.testing.assert_allclose(array(derivative), array(layer(direction)), atol=1e-5)
+
+
+def test_half_precision_is_summed_in_float32():
+    inputs = np.abs(features(2, 20, 20, 4))
+    half = DepthwiseConvolution(7, padding="same", dilation_rate=2, dtype="mixed_bfloat16")
+    exact = DepthwiseConvolution(7, padding="same", dilation_rate=2)
+    for layer in (half, exact):
+        layer.build(inputs.shape)
+        layer.kernel.assign(np.abs(features(7, 7, 4, 1, seed=1)))
+    expected = array(exact(inputs))
+    difference = np.abs(array(keras.ops.cast(half(inputs), "float32")) - expected)
+    assert difference.max() <= 8e-3 * expected.max()
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch alone saves tensors for the backward pass")
