@@ -8,8 +8,8 @@ import math
 import keras
 from keras import ops
 
-from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
-from dmformer_keras.layers.common import channel_axis, spatial_axes, standard_data_format
+from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
+from dmformer_keras.layers.common import channel_axis, standard_data_format
 from dmformer_keras.layers.convolution import Convolution, DepthwiseConvolution
 
 
@@ -53,7 +53,7 @@ class ScaleAndOffset(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
-class FusedMultilevelAttention(keras.layers.Layer):
+class FusedMultilevelAttention(DynamicMultilevelAttention):
     """`DynamicMultilevelAttention` at inference, with the BatchNorms in and around it folded.
 
     With an input `X` of `C` channels, `N` levels and no norm left:
@@ -84,23 +84,9 @@ class FusedMultilevelAttention(keras.layers.Layer):
     (1, 8, 8, 16)
     """
 
-    def __init__(
-        self,
-        levels=DEFAULT_LEVELS,
-        gate_reduction=4,
-        use_gate=True,
-        inner_residual=True,
-        residual=False,
-        data_format=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.levels = check_levels(levels)
-        self.gate_reduction = gate_reduction
-        self.use_gate = use_gate
-        self.inner_residual = inner_residual
+    def __init__(self, *args, residual=False, **kwargs):
+        super().__init__(*args, **kwargs)
         self.residual = residual
-        self.data_format = standard_data_format(data_format)
 
     def build(self, input_shape):
         channels = input_shape[channel_axis(self.data_format)]
@@ -134,12 +120,7 @@ class FusedMultilevelAttention(keras.layers.Layer):
         for layer in self.depthwise:
             layer.build(input_shape)
         if self.use_gate:
-            hidden = max(channels // self.gate_reduction, 1)
-            dense = {"dtype": self.dtype_policy}
-            self.gate_reduce = keras.layers.Dense(hidden, "relu", name="gate_reduce", **dense)
-            self.gate_expand = keras.layers.Dense(channels, "sigmoid", name="gate_expand", **dense)
-            self.gate_reduce.build((None, channels))
-            self.gate_expand.build((None, hidden))
+            self._build_gate(channels)
 
     def call(self, inputs):
         flat = flatten(inputs, self.data_format)
@@ -156,31 +137,8 @@ class FusedMultilevelAttention(keras.layers.Layer):
             outputs = outputs * self.gate(inputs)
         return inputs + outputs if self.residual else outputs
 
-    def gate(self, inputs):
-        """Returns the gate's values, `(batch, 1, 1, C)`, or `(batch, C, 1, 1)`.
-
-        Args:
-            inputs: tensor of the layer's input shape.
-        """
-        pooled = ops.mean(inputs, axis=spatial_axes(self.data_format))
-        gate = self.gate_expand(self.gate_reduce(pooled))
-        for axis in spatial_axes(self.data_format):
-            gate = ops.expand_dims(gate, axis)
-        return gate
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "levels": self.levels,
-            "gate_reduction": self.gate_reduction,
-            "use_gate": self.use_gate,
-            "inner_residual": self.inner_residual,
-            "residual": self.residual,
-            "data_format": self.data_format,
-        }
+        return {**super().get_config(), "residual": self.residual}
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
