@@ -1,4 +1,4 @@
-"""Keras's convolutions and BatchNorm, with the same weights, in the form that is fast."""
+"""Keras's convolutions, dense layer and BatchNorm: the same weights, in the form that is fast."""
 
 import keras
 from keras import ops
@@ -32,13 +32,14 @@ class Convolution(keras.layers.Conv2D):
         outputs = backend_paths.convolution(
             inputs,
             ops.convert_to_tensor(self.kernel),
+            ops.convert_to_tensor(self.bias) if self.use_bias else None,
             strides=self.strides,
             padding=self.padding,
             dilations=self.dilation_rate,
             data_format=self.data_format,
             training=bool(training),
         )
-        return _bias_and_activation(self, outputs)
+        return outputs if self.activation is None else self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -78,7 +79,9 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
             data_format=self.data_format,
             training=bool(training),
         )
-        return _bias_and_activation(self, outputs)
+        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
+        outputs = backend_paths.add_bias(outputs, bias, self.data_format)
+        return outputs if self.activation is None else self.activation(outputs)
 
     def _keeps_size(self):
         return (
@@ -113,14 +116,29 @@ def reachable_taps(kernel, sizes, dilations):
     return kernel
 
 
-def _bias_and_activation(layer, outputs):
-    if layer.use_bias and layer.data_format == "channels_last":
-        outputs = ops.add(outputs, ops.reshape(layer.bias, (1, 1, 1, -1)))
-    elif layer.use_bias:
-        # The bias first: Keras under TensorFlow takes a second summand for a bias of the
-        # last axis, the width here, where that is as long.
-        outputs = ops.add(ops.reshape(layer.bias, (1, -1, 1, 1)), outputs)
-    return outputs if layer.activation is None else layer.activation(outputs)
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class PositionwiseDense(keras.layers.Dense):
+    """`keras.layers.Dense` on `(positions, channels)`, in the form that is fast.
+
+    Args:
+        *args, **kwargs: as in `keras.layers.Dense`.
+
+    Input shape: `(positions, channels)`. Output shape: `(positions, units)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> tuple(PositionwiseDense(8)(np.ones((6, 4), "float32")).shape)
+    (6, 8)
+
+    Source: this project's own; the values are Keras's.
+    """
+
+    def call(self, inputs):
+        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
+        kernel = ops.convert_to_tensor(self.kernel)
+        outputs = backend_paths.dense(inputs, kernel, bias, training=False)
+        return outputs if self.activation is None else self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

@@ -10,7 +10,11 @@ from keras import ops
 
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
 from dmformer_keras.layers.common import channel_axis, standard_data_format
-from dmformer_keras.layers.convolution import Convolution, DepthwiseConvolution
+from dmformer_keras.layers.convolution import (
+    Convolution,
+    DepthwiseConvolution,
+    PositionwiseDense,
+)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -232,7 +236,7 @@ def pointwise(units, name, data_format, dtype, use_bias=True, activation=None):
     """Returns a 1x1 convolution that takes and gives what `flatten` makes of features."""
     common = {"use_bias": use_bias, "activation": activation, "dtype": dtype, "name": name}
     if data_format == "channels_last":
-        return keras.layers.Dense(units, **common)
+        return PositionwiseDense(units, **common)
     return Convolution(units, 1, data_format=data_format, **common)
 
 

@@ -10,6 +10,7 @@ from dmformer_keras.layers.convolution import (
     BatchNorm,
     Convolution,
     DepthwiseConvolution,
+    PositionwiseDense,
     reachable_taps,
 )
 from dmformer_keras.layers.filter_gradient import depthwise_filter_gradient
@@ -176,6 +177,14 @@ def test_convolution_equals_keras_in_value_and_gradients(arguments, training):
     layers = pair(Convolution, KerasConvolution, inputs, **{"filters": 5, **arguments})
     assert_same_outputs(layers, inputs)
     assert_same_gradients(layers, inputs, layers[1].compute_output_shape(inputs.shape), training)
+
+
+@pytest.mark.parametrize("positions", [3, 40])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_positionwise_dense_equals_keras_with_few_positions_and_many(positions, use_bias):
+    inputs = features(positions, 6)
+    layers = pair(PositionwiseDense, keras.layers.Dense, inputs, units=5, use_bias=use_bias)
+    assert_same_outputs(layers, inputs)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (4, 7, 5)])
