@@ -193,7 +193,7 @@ GROUPS = {
             )
             for runtime in ("tensorflow", "openvino")
         ),
-        batch_size=2,
+        batch_size=8,
         image_sizes=SIZES,
     ),
     "memory": Group(
