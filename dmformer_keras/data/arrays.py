@@ -18,22 +18,22 @@ class ArraySource(ImageSource):
     Args:
         images: sequence of arrays (height, width) or (height, width, channels), uint8 or
             float in 0..255; not copied.
-        indexes: int array, which of them this source gives, in its order.
+        indexes: int array, which of them this source gives, in its order; an attribute too.
         title, split, class_names, labels, channels: see `ImageSource`.
     """
 
     def __init__(self, title, split, class_names, labels, channels, *, images, indexes):
         super().__init__(title, split, class_names, labels, channels)
         self._images = images
-        self._indexes = indexes
+        self.indexes = indexes
 
     def _image(self, index):
-        image = np.asarray(self._images[self._indexes[index]])
+        image = np.asarray(self._images[self.indexes[index]])
         image = (image if image.dtype == np.uint8 else np.rint(image)).astype(np.uint8)
         return _with_channels(image if image.ndim == 3 else image[..., None], self.channels)
 
     def _name(self, index):
-        return f"{self.title}[{self._indexes[index]}]"
+        return f"{self.title}[{self.indexes[index]}]"
 
 
 def open_arrays(arrays, split, *, channels, validation_fraction, seed):
@@ -128,7 +128,7 @@ def _checked_labels(labels, image_count):
         raise DMFormerError(
             "Labels must be a list of whole class numbers, one an image, got an array of shape "
             f"{labels.shape} and type {labels.dtype}; take np.argmax(labels, -1) of one-hot "
-            "labels and .astype('int32') of others."
+            "labels and .astype('int32') of others, and open masks with task='segment'."
         )
     if len(labels) != image_count or not image_count:
         raise DMFormerError(

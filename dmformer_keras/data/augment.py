@@ -56,31 +56,13 @@ class Augmentation:
 
     def __post_init__(self):
         if self.crop_scale is not None:
-            self._check_range("crop_scale", 1)
-        self._check_range("crop_ratio", math.inf)
-        for field in ("brightness", "contrast", "saturation"):
-            self._check("a number in 0..1", field, lambda value: 0 <= value <= 1)
+            check_range(self, "crop_scale", 1)
+        check_range(self, "crop_ratio")
+        check_colours(self)
         for field in ("translate", "zoom"):
-            self._check("a number from 0 to below 1", field, lambda value: 0 <= value < 1)
-        self._check("an angle in 0..180 degrees", "rotate", lambda value: 0 <= value <= 180)
-        self._check("True or False", "horizontal_flip", lambda value: value in (True, False))
-
-    def _check_range(self, field, most):
-        def is_range(value):
-            low, high = value
-            return 0 < low <= high <= most and math.isfinite(high)
-
-        limit = "in (0, 1]" if most == 1 else "over 0"
-        self._check(f"(low, high) with both {limit} and low <= high", field, is_range)
-
-    def _check(self, expected, field, is_right):
-        value = getattr(self, field)
-        try:
-            right = is_right(value)
-        except (TypeError, ValueError):
-            right = False
-        if not right:
-            raise DMFormerError(f"Augmentation: {field} must be {expected}, got {value!r}.")
+            check_field(self, field, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+        check_field(self, "rotate", "an angle in 0..180 degrees", lambda value: 0 <= value <= 180)
+        check_field(self, "horizontal_flip", "True or False", lambda value: value in (True, False))
 
     @classmethod
     def named(cls, name):
@@ -102,12 +84,7 @@ class Augmentation:
         >>> Augmentation.named("light").horizontal_flip
         False
         """
-        if name not in _NAMED:
-            raise DMFormerError(
-                f"There is no augmentation {name!r}; choose one of {', '.join(_NAMED)}, "
-                "or build an Augmentation."
-            )
-        return _NAMED[name]
+        return named_setting(_NAMED, name, cls)
 
     def apply(self, image, image_size, rng, *, resize="crop", crop_fraction=1.0):
         """Bring an image to the training size, changed at random.
@@ -127,9 +104,7 @@ class Augmentation:
             image = self._moved(image, rng)
         if self.horizontal_flip and rng.random() < 0.5:
             image = np.ascontiguousarray(image[:, ::-1])
-        if self.brightness or self.contrast or self.saturation:
-            image = self._recoloured(image, rng)
-        return image
+        return recoloured(image, rng, self.brightness, self.contrast, self.saturation)
 
     def _cropped(self, image, image_size, rng, resize, crop_fraction):
         if self.crop_scale is not None:
@@ -177,19 +152,107 @@ class Augmentation:
             ),
         )
 
-    def _recoloured(self, image, rng):
-        brightness, contrast, saturation = (
-            rng.uniform(1 - strength, 1 + strength)
-            for strength in (self.brightness, self.contrast, self.saturation)
+
+def recoloured(image, rng, brightness, contrast, saturation):
+    """Change an image's colours at random.
+
+    Args:
+        image: uint8 array (height, width, channels).
+        rng: `numpy.random.Generator`; not drawn from where all three are 0.
+        brightness, contrast, saturation: floats in [0, 1], see `Augmentation`.
+
+    Returns:
+        uint8 array, as `image`.
+    """
+    if not (brightness or contrast or saturation):
+        return image
+    brightness, contrast, saturation = (
+        rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
+    )
+    gain = brightness * contrast
+    offset = brightness * (1 - contrast) * float(image.mean())
+    if image.shape[-1] != 3:
+        table = np.rint(gain * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
+        return table[image]
+    colours = gain * (saturation * np.eye(3) + (1 - saturation) * _LUMINANCE)
+    rows = np.column_stack([colours, [offset] * 3])
+    return through_pillow(image, lambda rgb: rgb.convert("RGB", tuple(rows.flat)))
+
+
+def check_field(setting, field, expected, is_right):
+    """Check one field of a setting of augmentation.
+
+    Args:
+        setting: Augmentation or JointAugmentation.
+        field: str.
+        expected: str, what the field must be, for the error.
+        is_right: function from the value to bool; may raise TypeError and ValueError.
+
+    Raises:
+        DMFormerError: the value is not right.
+    """
+    value = getattr(setting, field)
+    try:
+        right = is_right(value)
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise DMFormerError(f"{type(setting).__name__}: {field} must be {expected}, got {value!r}.")
+
+
+def check_colours(setting):
+    """Check brightness, contrast and saturation of a setting of augmentation.
+
+    Args:
+        setting: Augmentation or JointAugmentation.
+
+    Raises:
+        DMFormerError: one is not in 0..1.
+    """
+    for field in ("brightness", "contrast", "saturation"):
+        check_field(setting, field, "a number in 0..1", lambda value: 0 <= value <= 1)
+
+
+def check_range(setting, field, most=math.inf):
+    """Check that a field of a setting of augmentation is a range of positive numbers.
+
+    Args:
+        setting: Augmentation or JointAugmentation.
+        field: str.
+        most: float, the highest value it may hold: 1, or infinity for no limit.
+
+    Raises:
+        DMFormerError: it is no such range.
+    """
+
+    def is_range(value):
+        low, high = value
+        return 0 < low <= high <= most and math.isfinite(high)
+
+    limit = "in (0, 1]" if most == 1 else "over 0"
+    check_field(setting, field, f"(low, high) with both {limit} and low <= high", is_range)
+
+
+def named_setting(settings, name, kind):
+    """A setting of augmentation by its name.
+
+    Args:
+        settings: dict of them by name.
+        name: str.
+        kind: type, theirs, for the error.
+
+    Returns:
+        One of `settings`.
+
+    Raises:
+        DMFormerError: there is none of that name.
+    """
+    if name not in settings:
+        raise DMFormerError(
+            f"There is no augmentation {name!r}; choose one of {', '.join(settings)}, "
+            f"or build a setting with {kind.__name__}(...)."
         )
-        gain = brightness * contrast
-        offset = brightness * (1 - contrast) * float(image.mean())
-        if image.shape[-1] != 3:
-            table = np.rint(gain * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
-            return table[image]
-        colours = gain * (saturation * np.eye(3) + (1 - saturation) * _LUMINANCE)
-        rows = np.column_stack([colours, [offset] * 3])
-        return through_pillow(image, lambda rgb: rgb.convert("RGB", tuple(rows.flat)))
+    return settings[name]
 
 
 _NAMED = {

@@ -228,8 +228,8 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
         DMFormerError: see `open_source`.
     """
     check_file_channels(channels)
-    tree = _open_tree(path)
-    prefixes = _split_prefixes(tree)
+    tree = open_tree(path)
+    prefixes = split_prefixes(tree)
     stored, carved = stored_split(tree.title, split, prefixes)
     class_folders, class_names = _classes(tree, prefixes, stored)
     paths, labels, unknown = _labelled_files(tree, prefixes[stored], class_folders)
@@ -256,44 +256,67 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
     return source.verified(on_corrupt, fully=verify)
 
 
-def _open_tree(path):
+def open_tree(path, layout=LAYOUT):
+    """Open a folder, or a zip archive, as a tree of files.
+
+    Args:
+        path: str or path.
+        layout: str, what was expected in it, for the error.
+
+    Returns:
+        DirectoryTree or ZipTree.
+
+    Raises:
+        DMFormerError: there is no such thing, or the archive is damaged or unsafe.
+    """
     if os.path.isdir(path):
         return DirectoryTree(path)
     if zipfile.is_zipfile(path):
         return ZipTree(path)
     problem = "is neither a folder nor a zip archive" if os.path.exists(path) else "does not exist"
-    raise DMFormerError(f"The data source {str(path)!r} {problem}; give {LAYOUT}, or a zip of it.")
+    raise DMFormerError(f"The data source {str(path)!r} {problem}; give {layout}, or a zip of it.")
 
 
-def _split_prefixes(tree):
-    """{split: prefix of its paths}; {"all": ""} where there are no split folders."""
-    tops = _child_folders(tree, "")
+def split_prefixes(tree, under=""):
+    """Find the folders of the splits.
+
+    Args:
+        tree: DirectoryTree or ZipTree.
+        under: str, where to look: "" or a path that ends in "/".
+
+    Returns:
+        dict {split: prefix of its paths}; {"all": under} where there are no split folders.
+
+    Raises:
+        DMFormerError: a split has two folders.
+    """
+    tops = child_folders(tree, under)
     named = {}
     for folder in tops:
         split = _SPLIT_OF_FOLDER.get(folder.lower())
         if split in named:
             raise DMFormerError(
                 f"{tree.title} has two folders for the {split!r} split, {named[split][:-1]!r} and "
-                f"{folder!r}; keep one."
+                f"{under + folder!r}; keep one."
             )
         if split:
-            named[split] = folder + "/"
+            named[split] = under + folder + "/"
     # One such name among others is a class: cars, buses and a train.
     if named and (len(named) == len(tops) or len(named) > 1):
         return named
-    return {"all": ""}
+    return {"all": under}
 
 
 def _classes(tree, prefixes, stored):
     """The class folders and the class names, by index."""
     reference = "train" if "train" in prefixes else stored
-    present = _child_folders(tree, prefixes[reference])
+    present = child_folders(tree, prefixes[reference])
     if not present:
         raise DMFormerError(f"{tree.title} has no class folders; give {LAYOUT}.")
     if {"images", "masks"} <= set(present):
         raise DMFormerError(
             f"{tree.title} holds images/ and masks/, which is data for segmentation; "
-            f"for classification give {LAYOUT}."
+            f"open it with task='segment', or for classification give {LAYOUT}."
         )
     if CLASSES_FILE in tree.files:
         folders, names = _read_classes_file(tree)
@@ -306,7 +329,7 @@ def _classes(tree, prefixes, stored):
     else:
         folders = names = present
     _check_known(tree, prefixes[reference], present, folders)
-    _check_known(tree, prefixes[stored], _child_folders(tree, prefixes[stored]), folders)
+    _check_known(tree, prefixes[stored], child_folders(tree, prefixes[stored]), folders)
     return folders, names
 
 
@@ -322,13 +345,7 @@ def _check_known(tree, prefix, present, folders):
 
 def _read_classes_file(tree):
     """The second column (folders) and the third or second (names), in the first's order."""
-    try:
-        lines = tree.read(CLASSES_FILE).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DMFormerError(f"{CLASSES_FILE} of {tree.title} is not UTF-8; save it so.") from error
-    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
-    if rows and rows[0][0].lower() == "index":
-        rows = rows[1:]
+    rows = read_classes_rows(tree)
     by_index = {row[0]: row[1:] for row in rows if len(row) > 1 and row[1]}
     indexes = [str(index) for index in range(len(rows))]
     folders = [by_index[index][0] for index in indexes if index in by_index]
@@ -340,9 +357,29 @@ def _read_classes_file(tree):
     return folders, [(by_index[index][1:2] or by_index[index])[0] for index in indexes]
 
 
+def read_classes_rows(tree):
+    """The cells of classes.tsv, line by line, without its header and empty lines.
+
+    Args:
+        tree: DirectoryTree or ZipTree.
+
+    Returns:
+        list of lists of str.
+
+    Raises:
+        DMFormerError: it is not UTF-8.
+    """
+    try:
+        lines = tree.read(CLASSES_FILE).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DMFormerError(f"{CLASSES_FILE} of {tree.title} is not UTF-8; save it so.") from error
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
+    return rows[1:] if rows and rows[0][0].lower() == "index" else rows
+
+
 def _labelled_files(tree, prefix, class_folders):
     """Paths and labels of a split's images, by class and path, and the other files' paths."""
-    by_folder = {folder: [] for folder in _child_folders(tree, prefix)}
+    by_folder = {folder: [] for folder in child_folders(tree, prefix)}
     unknown = []
     for path in tree.files:
         folder, inside, _ = path[len(prefix) :].partition("/")
@@ -363,7 +400,16 @@ def _labelled_files(tree, prefix, class_folders):
     return paths, labels, unknown
 
 
-def _child_folders(tree, prefix):
+def child_folders(tree, prefix):
+    """The folders directly under a prefix.
+
+    Args:
+        tree: DirectoryTree or ZipTree.
+        prefix: str, "" or a path that ends in "/".
+
+    Returns:
+        list of str, their names.
+    """
     return [
         folder[len(prefix) :]
         for folder in tree.folders

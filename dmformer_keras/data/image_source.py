@@ -138,7 +138,7 @@ class EncodedSource(ImageSource):
         return self._fetch(self._keys[self._checked(index)])
 
     def verified(self, on_corrupt, fully):
-        """Look at every image once, with a progress bar on stderr, in several threads.
+        """Look at every image once, see `find_problems`.
 
         Args:
             on_corrupt: "error" or "skip".
@@ -151,47 +151,19 @@ class EncodedSource(ImageSource):
             DMFormerError: images cannot be decoded and are not to be skipped, or a class
                 has none left.
         """
-        problems = self._problems(fully)
-        if not problems:
-            return self
-        if on_corrupt == "error":
-            raise DMFormerError(
-                f"{self.title} has {len(problems)} image(s) of {len(self)} that cannot be used; "
-                f"the first: {next(iter(problems.values()))} "
-                "To leave them out, pass on_corrupt='skip'."
-            )
+
+        def look(index):
+            if fully:
+                self.read(index)
+            else:
+                check_image_header(self.encoded(index), repr(self.name(index)))
+
+        problems = find_problems(len(self), look)
+        return self._without(problems) if leaves_out(self, problems, on_corrupt) else self
+
+    def _without(self, problems):
         skipped = [(self.name(index), reason) for index, reason in problems.items()]
-        return self._without(problems, skipped)
-
-    def _problems(self, fully):
-        """{index: what is wrong} of the images that cannot be used."""
-        from tqdm import tqdm
-
-        def look(first):
-            found = {}
-            for index in range(first, min(first + _VERIFY_CHUNK, len(self))):
-                try:
-                    if fully:
-                        self.read(index)
-                    else:
-                        check_image_header(self.encoded(index), repr(self.name(index)))
-                except DMFormerError as error:
-                    found[index] = str(error)
-            return found
-
-        problems = {}
-        with (
-            ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
-            # No bar for what takes under a second, nor in a log file.
-            tqdm(total=len(self), desc="Checking images", delay=1, disable=None) as progress,
-        ):
-            for found in pool.map(look, range(0, len(self), _VERIFY_CHUNK)):
-                problems.update(found)
-                progress.update(min(_VERIFY_CHUNK, len(self) - progress.n))
-        return problems
-
-    def _without(self, dropped, skipped):
-        kept = [index for index in range(len(self)) if index not in dropped]
+        kept = [index for index in range(len(self)) if index not in problems]
         labels = self.labels[kept]
         emptied = np.setdiff1d(self.labels, labels)
         if emptied.size:
@@ -216,3 +188,59 @@ class EncodedSource(ImageSource):
 
     def _name(self, index):
         return self._names[index]
+
+
+def find_problems(count, look):
+    """Look at every image once, with a progress bar on stderr, in several threads.
+
+    Args:
+        count: int, the number of images.
+        look: function of an index, called from several threads; raises DMFormerError.
+
+    Returns:
+        dict {index: str, what is wrong}, of the images for which `look` raised, in order.
+    """
+    from tqdm import tqdm
+
+    def look_at_some(first):
+        found = {}
+        for index in range(first, min(first + _VERIFY_CHUNK, count)):
+            try:
+                look(index)
+            except DMFormerError as error:
+                found[index] = str(error)
+        return found
+
+    problems = {}
+    with (
+        ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
+        # No bar for what takes under a second, nor in a log file.
+        tqdm(total=count, desc="Checking images", delay=1, disable=None) as progress,
+    ):
+        for found in pool.map(look_at_some, range(0, count, _VERIFY_CHUNK)):
+            problems.update(found)
+            progress.update(min(_VERIFY_CHUNK, count - progress.n))
+    return problems
+
+
+def leaves_out(source, problems, on_corrupt):
+    """Decide what the problems of some images mean for a source.
+
+    Args:
+        source: ImageSource.
+        problems: dict {index: str, what is wrong}.
+        on_corrupt: "error" or "skip".
+
+    Returns:
+        bool, whether images are to be left out.
+
+    Raises:
+        DMFormerError: there are problems, and `on_corrupt` is "error".
+    """
+    if problems and on_corrupt == "error":
+        raise DMFormerError(
+            f"{source.title} has {len(problems)} image(s) of {len(source)} that cannot be used; "
+            f"the first: {next(iter(problems.values()))} "
+            "To leave them out, pass on_corrupt='skip'."
+        )
+    return bool(problems)

@@ -20,6 +20,7 @@ RESIZE_MODES = ("crop", "squash", "pad")
 
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _EXIF_ORIENTATION = 0x0112
+_AS_IT_LIES = 1
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -65,15 +66,47 @@ def decode_image(encoded, channels=3, name="image"):
     >>> image.shape, image[0, 0].tolist()
     ((4, 5, 3), [255, 0, 0])
     """
+    return decode_turned(encoded, channels, name)[0]
+
+
+def decode_turned(encoded, channels, name):
+    """Decode an image file as `decode_image` does, and tell how it was turned upright.
+
+    Args:
+        encoded, channels, name: see `decode_image`.
+
+    Returns:
+        uint8 array (height, width, channels), and the EXIF orientation: 1 where the image
+        stood upright in the file, 2 to 8 where it was turned. See `turn_upright`.
+
+    Raises:
+        DMFormerError: see `decode_image`.
+    """
     from PIL import Image
 
     check_file_channels(channels)
-    with _stating_what_is_wrong(name):
+    with stating_what_is_wrong(name):
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             image.load()
-            image = _upright(_to_8_bits(image), _orientation(image))
+            orientation = _orientation(image)
+            image = _upright(_to_8_bits(image), orientation)
         array = np.array(_to_mode(image, _PILLOW_MODES[channels]))
-    return array.reshape(*array.shape[:2], channels)
+    return array.reshape(*array.shape[:2], channels), orientation
+
+
+def turn_upright(mask, orientation):
+    """Turn what lies on an image as the image itself was turned.
+
+    Args:
+        mask: uint8 array (height, width), as the image lies in its file.
+        orientation: int, of `decode_turned`.
+
+    Returns:
+        uint8 array, (width, height) for the orientations 5 to 8.
+    """
+    from PIL import Image
+
+    return np.asarray(_upright(Image.fromarray(mask), orientation))
 
 
 def check_image_header(encoded, name="image"):
@@ -88,7 +121,7 @@ def check_image_header(encoded, name="image"):
     """
     from PIL import Image
 
-    with _stating_what_is_wrong(name):
+    with stating_what_is_wrong(name):
         Image.open(io.BytesIO(encoded), formats=FORMATS).close()
 
 
@@ -172,13 +205,31 @@ def resize_image(image, image_size, resize="crop", crop_fraction=1.0):
     >>> [int(resize_image(wide, 32, mode).mean()) for mode in ("crop", "squash", "pad")]
     [0, 85, 29]
     """
-    height, width = checked_size(image_size)
-    check_geometry(resize, crop_fraction)
-    if resize == "pad":
-        return _fit_and_pad(image, height, width)
-    return resize_box(
-        image, evaluation_box(image, height, width, resize, crop_fraction), (height, width)
-    )
+    return _resized(image, image_size, resize, crop_fraction, nearest=False, padding=0)
+
+
+def resize_mask(mask, image_size, resize="crop", crop_fraction=1.0, *, padding):
+    """Bring a mask to a size by the geometry of `resize_image`, every value kept as it is.
+
+    Args:
+        mask: uint8 array (height, width).
+        image_size: int, or (height, width), in pixels.
+        resize, crop_fraction: see `resize_image`.
+        padding: int in 0..255, the value of what resize="pad" adds.
+
+    Returns:
+        uint8 array (*image_size).
+
+    Raises:
+        DMFormerError: an argument is wrong.
+
+    Example:
+
+    >>> mask = np.array([[1, 2], [1, 2]], "uint8")
+    >>> resize_mask(mask, (4, 2), "pad", padding=255).tolist()
+    [[255, 255], [1, 2], [1, 2], [255, 255]]
+    """
+    return _resized(mask, image_size, resize, crop_fraction, nearest=True, padding=padding)
 
 
 def check_geometry(resize, crop_fraction):
@@ -254,23 +305,23 @@ def evaluation_box(image, height, width, resize, crop_fraction):
     return left, top, min(left + box_width, image_width), min(top + box_height, image_height)
 
 
-def resize_box(image, box, image_size):
+def resize_box(image, box, image_size, *, nearest=False):
     """Cut a box out of an image and bring it to a size in one step, antialiased.
 
     Args:
-        image: uint8 array (height, width, channels).
+        image: uint8 array (height, width, channels), or a mask (height, width).
         box: (left, top, right, bottom), floats, in pixels, inside the image.
         image_size: (height, width), ints, in pixels.
+        nearest: bool, take the nearest pixel instead of a mean, as a mask needs it.
 
     Returns:
-        uint8 array (*image_size, channels).
+        uint8 array (*image_size, channels), or (*image_size).
     """
     from PIL import Image
 
     height, width = image_size
-    return through_pillow(
-        image, lambda band: band.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    )
+    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return through_pillow(image, lambda band: band.resize((width, height), resampling, box=box))
 
 
 def through_pillow(image, operation):
@@ -280,40 +331,56 @@ def through_pillow(image, operation):
     channel for transparency, and it knows no images of five.
 
     Args:
-        image: uint8 array (height, width, channels).
+        image: uint8 array (height, width, channels), or a mask (height, width).
         operation: function from `PIL.Image.Image` to `PIL.Image.Image`.
 
     Returns:
-        uint8 array (new height, new width, channels).
+        uint8 array (new height, new width, channels), or (new height, new width).
     """
     from PIL import Image
 
-    if image.shape[-1] == 3:
+    if image.ndim == 2 or image.shape[-1] == 3:
         return np.asarray(operation(Image.fromarray(image)))
     bands = np.moveaxis(image, -1, 0)
     return np.stack([np.asarray(operation(Image.fromarray(band))) for band in bands], axis=-1)
 
 
-def _fit_and_pad(image, height, width):
+def _resized(image, image_size, resize, crop_fraction, *, nearest, padding):
+    height, width = checked_size(image_size)
+    check_geometry(resize, crop_fraction)
+    if resize == "pad":
+        return _fit_and_pad(image, height, width, nearest, padding)
+    box = evaluation_box(image, height, width, resize, crop_fraction)
+    return resize_box(image, box, (height, width), nearest=nearest)
+
+
+def _fit_and_pad(image, height, width, nearest, padding):
     image_height, image_width = image.shape[:2]
     scale = min(height / image_height, width / image_width)
     fitted_height = max(1, min(height, round(image_height * scale)))
     fitted_width = max(1, min(width, round(image_width * scale)))
     whole = (0, 0, image_width, image_height)
     top, left = (height - fitted_height) // 2, (width - fitted_width) // 2
-    padded = np.zeros((height, width, image.shape[-1]), np.uint8)
+    padded = np.full((height, width, *image.shape[2:]), padding, np.uint8)
     padded[top : top + fitted_height, left : left + fitted_width] = resize_box(
-        image, whole, (fitted_height, fitted_width)
+        image, whole, (fitted_height, fitted_width), nearest=nearest
     )
     return padded
 
 
 @contextlib.contextmanager
-def _stating_what_is_wrong(name):
+def stating_what_is_wrong(name, formats=FORMATS):
     """Turn whatever Pillow raises on bad bytes into one DMFormerError.
 
     Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error,
     IndexError and more; on bytes from outside all of them mean the same.
+
+    Args:
+        name: str, what to call the image.
+        formats: the formats that were expected.
+
+    Returns:
+        Context manager.
     """
     from PIL import UnidentifiedImageError
 
@@ -324,15 +391,16 @@ def _stating_what_is_wrong(name):
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = "not a JPEG, PNG, BMP, GIF, WebP or TIFF image"
+            reason = f"not a {', '.join(formats[:-1])} or {formats[-1]} image"
         raise DMFormerError(f"Cannot decode {name}: {reason}; replace or remove it.") from error
 
 
 def _orientation(image):
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # a broken EXIF block, as some cameras write, leaves the pixels as good
-        return None
+        return _AS_IT_LIES
+    return orientation if orientation in _UPRIGHT else _AS_IT_LIES
 
 
 def _upright(image, orientation):

@@ -14,7 +14,16 @@ import numpy as np
 
 from dmformer_keras.data.augment import Augmentation
 from dmformer_keras.data.image_source import ImageSource
-from dmformer_keras.data.images import check_geometry, checked_size, decode_image, resize_image
+from dmformer_keras.data.images import (
+    check_geometry,
+    checked_size,
+    decode_image,
+    resize_image,
+    resize_mask,
+)
+from dmformer_keras.data.joint_augment import JointAugmentation
+from dmformer_keras.data.masks import IGNORED_LABEL
+from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 
@@ -27,20 +36,22 @@ _STREAM_SHUFFLE = 10_000
 def load_example(
     source, index, image_size, augmentation, seed, epoch, *, resize="crop", crop_fraction=1.0
 ):
-    """One image at the size the network takes, changed at random, and its class.
+    """One image at the size the network takes, changed at random, and its class or mask.
 
     Args:
-        source: ImageSource.
+        source: ImageSource or SegmentationSource.
         index: int, which image.
         image_size: (height, width), ints, in pixels.
-        augmentation: Augmentation, or None for the geometry of evaluation.
+        augmentation: Augmentation, or JointAugmentation for a SegmentationSource, or None for
+            the geometry of evaluation.
         seed: int, not negative.
         epoch: int, not negative.
         resize: str, see `resize_image`.
         crop_fraction: float, see `resize_image`.
 
     Returns:
-        uint8 array (*image_size, channels), and int. The same for the same arguments, always.
+        uint8 array (*image_size, channels), and int, or uint8 array (*image_size) of class
+        indexes and 255 for ignored pixels. The same for the same arguments, always.
 
     Raises:
         DMFormerError: the image cannot be read.
@@ -52,16 +63,15 @@ def load_example(
     >>> image.shape, label
     ((64, 64, 3), 0)
     """
-    image, label = source.read(index)
-    image = _prepared(image_size, augmentation, resize, crop_fraction, seed, image, epoch, index)
-    return image, label
+    example = source.read(index)
+    return _prepared(image_size, augmentation, resize, crop_fraction, seed, example, epoch, index)
 
 
 def steps_per_epoch(source, batch_size, *, training=True):
     """The number of batches in an epoch.
 
     Args:
-        source: ImageSource.
+        source: ImageSource or SegmentationSource.
         batch_size: int, positive.
         training: bool. In training the images over after the last full batch wait for
             another epoch, and a source smaller than a batch makes one batch of all.
@@ -112,12 +122,13 @@ def to_tf_dataset(
     A streamed source (see `open_source`) is shuffled within a window of 10,000 images only.
 
     Args:
-        source: ImageSource.
+        source: ImageSource or SegmentationSource.
         image_size: int, or (height, width), in pixels.
         batch_size: int. The last batch of an evaluation may be smaller. In training every
             batch is full, unless the source is smaller than one batch.
         training: bool.
-        augmentation: Augmentation, for training; None changes nothing.
+        augmentation: Augmentation, or JointAugmentation for a SegmentationSource, for
+            training; None changes nothing.
         seed: int, not negative.
         first_epoch: int, the epoch to begin with, for training that is resumed.
         epochs: int, the number of epochs to give, or None for no end; for training.
@@ -127,7 +138,8 @@ def to_tf_dataset(
 
     Returns:
         `tf.data.Dataset` of (float32 (batch, height, width, channels) in 0..255, int32
-        (batch,)), with static shapes but for an evaluation's last batch, and known cardinality.
+        (batch,), or masks (batch, height, width) with 255 for ignored pixels), with static
+        shapes but for an evaluation's last batch, and known cardinality.
 
     Raises:
         DMFormerError: TensorFlow is missing, or an argument is wrong.
@@ -156,19 +168,21 @@ def to_tf_dataset(
     else:
         examples, prepare = _numbered_examples(tf, plan), plan.example
     shape = (*plan.image_size, source.channels)
+    segments = isinstance(source, SegmentationSource)
+    label_shape, label_type = (plan.image_size, tf.uint8) if segments else ((), tf.int32)
 
     def load(*example):
-        image, label = tf.numpy_function(prepare, example, (tf.uint8, tf.int32), stateful=False)
-        return tf.ensure_shape(image, shape), tf.ensure_shape(label, ())
+        image, label = tf.numpy_function(prepare, example, (tf.uint8, label_type), stateful=False)
+        return tf.ensure_shape(image, shape), tf.ensure_shape(label, label_shape)
 
-    def to_float(images, labels):
-        return tf.cast(images, tf.float32), labels
+    def widen(images, labels):
+        return tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
 
-    # Cast after batching: until then an image is a quarter of the size.
+    # Cast after batching: until then an image or mask is a quarter of the size.
     batches = (
         examples.map(load, num_parallel_calls=parallel, deterministic=True)
         .batch(plan.batch_size, drop_remainder=plan.all_batches_full)
-        .map(to_float)
+        .map(widen)
         .prefetch(tf.data.AUTOTUNE)
     )
     count = tf.data.INFINITE_CARDINALITY if plan.num_batches is None else plan.num_batches
@@ -204,7 +218,7 @@ def to_py_dataset(
 
     Returns:
         `keras.utils.PyDataset` of (float32 (batch, height, width, channels) in 0..255, int32
-        (batch,)).
+        (batch,), or masks (batch, height, width) with 255 for ignored pixels).
 
     Raises:
         DMFormerError: an argument is wrong.
@@ -242,10 +256,11 @@ class _Plan:
                 f"Batches are made from what open_source returns, got {type(source).__name__}; "
                 "call open_source first."
             )
-        if not isinstance(augmentation, (Augmentation, type(None))):
+        kind = JointAugmentation if isinstance(source, SegmentationSource) else Augmentation
+        if not isinstance(augmentation, (kind, type(None))):
             raise DMFormerError(
-                f"augmentation must be an Augmentation or None, got {augmentation!r}; "
-                "Augmentation.named gives one by its name."
+                f"augmentation of a {type(source).__name__} must be of type {kind.__name__} or "
+                f"None, got {augmentation!r}; {kind.__name__}.named gives one by its name."
             )
         if not training and (augmentation is not None or first_epoch or epochs is not None):
             raise DMFormerError(
@@ -286,17 +301,17 @@ class _Plan:
         return range(first, last if self.training else min(last, self.epoch_examples))
 
     def example(self, position):
-        """The image and the label at a position of the stream."""
+        """The image and the label, or mask, at a position of the stream."""
         epoch, place = divmod(int(position), self.epoch_examples)
         epoch += self.first_epoch
         index = int(self._order(epoch)[place]) if self.training else place
-        image, label = self.source.read(index)
-        return self._prepared(image, epoch, index), np.int32(label)
+        image, label = self._prepared(self.source.read(index), epoch, index)
+        return image, label if isinstance(label, np.ndarray) else np.int32(label)
 
     def streamed_example(self, encoded, label, epoch, index):
         """The image and the label of a streamed example."""
         image = decode_image(encoded, self.source.channels, self.source.name(index))
-        return self._prepared(image, int(epoch), int(index)), np.int32(label)
+        return self._prepared((image, np.int32(label)), int(epoch), int(index))
 
     def _draw_order(self, epoch):
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.source))
@@ -327,11 +342,19 @@ def _streamed_examples(tf, plan):
     return epochs.flat_map(one_epoch)
 
 
-def _prepared(image_size, augmentation, resize, crop_fraction, seed, image, epoch, index):
+def _prepared(image_size, augmentation, resize, crop_fraction, seed, example, epoch, index):
+    """An image with its class or mask, as `ImageSource.read` gives them, made ready."""
+    image, label = example
+    geometry = {"resize": resize, "crop_fraction": crop_fraction}
+    has_mask = isinstance(label, np.ndarray)
     if augmentation is None:
-        return resize_image(image, image_size, resize, crop_fraction)
+        if has_mask:
+            label = resize_mask(label, image_size, **geometry, padding=IGNORED_LABEL)
+        return resize_image(image, image_size, **geometry), label
     rng = np.random.default_rng([_EXAMPLE, seed, epoch, index])
-    return augmentation.apply(image, image_size, rng, resize=resize, crop_fraction=crop_fraction)
+    if has_mask:
+        return augmentation.apply(image, label, image_size, rng, **geometry)
+    return augmentation.apply(image, image_size, rng, **geometry), label
 
 
 def _whole(name, value, least=0):

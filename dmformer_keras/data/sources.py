@@ -4,9 +4,13 @@ import os
 
 from dmformer_keras.data.arrays import open_arrays, open_digits
 from dmformer_keras.data.folders import open_folder
+from dmformer_keras.data.segmentation_source import (
+    open_segmentation_arrays,
+    open_segmentation_folder,
+)
 from dmformer_keras.data.splits import SPLITS
 from dmformer_keras.data.tfds_source import PREFIX as TFDS_PREFIX
-from dmformer_keras.data.tfds_source import open_tfds
+from dmformer_keras.data.tfds_source import open_segmentation_tfds, open_tfds
 from dmformer_keras.errors import DMFormerError
 
 
@@ -14,16 +18,18 @@ def open_source(
     source,
     split="train",
     *,
+    task="classify",
     channels=None,
     on_corrupt="error",
     verify=True,
     validation_fraction=0.1,
     seed=0,
     download=False,
+    ignored_labels=(),
 ):
-    """Open labelled images for classification.
+    """Open labelled images: for classification, or with task="segment" images with masks.
 
-    The sources:
+    The sources for classification:
 
     - a folder of class folders with images (JPEG, PNG, BMP, GIF, WebP, TIFF) at any depth,
       optionally under `train/`, `val/` (or `valid/`, `validation/`) and `test/`. Classes are
@@ -37,24 +43,47 @@ def open_source(
       `TFDS_DATA_DIR` says. Over 2 GiB it is streamed: see `to_tf_dataset`.
     - `"digits"`, the 1,797 handwritten digits of scikit-learn at 32x32, no network needed.
 
+    The sources for segmentation:
+
+    - a folder with `images/` and `masks/`, optionally under `train/`, `val/` and `test/`, or
+      with these inside `images/` and `masks/`. A mask has the path of its image but for the
+      extension (PNG, BMP, GIF or TIFF) and, optionally, an ending that all masks share:
+      `cat.jpg` and `cat_mask.png`. Grey and palette masks hold labels, as their stored values;
+      RGB masks hold the colours of a `classes.tsv` that lies at the top: index (the label),
+      name and, optionally, red, green and blue, with tabs between. A class called void,
+      ignore, ignored, unlabeled or unlabelled is ignored, and the label 255 always is: such
+      pixels read as 255; the other classes are numbered from 0 in the order of their labels.
+      Without `classes.tsv` every label from 0 to the highest in the training masks is a class,
+      named by its number. A mask of the size that a photo has before its EXIF orientation
+      turns it is turned alike.
+    - a zip of such a folder, read in place.
+    - `(images, masks)` or `(images, masks, class_names)` in memory: images as above; masks as
+      whole numbers, (number, height, width) or a list of arrays of the images' sizes.
+    - `"tfds:NAME"` or `"tfds:NAME:VERSION"` with a mask beside the photo, of up to 2 GiB.
+      Labels that begin at 1 leave a class "0" without pixels: pass ignored_labels=[0].
+
     Where there is no validation split, "val" is a fixed share of the training images, of
     every class alike, and "train" is the rest.
 
     Args:
         source: str, path, or tuple of arrays.
         split: "train", "val", "test", or "all" for everything in a source without splits.
+        task: "classify" or "segment".
         channels: int, 1, 3 or 4 for image files; None means 3 for files, and the arrays' own.
-        on_corrupt: what to do about files that are no images or damaged: "error", or "skip"
-            to leave them out, listed in `skipped`.
+        on_corrupt: what to do about files that are no images or damaged, and about images and
+            masks that do not fit each other: "error", or "skip" to leave them out, listed in
+            `skipped`.
         verify: bool, decode every image once now, so that training does not stop at a damaged
             one later; otherwise only the headers are looked at.
         validation_fraction: float in [0, 1), the share of "val" where it is cut out of the
             training images; 0 leaves all to "train".
         seed: int, not negative: which images that share is.
         download: bool, let tensorflow_datasets download what is not prepared.
+        ignored_labels: ints, labels of masks that are ignored as void is, for data that call
+            it otherwise.
 
     Returns:
-        ImageSource.
+        ImageSource; SegmentationSource with task="segment".
 
     Raises:
         DMFormerError: there is no such source or split, its layout, labels or values are
@@ -69,25 +98,43 @@ def open_source(
     >>> image.shape, source.class_names[label]
     ((32, 32, 1), '8')
     """
-    _check_options(split, on_corrupt, validation_fraction, seed)
-    carving = {"validation_fraction": validation_fraction, "seed": seed}
+    _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels)
+    options = {"validation_fraction": validation_fraction, "seed": seed}
+    segments = task == "segment"
+    if segments:
+        options["ignored_labels"] = ignored_labels
     if isinstance(source, (tuple, list)):
-        return open_arrays(source, split, channels=channels, **carving)
+        open_in_memory = open_segmentation_arrays if segments else open_arrays
+        return open_in_memory(source, split, channels=channels, **options)
     channels = 3 if channels is None else channels
     if not isinstance(source, (str, os.PathLike)):
         raise DMFormerError(
-            "A data source is the path of a folder or zip, 'tfds:NAME', 'digits' or "
-            f"(images, labels), got {type(source).__name__}."
+            "A data source is the path of a folder or zip, 'tfds:NAME', 'digits', (images, labels) "
+            f"or (images, masks), got {type(source).__name__}."
         )
     if source == "digits":
+        if segments:
+            raise DMFormerError("The source 'digits' has no masks; use it with task='classify'.")
         return open_digits(split, channels=channels)
-    checking = {"on_corrupt": on_corrupt, "verify": verify}
+    options |= {"channels": channels, "on_corrupt": on_corrupt, "verify": verify}
     if str(source).startswith(TFDS_PREFIX):
-        return open_tfds(source, split, channels=channels, download=download, **checking, **carving)
-    return open_folder(source, split, channels=channels, **checking, **carving)
+        open_prepared = open_segmentation_tfds if segments else open_tfds
+        return open_prepared(source, split, download=download, **options)
+    open_files = open_segmentation_folder if segments else open_folder
+    return open_files(source, split, **options)
 
 
-def _check_options(split, on_corrupt, validation_fraction, seed):
+def _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels):
+    if task not in ("classify", "segment"):
+        raise DMFormerError(f"task must be 'classify' or 'segment', got {task!r}.")
+    numbers = isinstance(ignored_labels, (list, tuple, set, range)) and all(
+        isinstance(label, int) for label in ignored_labels
+    )
+    if not numbers or (ignored_labels and task == "classify"):
+        raise DMFormerError(
+            "ignored_labels must be a list of whole numbers, for task='segment' only, got "
+            f"{ignored_labels!r}."
+        )
     if split not in SPLITS:
         raise DMFormerError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
     if on_corrupt not in ("error", "skip"):

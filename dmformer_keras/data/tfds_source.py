@@ -6,12 +6,30 @@ import numpy as np
 
 from dmformer_keras.data.image_source import EncodedSource, ImageSource
 from dmformer_keras.data.images import check_file_channels
+from dmformer_keras.data.masks import MaskClasses
+from dmformer_keras.data.segmentation_source import (
+    EncodedSegmentationSource,
+    Pair,
+    carved_pairs,
+    find_labels,
+)
 from dmformer_keras.data.splits import carve, stored_split
 from dmformer_keras.errors import DMFormerError
 
 PREFIX = "tfds:"
 # Encoded images up to this many bytes are held in memory; above, they are streamed.
 MEMORY_LIMIT = 2 * 2**30
+
+# What data sets call the photo and the mask, the likeliest first.
+_PHOTO_FEATURES = ("image", "image_left")
+_MASK_FEATURES = (
+    "segmentation_mask",
+    "segmentation_label",
+    "label_image",
+    "annotation",
+    "mask",
+    "label",
+)
 
 _SPLIT_OF_TFDS = {
     "train": "train",
@@ -73,7 +91,7 @@ def open_tfds(spec, split, *, channels, on_corrupt, verify, validation_fraction,
     check_file_channels(channels)
     builder = _prepared_builder(spec.removeprefix(PREFIX), download)
     image_key, label_key = _checked_features(builder, spec)
-    names = {_SPLIT_OF_TFDS[name]: name for name in builder.info.splits if name in _SPLIT_OF_TFDS}
+    names = _split_names(builder)
     stored, carved = stored_split(spec, split, names)
     class_names = builder.info.features[label_key].names
     info = builder.info.splits[names[stored]]
@@ -122,6 +140,68 @@ def open_tfds(spec, split, *, channels, on_corrupt, verify, validation_fraction,
     return source.verified(on_corrupt, fully=verify)
 
 
+def open_segmentation_tfds(
+    spec,
+    split,
+    *,
+    channels,
+    on_corrupt,
+    verify,
+    validation_fraction,
+    seed,
+    download,
+    ignored_labels,
+):
+    """Open a dataset of tensorflow_datasets that has a mask for every image.
+
+    Args:
+        spec: str, see `open_tfds`.
+        split, channels, on_corrupt, verify, validation_fraction, seed, download,
+            ignored_labels: see `open_source`.
+
+    Returns:
+        EncodedSegmentationSource.
+
+    Raises:
+        DMFormerError: see `open_source`; also where the split is over `MEMORY_LIMIT`.
+    """
+    check_file_channels(channels)
+    builder = _prepared_builder(spec.removeprefix(PREFIX), download)
+    image_key, mask_key = _photo_and_mask(builder, spec)
+    names = _split_names(builder)
+    stored, carved = stored_split(spec, split, names)
+
+    def pairs_of(stored):
+        size = builder.info.splits[names[stored]].num_bytes
+        if size > MEMORY_LIMIT:
+            raise DMFormerError(
+                f"The split {names[stored]!r} of {spec} has {size / 2**30:.1f} GiB, and over "
+                f"{MEMORY_LIMIT / 2**30:g} GiB images with masks are not streamed; write them to "
+                "a folder with images/ and masks/, or a zip of it."
+            )
+        encoded = _encoded_pairs(builder, names[stored], image_key, mask_key)
+        titles = (f"{spec}/{names[stored]}[{index}]" for index in range(len(encoded)))
+        return [
+            Pair(image, mask, title, f"{mask_key} of {title}")
+            for (image, mask), title in zip(encoded, titles, strict=True)
+        ]
+
+    pairs = pairs_of(stored)
+    class_names = getattr(builder.info.features[mask_key], "names", None)
+    if class_names:
+        rows = [(label, name, None) for label, name in enumerate(class_names)]
+        classes = MaskClasses.of_table(rows, ignored_labels, f"The list of labels of {spec}")
+    else:
+        reference = "train" if "train" in names else stored
+        training = pairs if reference == stored else pairs_of(reference)
+        labels = find_labels(training, bytes, on_corrupt)
+        classes = MaskClasses.of_labels(labels, ignored_labels, spec)
+    if carved:
+        pairs = carved_pairs(spec, split, pairs, validation_fraction, seed)
+    source = EncodedSegmentationSource(spec, split, classes, channels, pairs=pairs, fetch=bytes)
+    return source.verified(on_corrupt, fully=verify)
+
+
 def _prepared_builder(name, download):
     try:
         import tensorflow_datasets as tfds
@@ -164,9 +244,54 @@ def _checked_features(builder, spec):
     if not right:
         raise DMFormerError(
             f"{spec} is no dataset for classification: an image and a class label were expected "
-            f"as its supervised keys, got {keys!r}; choose another dataset."
+            f"as its supervised keys, got {keys!r}; choose another dataset, or open one with masks "
+            "with task='segment'."
         )
     return keys
+
+
+def _photo_and_mask(builder, spec):
+    """The keys of the photo and of the mask."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = {
+        key: feature
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    named = [key for key in _MASK_FEATURES if key in images]
+    single = [key for key, feature in images.items() if feature.shape[-1] == 1]
+    masks = named[:1] or single
+    photos = [key for key in images if key not in masks and key not in single]
+    photos = [key for key in _PHOTO_FEATURES if key in photos][:1] or photos
+    if len(masks) != 1 or len(photos) != 1:
+        raise DMFormerError(
+            f"{spec} is no dataset for segmentation: a photo and a mask (one of "
+            f"{', '.join(_MASK_FEATURES)}, or the only image of one channel) were expected among "
+            f"its features {', '.join(features)}; choose another dataset."
+        )
+    return photos[0], masks[0]
+
+
+def _encoded_pairs(builder, name, image_key, mask_key):
+    """[(bytes of the image, bytes of the mask)] of a split."""
+    import tensorflow_datasets as tfds
+
+    skip = tfds.decode.SkipDecoding()
+    dataset = builder.as_dataset(
+        split=name,
+        decoders=tfds.decode.PartialDecoding(
+            {image_key: True, mask_key: True}, {image_key: skip, mask_key: skip}
+        ),
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    return [(example[image_key], example[mask_key]) for example in dataset.as_numpy_iterator()]
+
+
+def _split_names(builder):
+    """{split: what the dataset calls it}."""
+    return {_SPLIT_OF_TFDS[name]: name for name in builder.info.splits if name in _SPLIT_OF_TFDS}
 
 
 def _stream_part(name, split, carved, info, validation_fraction):

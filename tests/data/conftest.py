@@ -1,8 +1,6 @@
 """Small image folders made on the spot."""
 
-import os
 import zipfile
-from pathlib import Path
 
 import pytest
 from image_files import encode, random_image
@@ -38,12 +36,3 @@ def make_zip(tmp_path):
         return path
 
     return make
-
-
-@pytest.fixture(scope="session")
-def real_data():
-    """The folder of real data sets, outside of the repository."""
-    folder = os.environ.get("DMFORMER_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("set DMFORMER_DATA to a folder with imagenette/imagenette_160.zip")
-    return Path(folder)

@@ -8,7 +8,7 @@ from image_files import encode, random_image
 from PIL import Image
 
 from dmformer_keras.data import decode_image, load_image, resize_image
-from dmformer_keras.data.images import checked_size
+from dmformer_keras.data.images import checked_size, resize_mask
 from dmformer_keras.errors import DMFormerError
 
 pytestmark = pytest.mark.backend_independent
@@ -230,3 +230,10 @@ def test_wrong_sizes_are_refused(size):
 def test_wrong_geometry_is_refused(wrong):
     with pytest.raises(DMFormerError):
         resize_image(random_image(0), 8, *wrong)
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash", "pad"])
+def test_a_resized_mask_has_no_value_of_its_own(mode):
+    mask = np.random.default_rng(0).choice([0, 7, 200], (37, 61)).astype(np.uint8)
+    resized = resize_mask(mask, (20, 80), mode, padding=255)
+    assert set(np.unique(resized)) == {0, 7, 200} | ({255} if mode == "pad" else set())

@@ -9,7 +9,9 @@ import pytest
 from image_files import encode, random_image, two_classes
 
 from dmformer_keras.data import (
+    IGNORED_LABEL,
     Augmentation,
+    JointAugmentation,
     load_example,
     open_source,
     steps_per_epoch,
@@ -163,6 +165,82 @@ def test_wrong_batch_size_and_source(source):
         to_py_dataset(source, 16, 0)
     with pytest.raises(DMFormerError, match="open_source"):
         to_py_dataset("folder", 16, 4)
+
+
+@pytest.fixture
+def masked():
+    """Eleven images whose every channel is 40 times their mask, of sizes of their own."""
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 5, (20 + n, 40 - n)).repeat(2, 0).repeat(2, 1) for n in range(11)]
+    images = [np.repeat(mask[..., None] * 40, 3, -1).astype(np.uint8) for mask in masks]
+    return open_source((images, masks), "all", task="segment")
+
+
+def training_masks(make, source, **options):
+    augmentation = JointAugmentation.named("standard")
+    return training(make, source, augmentation=augmentation, **options)
+
+
+def test_masks_are_the_same_by_either_way_and_on_any_number_of_threads(masked):
+    expected = batches(training_masks(to_tf_dataset, masked, num_parallel_calls=1), 9)
+    assert expected[0][0].shape == (4, 16, 24, 3)
+    assert expected[0][1].shape == (4, 16, 24)
+    assert expected[0][0].dtype == np.float32
+    assert expected[0][1].dtype == np.int32
+    assert_same(expected, batches(training_masks(to_tf_dataset, masked, num_parallel_calls=5), 9))
+    assert_same(expected, batches(training_masks(to_py_dataset, masked, workers=3), 9))
+    for make in (to_tf_dataset, to_py_dataset):
+        steps = steps_per_epoch(masked, 4)
+        resumed = batches(training_masks(make, masked, first_epoch=2), 9 - 2 * steps)
+        assert_same(expected[2 * steps :], resumed)
+
+
+def test_masks_change_together_with_their_images(masked):
+    augmentation = JointAugmentation(scale=(1, 1), horizontal_flip=True)
+    for images, masks in batches(training(to_py_dataset, masked, augmentation=augmentation), 5):
+        inside = masks != IGNORED_LABEL
+        np.testing.assert_array_equal(images[inside][:, 0], 40 * masks[inside])
+        assert inside.any()
+    first, second = (
+        load_example(masked, 3, (16, 16), augmentation, 0, epoch)[1] for epoch in (0, 1)
+    )
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+def test_evaluation_gives_every_mask_once_by_the_geometry_of_its_image(make, resize):
+    columns = np.tile(np.arange(1, 101), (60, 1))
+    image = np.repeat(columns[..., None] * 2, 3, -1).astype(np.uint8)
+    names = [str(number) for number in range(101)]
+    source = open_source(([image] * 5, [columns] * 5, names), "all", task="segment")
+    evaluation = batches(make(source, (48, 90), 2, resize=resize))
+    assert [len(images) for images, _ in evaluation] == [2, 2, 1]
+    for images, masks in evaluation:
+        inside = masks != IGNORED_LABEL
+        assert inside.all() == (resize != "pad")
+        np.testing.assert_array_equal(images[..., 0] > 0, inside)
+        assert np.abs(images[inside][:, 0] / 2 - masks[inside]).max() <= 1
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_each_kind_of_source_has_its_augmentation(source, masked, make):
+    with pytest.raises(DMFormerError, match=r"JointAugmentation\.named"):
+        training(make, masked)
+    with pytest.raises(DMFormerError, match=r"of type Augmentation"):
+        training_masks(make, source)
+
+
+def test_fit_trains_on_masks_and_shapes_are_known(masked):
+    """On the backend of the day, by either way."""
+    assert training_masks(to_tf_dataset, masked).element_spec[1].shape == (4, 16, 24)
+    assert to_tf_dataset(masked, 16, 4).element_spec[1].shape == (None, 16, 16)
+    model = keras.Sequential([keras.layers.Dense(5)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED_LABEL)
+    model.compile("adam", loss)
+    for make in (to_tf_dataset, to_py_dataset):
+        history = model.fit(training_masks(make, masked), steps_per_epoch=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
 
 
 def tiny_model(images):

@@ -33,10 +33,54 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
             yield number, {"picture": np.full((9, 7, 3), number, np.uint8), "kind": number % 2}
 
 
+def tiny_mask(number):
+    return np.random.default_rng(number).choice([1, 2, 3], (9, 7)).astype(np.uint8)
+
+
+class TinyMasks(tfds.core.GeneratorBasedBuilder):
+    """Twenty photos of one number with masks of 1 to 3, by the names of oxford_iiit_pet."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MASK = ("segmentation_mask", tfds.features.Image(shape=(None, None, 1)))
+
+    def _info(self):
+        picture = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+        features = {
+            "image": picture,
+            "label": tfds.features.ClassLabel(names=["even", "odd"]),
+            "depth": tfds.features.Image(shape=(None, None, 1)),
+            self.MASK[0]: self.MASK[1],
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(20)), "test": self._generate_examples([3])}
+
+    def _generate_examples(self, numbers):
+        for number in numbers:
+            yield (
+                number,
+                {
+                    "image": np.full((9, 7, 3), number, np.uint8),
+                    "label": number % 2,
+                    "depth": np.zeros((9, 7, 1), np.uint8),
+                    self.MASK[0]: tiny_mask(number)[..., None],
+                },
+            )
+
+
+class TinyNamedMasks(TinyMasks):
+    """The same, the labels having names."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MASK = ("label_image", tfds.features.LabeledImage(labels=["void", "cat", "dog", "sky"]))
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    TinyShapes(data_dir=folder).download_and_prepare()
+    for builder in (TinyShapes, TinyMasks, TinyNamedMasks):
+        builder(data_dir=folder).download_and_prepare()
     return folder
 
 
@@ -116,3 +160,39 @@ def test_what_a_stream_cannot_do(monkeypatch):
     with pytest.raises(DMFormerError, match="to_tf_dataset"):
         to_py_dataset(source, 8, 4)
     assert "27 images" in source.describe()
+
+
+def test_masks_are_read_and_numbered():
+    source = open_source("tfds:tiny_masks", "test", task="segment")
+    assert source.class_names == ["0", "1", "2", "3"]
+    image, mask = source.read(0)
+    np.testing.assert_array_equal(image, np.full((9, 7, 3), 3))
+    np.testing.assert_array_equal(mask, tiny_mask(3))
+    pets = open_source("tfds:tiny_masks", "test", task="segment", ignored_labels=[0])
+    assert pets.class_names == ["1", "2", "3"]
+    np.testing.assert_array_equal(pets.read(0)[1], tiny_mask(3) - 1)
+    train, val = (open_source("tfds:tiny_masks", part, task="segment") for part in ("train", "val"))
+    assert (len(train), len(val)) == (18, 2)
+    numbers = []
+    for source in (train, val):
+        for index in range(len(source)):
+            image, mask = source.read(index)
+            np.testing.assert_array_equal(mask, tiny_mask(image[0, 0, 0]))
+            numbers.append(image[0, 0, 0])
+    assert sorted(numbers) == list(range(20))
+
+
+def test_labels_of_masks_may_have_names():
+    source = open_source("tfds:tiny_named_masks", "test", task="segment")
+    assert source.class_names == ["cat", "dog", "sky"]
+    np.testing.assert_array_equal(source.read(0)[1], tiny_mask(3) - 1)
+
+
+def test_what_cannot_be_opened_for_segmentation(monkeypatch):
+    with pytest.raises(DMFormerError, match=r"no dataset for segmentation.*picture, kind"):
+        open_source("tfds:tiny_shapes", task="segment")
+    with pytest.raises(DMFormerError, match="task='segment'"):
+        open_source("tfds:tiny_masks")
+    monkeypatch.setattr(tfds_source, "MEMORY_LIMIT", 10)
+    with pytest.raises(DMFormerError, match="not streamed; write them to a folder"):
+        open_source("tfds:tiny_masks", task="segment")

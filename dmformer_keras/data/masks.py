@@ -1,0 +1,336 @@
+"""Masks: from the bytes of a mask file, by a table of classes, to class indexes."""
+
+import dataclasses
+import functools
+import io
+
+import numpy as np
+
+from dmformer_keras.data.images import stating_what_is_wrong
+from dmformer_keras.errors import DMFormerError
+
+# The value of pixels that count for nothing, in every mask that a source gives.
+IGNORED_LABEL = 255
+# JPEG and WebP are not among them: they do not keep values exactly.
+MASK_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
+
+_MOST_CLASSES = 255
+_LABEL_LIMIT = 2**16
+_UNKNOWN = -1
+_SHOWN_VALUES = 5
+_PNG_BIT_DEPTH = 24  # where the header of a PNG holds it
+_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262
+_TIFF_WHITE_IS_ZERO = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskClasses:
+    """The classes of a segmentation, and how mask files hold them.
+
+    Args:
+        names: tuple of str, by class index.
+        colors: tuple of (r, g, b), ints in 0..255, by class index, to draw masks with.
+        by_label: dict from a label, as index masks hold it, to a class index or `IGNORED_LABEL`.
+        by_color: dict from (r, g, b), as RGB masks hold it, likewise; empty where no colours
+            are known.
+
+    Example:
+
+    >>> classes = MaskClasses.of_table([(0, "sky", None), (4, "void", None), (7, "road", None)])
+    >>> classes.names
+    ('sky', 'road')
+    >>> classes.indexes(np.array([[0, 7, 4, 255]]), "mask").tolist()
+    [[0, 1, 255, 255]]
+    """
+
+    names: tuple
+    colors: tuple
+    by_label: dict
+    by_color: dict
+
+    @classmethod
+    def of_table(cls, rows, ignored_labels=(), title="The class table"):
+        """The classes of a table, in the order of their labels.
+
+        A class called void, ignore, ignored, unlabeled or unlabelled, in capitals or not,
+        is ignored: it is no class, and its pixels count for nothing.
+
+        Args:
+            rows: list of (label, name, (r, g, b) or None), ints, str.
+            ignored_labels: ints, other labels that are ignored likewise.
+            title: str, what to call the table in an error.
+
+        Returns:
+            MaskClasses.
+
+        Raises:
+            DMFormerError: a label, name or colour is there twice or outside its range, or
+                there are fewer than two classes or more than 255.
+        """
+        rows = sorted(rows, key=lambda row: row[0])
+        ignored = {IGNORED_LABEL, *ignored_labels}
+        _check_rows(rows, title)
+        with_color = [row for row in rows if row[2] is not None]
+        if with_color and len(with_color) != len(rows):
+            missing = next(name for _, name, color in rows if color is None)
+            raise DMFormerError(
+                f"{title} has colours, but none for {missing!r}; give red, green and blue for "
+                "every class or for none."
+            )
+        names, colors, by_label, by_color = [], [], {IGNORED_LABEL: IGNORED_LABEL}, {}
+        for label, name, color in rows:
+            index = len(names)
+            if label in ignored or name.lower() in IGNORED_NAMES:
+                index = IGNORED_LABEL
+            else:
+                names.append(name)
+                colors.append(color)
+            by_label[label] = index
+            if color is not None and by_color.setdefault(color, index) != index:
+                raise DMFormerError(
+                    f"{title} has the colour {color} twice, the second time for {name!r}; give "
+                    "every class its own."
+                )
+        by_label |= dict.fromkeys(ignored, IGNORED_LABEL)
+        if not 2 <= len(names) <= _MOST_CLASSES:
+            raise DMFormerError(
+                f"{title} has {len(names)} class(es) besides those that are ignored, where 2 to "
+                f"{_MOST_CLASSES} were expected; check names and labels."
+            )
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DMFormerError(f"{title} has two classes called {twice!r}; rename one.")
+        if not by_color:
+            colors = class_palette(len(names))
+        return cls(tuple(names), tuple(colors), by_label, by_color)
+
+    @classmethod
+    def of_labels(cls, labels, ignored_labels=(), title="The data"):
+        """Classes where nothing names them: every label from 0 to the highest one found.
+
+        Args:
+            labels: ints, the labels that training masks hold.
+            ignored_labels: ints, see `of_table`.
+            title: str, what to call the data in an error.
+
+        Returns:
+            MaskClasses, named by their labels.
+
+        Raises:
+            DMFormerError: there are fewer than two or more than 255 classes.
+
+        Example:
+
+        >>> MaskClasses.of_labels([1, 2, 3, 255], ignored_labels=[0]).names
+        ('1', '2', '3')
+        """
+        ignored = {IGNORED_LABEL, *ignored_labels}
+        present = set(map(int, labels)) - ignored
+        if len(present) < 2:
+            found = ", ".join(map(str, sorted(map(int, labels)))) or "none"
+            raise DMFormerError(
+                f"The masks of {title} hold fewer than two classes (labels found: {found}; 255 and "
+                "ignored_labels do not count); number the classes 0, 1, 2, ... in the masks."
+            )
+        rows = [
+            (label, str(label), None) for label in range(max(present) + 1) if label not in ignored
+        ]
+        return cls.of_table(rows, ignored, f"The label count of {title}")
+
+    def indexes(self, mask, name):
+        """The class indexes of a mask as its file holds it.
+
+        Args:
+            mask: int array (height, width) of labels, or uint8 array (height, width, 3) of
+                colours: what `decode_mask` gives.
+            name: str, what to call the mask in an error.
+
+        Returns:
+            uint8 array (height, width), class indexes and `IGNORED_LABEL`.
+
+        Raises:
+            DMFormerError: a label or colour belongs to no class, or colours are not known.
+        """
+        if mask.ndim == 3 and not self.by_color:
+            raise DMFormerError(
+                f"The mask {name} is an RGB image, but no class has a colour; beside images/ and "
+                "masks/ write a classes.tsv with a line for every class: index, name, red, green, "
+                "blue, with tabs between."
+            )
+        found = self._by_color(mask) if mask.ndim == 3 else self._by_label(mask)
+        if found.min() < 0:
+            raise DMFormerError(self._unknown(mask, found < 0, name))
+        return found.astype(np.uint8)
+
+    def _by_label(self, mask):
+        if mask.min() < 0 or mask.max() >= _LABEL_LIMIT:
+            inside = mask.clip(0, _LABEL_LIMIT - 1)
+            return np.where(inside == mask, self._label_table[inside], _UNKNOWN)
+        return self._label_table[mask]
+
+    def _by_color(self, mask):
+        codes, indexes = self._color_codes
+        wanted = _color_code(mask)
+        places = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
+        return np.where(codes[places] == wanted, indexes[places], _UNKNOWN)
+
+    @functools.cached_property
+    def _label_table(self):
+        table = np.full(_LABEL_LIMIT, _UNKNOWN, np.int16)
+        table[list(self.by_label)] = list(self.by_label.values())
+        return table
+
+    @functools.cached_property
+    def _color_codes(self):
+        codes = _color_code(np.array(list(self.by_color)))
+        order = np.argsort(codes)
+        return codes[order], np.array(list(self.by_color.values()), np.int16)[order]
+
+    def _unknown(self, mask, unknown, name):
+        values, counts = np.unique(mask[unknown], axis=0, return_counts=True)
+        kind = "colour" if mask.ndim == 3 else "label"
+        order = np.argsort(-counts)[:_SHOWN_VALUES]
+        shown = ", ".join(
+            f"{kind} {tuple(values[i].tolist()) if mask.ndim == 3 else values[i]} in "
+            f"{counts[i]} pixel(s)"
+            for i in order
+        )
+        more = f" and {len(values) - len(order)} more" if len(values) > len(order) else ""
+        return (
+            f"The mask {name} has {shown}{more}, which no class has; correct the mask, add the "
+            f"class to classes.tsv, or name the label in ignored_labels."
+        )
+
+
+def decode_mask(encoded, name="mask"):
+    """Decode a mask file to what it holds: labels, or colours.
+
+    Grey images of 1, 2, 4, 8 and 16 bits and palette images hold labels: their stored values,
+    whatever colours a palette shows. RGB images hold colours.
+
+    Args:
+        encoded: bytes of a PNG, BMP, GIF or TIFF.
+        name: str, what to call the mask in an error.
+
+    Returns:
+        int32 array (height, width) of labels, or uint8 array (height, width, 3) of colours.
+
+    Raises:
+        DMFormerError: the bytes are no such image, are damaged, or do not keep values exactly.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.fromarray(np.array([[0, 3]], "uint8")).save(file, "PNG")
+    >>> decode_mask(file.getvalue()).tolist()
+    [[0, 3]]
+    """
+    from PIL import Image
+
+    check_mask_header(encoded, name)
+    with (
+        stating_what_is_wrong(name, MASK_FORMATS),
+        Image.open(io.BytesIO(encoded), formats=MASK_FORMATS) as image,
+    ):
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+            raise ValueError("a TIFF where white is 0 has no certain values, save it as PNG")
+        image.load()
+        return _stored_values(image, _bits(image, encoded, tags))
+
+
+def check_mask_header(encoded, name="mask"):
+    """Check that bytes begin like a mask that `decode_mask` reads, pixels unread.
+
+    Args:
+        encoded: bytes, the content of the file.
+        name: str, what to call the mask in an error.
+
+    Raises:
+        DMFormerError: the bytes are no image of these formats, or are compressed with loss.
+    """
+    from PIL import Image
+
+    with (
+        stating_what_is_wrong(name, MASK_FORMATS),
+        Image.open(io.BytesIO(encoded), formats=(*MASK_FORMATS, "JPEG", "WEBP")) as image,
+    ):
+        if image.format not in MASK_FORMATS or image.info.get("compression") == "jpeg":
+            raise ValueError(
+                f"{image.format} does not keep the values of a mask exactly, make it anew as PNG"
+            )
+
+
+def class_palette(count):
+    """Colours that are easy to tell apart: the colour map of the Pascal VOC challenge.
+
+    The three bits that follow each other in a class's number go, from the highest bit of a
+    colour down, to red, green and blue (VOCcode/VOClabelcolormap.m of the VOC development
+    kit, Everingham et al. 2010).
+
+    Args:
+        count: int, how many.
+
+    Returns:
+        list of (r, g, b), ints in 0..255.
+
+    Example:
+
+    >>> class_palette(4)
+    [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+    """
+
+    def component(number, channel):
+        return sum(((number >> (3 * place + channel)) & 1) << (7 - place) for place in range(8))
+
+    return [tuple(component(number, channel) for channel in range(3)) for number in range(count)]
+
+
+def _check_rows(rows, title):
+    labels = [label for label, _, _ in rows]
+    for number, (label, name, color) in enumerate(rows):
+        if not 0 <= label < _LABEL_LIMIT or label in labels[:number]:
+            raise DMFormerError(
+                f"{title} has the index {label} for {name!r}, which is there twice or not in "
+                f"0..{_LABEL_LIMIT - 1}; number every class once."
+            )
+        if not name:
+            raise DMFormerError(f"{title} has no name for index {label}; give one.")
+        if label == IGNORED_LABEL and name.lower() not in IGNORED_NAMES:
+            raise DMFormerError(
+                f"{title} has the index {label} for {name!r}, which is kept for ignored pixels; "
+                "number the class otherwise, or call it void."
+            )
+        if color is not None and not all(0 <= part <= 255 for part in color):
+            raise DMFormerError(f"{title} has the colour {color} for {name!r}, not in 0..255.")
+
+
+def _bits(image, encoded, tags):
+    """The bits of a stored value."""
+    if image.format == "PNG":
+        return encoded[_PNG_BIT_DEPTH]
+    return tags.get(_TIFF_BITS_PER_SAMPLE, (8,))[0]
+
+
+def _stored_values(image, bits):
+    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+        image = image.convert("RGB")
+    if image.mode == "RGB":
+        return np.array(image)
+    wide = image.mode.startswith("I;16") or image.mode == "I"
+    if not (wide or image.mode in ("1", "L", "P")):
+        raise ValueError(
+            f"a mask is a grey, palette or opaque RGB image, but this one is {image.mode!r}"
+        )
+    values = np.array(image).astype(np.int32)
+    if image.mode == "L" and bits in (2, 4):
+        values //= 255 // (2**bits - 1)  # Pillow stretches these to 0..255
+    return values
+
+
+def _color_code(colors):
+    colors = colors.astype(np.int32)
+    return (colors[..., 0] << 16) | (colors[..., 1] << 8) | colors[..., 2]

@@ -1,0 +1,539 @@
+"""Images with a mask each: in folders or a zip of them, in memory, or as encoded bytes."""
+
+import collections
+import copy
+import threading
+import typing
+
+import numpy as np
+
+from dmformer_keras.data.arrays import open_arrays
+from dmformer_keras.data.folders import (
+    CLASSES_FILE,
+    EXTENSIONS,
+    child_folders,
+    open_tree,
+    read_classes_rows,
+    split_prefixes,
+)
+from dmformer_keras.data.image_source import ImageSource, find_problems, leaves_out
+from dmformer_keras.data.images import (
+    check_file_channels,
+    check_image_header,
+    decode_turned,
+    turn_upright,
+)
+from dmformer_keras.data.masks import (
+    IGNORED_LABEL,
+    MaskClasses,
+    check_mask_header,
+    decode_mask,
+)
+from dmformer_keras.data.splits import carve, stored_split
+from dmformer_keras.errors import DMFormerError
+
+LAYOUT = (
+    "a folder with images/ and masks/ of the same file names inside, "
+    "optionally under train/, val/ and test/"
+)
+
+
+class Pair(typing.NamedTuple):
+    """An image file and its mask file: what to fetch them by, and what to call them."""
+
+    image: typing.Any
+    mask: typing.Any
+    image_name: str
+    mask_name: str
+
+
+class SegmentationSource(ImageSource):
+    """Images with masks by number, as `open_source` with task="segment" returns them.
+
+    `len(source)` is the number of images.
+
+    Attributes:
+        title, split, class_names, channels, skipped: see `ImageSource`.
+        class_colors: list of (r, g, b), ints in 0..255, by class index.
+        labels: None; what an image shows is its mask.
+        pixel_counts: int64 array (classes,), the pixels of every class, or None where
+            they were not counted: see `count_pixels`.
+        ignored_pixels: int, the pixels of no class, or None.
+
+    Example:
+
+    >>> from dmformer_keras.data import open_source
+    >>> images, masks = np.zeros((2, 4, 4, 3), "uint8"), np.array([np.eye(4, dtype=int)] * 2)
+    >>> source = open_source((images, masks, ["floor", "cat"]), "all", task="segment")
+    >>> image, mask = source.read(1)
+    >>> image.shape, mask.shape, source.pixel_counts.tolist()
+    ((4, 4, 3), (4, 4), [24, 8])
+    """
+
+    def __init__(self, title, split, classes, channels, skipped=(), *, pairs):
+        super().__init__(title, split, classes.names, None, channels, skipped)
+        self.class_colors = list(classes.colors)
+        self.pixel_counts = None
+        self.ignored_pixels = None
+        self._classes = classes
+        self._pairs = pairs
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def read(self, index):
+        """One image and its mask.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            uint8 array (height, width, channels), and uint8 array (height, width) of class
+            indexes, `IGNORED_LABEL` (255) where a pixel counts for nothing.
+
+        Raises:
+            DMFormerError: one cannot be read or decoded, their sizes differ, or the mask holds
+                what belongs to no class.
+        """
+        return self._read(self._pairs[self._checked(index)])
+
+    def verified(self, on_corrupt, fully):
+        """Look at every pair once, and count the pixels of every class on the way.
+
+        Args:
+            on_corrupt: "error" or "skip".
+            fully: bool, decode the pixels; otherwise only read the headers, and count nothing.
+
+        Returns:
+            This source, or one without the pairs that cannot be used.
+
+        Raises:
+            DMFormerError: pairs cannot be used and are not to be skipped, or none is left.
+        """
+        if not fully:
+            problems = find_problems(len(self), lambda index: self._check(self._pairs[index]))
+            return self._without(problems) if leaves_out(self, problems, on_corrupt) else self
+        problems, counts = _look_and_count(self)
+        source = self._without(problems) if leaves_out(self, problems, on_corrupt) else self
+        source.pixel_counts = counts[: len(self.class_names)]
+        source.ignored_pixels = int(counts[IGNORED_LABEL])
+        _check_more_than_one_class(source)
+        return source
+
+    def describe(self):
+        """The source in a few lines for people: images, and every class's share of the pixels.
+
+        Returns:
+            str.
+        """
+        lines = super().describe().splitlines()
+        if self.pixel_counts is not None:
+            total = max(1, self.pixel_counts.sum() + self.ignored_pixels)
+            shares = [
+                (str(number), name, count)
+                for number, (name, count) in enumerate(
+                    zip(self.class_names, self.pixel_counts, strict=True)
+                )
+            ]
+            shares.append(("", "ignored", self.ignored_pixels))
+            lines[1:1] = [
+                f"  {number:>4} {name}: {100 * count / total:.2f} % of pixels"
+                for number, name, count in shares
+            ]
+        return "\n".join(lines)
+
+    def _without(self, problems):
+        if len(problems) == len(self):
+            raise DMFormerError(
+                f"{self.title} has no pair of image and mask left after skipping the "
+                f"{len(problems)} that cannot be used; the first: {next(iter(problems.values()))}"
+            )
+        rest = copy.copy(self)
+        rest.skipped = self.skipped + [(self.name(i), reason) for i, reason in problems.items()]
+        rest._pairs = [pair for i, pair in enumerate(self._pairs) if i not in problems]
+        return rest
+
+
+class EncodedSegmentationSource(SegmentationSource):
+    """Images and masks kept as the bytes of image files.
+
+    Args:
+        title, split, channels, skipped: see `ImageSource`.
+        classes: MaskClasses.
+        pairs: list of Pair.
+        fetch: function from `Pair.image` or `Pair.mask` to the bytes; called from several
+            threads.
+    """
+
+    def __init__(self, title, split, classes, channels, skipped=(), *, pairs, fetch):
+        super().__init__(title, split, classes, channels, skipped, pairs=pairs)
+        self._fetch = fetch
+
+    def _read(self, pair):
+        return decode_pair(
+            self._fetch(pair.image), self._fetch(pair.mask), self.channels, self._classes, pair
+        )
+
+    def _check(self, pair):
+        check_image_header(self._fetch(pair.image), repr(pair.image_name))
+        check_mask_header(self._fetch(pair.mask), repr(pair.mask_name))
+
+    def _name(self, index):
+        return self._pairs[index].image_name
+
+
+class ArraySegmentationSource(SegmentationSource):
+    """Images and masks in memory.
+
+    Args:
+        images: ArraySource.
+        masks: sequence of int arrays (height, width), by the number of the image in `images`.
+        classes: MaskClasses.
+    """
+
+    def __init__(self, images, masks, classes):
+        numbers = list(range(len(images)))
+        super().__init__(images.title, images.split, classes, images.channels, pairs=numbers)
+        self._images = images
+        self._masks = masks
+
+    def _read(self, number):
+        image, _ = self._images.read(number)
+        name = f"of {self._images.name(number)}"
+        mask = self._classes.indexes(np.asarray(self._masks[number]), name)
+        _check_same_size(image, mask, self._images.name(number), name)
+        return image, mask
+
+    def _name(self, index):
+        return self._images.name(self._pairs[index])
+
+
+def decode_pair(encoded_image, encoded_mask, channels, classes, pair):
+    """Decode an image and its mask.
+
+    A photo is turned upright by its EXIF orientation. A mask of the size that the photo has
+    in its file was drawn on the photo as it lies there, and is turned alike.
+
+    Args:
+        encoded_image, encoded_mask: bytes.
+        channels: int, see `decode_image`.
+        classes: MaskClasses.
+        pair: Pair, for the names.
+
+    Returns:
+        uint8 array (height, width, channels), uint8 array (height, width).
+
+    Raises:
+        DMFormerError: one is damaged, their sizes differ, or the mask has unknown values.
+    """
+    name = repr(pair.mask_name)
+    image, orientation = decode_turned(encoded_image, channels, repr(pair.image_name))
+    mask = classes.indexes(decode_mask(encoded_mask, name), name)
+    size = image.shape[:2]
+    if orientation != 1 and mask.shape == (size[::-1] if orientation >= 5 else size):
+        mask = turn_upright(mask, orientation)
+    _check_same_size(image, mask, repr(pair.image_name), name)
+    return image, mask
+
+
+def count_pixels(source):
+    """Count the pixels of every class, for example to weight classes by.
+
+    Args:
+        source: SegmentationSource.
+
+    Returns:
+        int64 array (classes,); what `verify=True` has counted is not counted again.
+
+    Raises:
+        DMFormerError: a pair cannot be used, or the source is streamed.
+    """
+    if not isinstance(source, SegmentationSource):
+        raise DMFormerError(
+            f"Pixels are counted in what open_source(..., task='segment') returns, got {source!r}."
+        )
+    if source.pixel_counts is not None:
+        return source.pixel_counts
+    return source.verified("error", fully=True).pixel_counts
+
+
+def open_segmentation_folder(
+    path, split, *, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels
+):
+    """Open a folder of images and masks, or a zip of one.
+
+    Args:
+        path: str or path.
+        split, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels: see
+            `open_source`.
+
+    Returns:
+        EncodedSegmentationSource.
+
+    Raises:
+        DMFormerError: see `open_source`.
+    """
+    check_file_channels(channels)
+    tree = open_tree(path, LAYOUT)
+    folders = _split_folders(tree)
+    stored, carved = stored_split(tree.title, split, folders)
+    pairs, skipped = _pairs(tree, *folders[stored], on_corrupt)
+    if CLASSES_FILE in tree.files:
+        classes = _classes_of_file(tree, ignored_labels)
+    else:
+        reference = "train" if "train" in folders else stored
+        training = pairs if reference == stored else _pairs(tree, *folders[reference], "skip")[0]
+        labels = find_labels(training, tree.read, on_corrupt)
+        classes = MaskClasses.of_labels(labels, ignored_labels, tree.title)
+    if carved:
+        pairs = carved_pairs(tree.title, split, pairs, validation_fraction, seed)
+    source = EncodedSegmentationSource(
+        str(path), split, classes, channels, skipped, pairs=pairs, fetch=tree.read
+    )
+    return source.verified(on_corrupt, fully=verify)
+
+
+def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, seed, ignored_labels):
+    """Open images and masks in memory.
+
+    Args:
+        arrays: (images, masks) or (images, masks, class_names), see `open_source`.
+        split, channels, validation_fraction, seed, ignored_labels: see `open_source`.
+
+    Returns:
+        ArraySegmentationSource.
+
+    Raises:
+        DMFormerError: see `open_source`.
+    """
+    if len(arrays) not in (2, 3):
+        raise DMFormerError(
+            f"Arrays are given as (images, masks) or (images, masks, class_names), "
+            f"got {len(arrays)} parts."
+        )
+    masks = arrays[1]
+    _check_masks(arrays[0], masks)
+    if len(arrays) == 3:
+        rows = [(label, str(name), None) for label, name in enumerate(arrays[2])]
+        classes = MaskClasses.of_table(rows, ignored_labels, "The list of class names")
+    else:
+        labels = set().union(*(np.unique(mask).tolist() for mask in masks))
+        classes = MaskClasses.of_labels(labels, ignored_labels, "arrays")
+    images = open_arrays(
+        (arrays[0], np.zeros(len(masks), int)),
+        split,
+        channels=channels,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    chosen = [masks[index] for index in images.indexes]
+    return ArraySegmentationSource(images, chosen, classes).verified("error", fully=True)
+
+
+def carved_pairs(title, split, pairs, validation_fraction, seed):
+    """The pairs of "train" or "val" where both lie together: a fixed share of them.
+
+    Args:
+        title: str, the source, for an error.
+        split: "train" or "val".
+        pairs: list.
+        validation_fraction, seed: see `open_source`.
+
+    Returns:
+        list.
+
+    Raises:
+        DMFormerError: there would be none.
+    """
+    of_one_class = np.zeros(len(pairs), int)
+    return [pairs[i] for i in carve(title, split, of_one_class, validation_fraction, seed)]
+
+
+def find_labels(pairs, fetch, on_corrupt):
+    """The labels that masks hold, where nothing names the classes.
+
+    Args:
+        pairs: list of Pair.
+        fetch: function from `Pair.mask` to the bytes.
+        on_corrupt: "error", or "skip" to pass over damaged masks.
+
+    Returns:
+        set of ints.
+
+    Raises:
+        DMFormerError: a mask is damaged and not to be skipped, or is an RGB image.
+    """
+    labels, colored = set(), []
+
+    def look(index):
+        pair = pairs[index]
+        mask = decode_mask(fetch(pair.mask), repr(pair.mask_name))
+        if mask.ndim == 3:
+            colored.append(pair.mask_name)
+        else:
+            labels.update(np.unique(mask).tolist())
+
+    problems = find_problems(len(pairs), look)
+    if problems and on_corrupt == "error":
+        raise DMFormerError(
+            f"{len(problems)} mask(s) of {len(pairs)} cannot be used; the first: "
+            f"{next(iter(problems.values()))} To leave them out, pass on_corrupt='skip'."
+        )
+    if colored:
+        raise DMFormerError(
+            f"{len(colored)} mask(s) of {len(pairs)} are RGB images, the first {min(colored)!r}; "
+            f"beside images/ and masks/ write a {CLASSES_FILE} with a line for every class: "
+            "index, name, red, green, blue, with tabs between."
+        )
+    return labels
+
+
+def _look_and_count(source):
+    """{index: what is wrong}, and int64 array (256,) of the pixels of every mask value."""
+    counts, lock = np.zeros(256, np.int64), threading.Lock()
+
+    def look(index):
+        _, mask = source.read(index)
+        found = np.bincount(mask.ravel(), minlength=256)
+        with lock:
+            np.add(counts, found, out=counts)
+
+    return find_problems(len(source), look), counts
+
+
+def _check_more_than_one_class(source):
+    present = np.flatnonzero(source.pixel_counts)
+    # So look black-and-white masks, whose white is 255.
+    if source.split in ("train", "all") and present.size == 1 and source.ignored_pixels:
+        raise DMFormerError(
+            f"All pixels of the masks of {source.title} are "
+            f"{source.class_names[present[0]]!r} or ignored, as 255 always is; in black-and-white "
+            "masks write 1 for white, or save them as RGB and give classes.tsv the two colours."
+        )
+
+
+def _check_same_size(image, mask, image_name, mask_name):
+    if image.shape[:2] != mask.shape:
+        raise DMFormerError(
+            f"The mask {mask_name} is {mask.shape[1]} wide and {mask.shape[0]} high, but its image "
+            f"{image_name} is {image.shape[1]} x {image.shape[0]}; make them the same size."
+        )
+
+
+def _check_masks(images, masks):
+    if len(masks) != len(images):
+        raise DMFormerError(
+            f"There must be one mask an image, got {len(images)} images and {len(masks)} masks."
+        )
+    for number, mask in enumerate(masks):
+        mask = np.asarray(mask)
+        if mask.ndim != 2 or not mask.size or not np.issubdtype(mask.dtype, np.integer):
+            raise DMFormerError(
+                f"Mask {number} must hold a whole number for every pixel, (height, width), got an "
+                f"array of shape {mask.shape} and type {mask.dtype}; images with one class number "
+                "each are for task='classify'."
+            )
+
+
+def _classes_of_file(tree, ignored_labels):
+    rows = []
+    for cells in read_classes_rows(tree):
+        try:
+            label, *color = (int(cell) for cell in (cells[0], *cells[2:5]))
+            name = cells[1]
+        except (ValueError, IndexError):
+            color, name = [None], None
+        if name is None or len(color) not in (0, 3):
+            raise DMFormerError(
+                f"{CLASSES_FILE} of {tree.title} has the line {' '.join(cells)!r}; expected index, "
+                "name and, optionally, red, green and blue, with tabs between."
+            )
+        rows.append((label, name, tuple(color) or None))
+    return MaskClasses.of_table(rows, ignored_labels, f"{CLASSES_FILE} of {tree.title}")
+
+
+def _split_folders(tree):
+    """{split: (prefix of its images, prefix of its masks)}."""
+    if {"images", "masks"} <= set(child_folders(tree, "")):
+        inner = split_prefixes(tree, "images/")  # images/train/, masks/train/
+        return {
+            split: (prefix, "masks/" + prefix.removeprefix("images/"))
+            for split, prefix in inner.items()
+        }
+    return {
+        split: (prefix + "images/", prefix + "masks/")
+        for split, prefix in split_prefixes(tree).items()
+    }
+
+
+def _pairs(tree, images_prefix, masks_prefix, on_corrupt):
+    """The pairs of a split by name, and (name, reason) of the files that have no partner."""
+    missing = [
+        prefix for prefix in (images_prefix, masks_prefix) if prefix[:-1] not in tree.folders
+    ]
+    if missing:
+        raise DMFormerError(
+            f"{tree.title} has no folder {missing[0]!r}; for segmentation give {LAYOUT} (a folder "
+            "of class folders is for task='classify')."
+        )
+    images, unknown = _files_by_stem(tree, images_prefix)
+    masks, more_unknown = _files_by_stem(tree, masks_prefix)
+    masks = _without_suffix(masks, images)
+    problems = [(path, f"{path!r} is no image by its name") for path in unknown + more_unknown]
+    problems += [
+        (path, f"the image {path!r} has no mask")
+        for stem, path in images.items()
+        if stem not in masks
+    ]
+    problems += [
+        (path, f"the mask {path!r} has no image")
+        for stem, path in masks.items()
+        if stem not in images
+    ]
+    if problems and on_corrupt == "error":
+        raise DMFormerError(
+            f"{tree.title} has {len(problems)} file(s) in {images_prefix} and {masks_prefix} "
+            f"without a partner of the same name ({len(images)} images, {len(masks)} masks); the "
+            f"first: {problems[0][1]}. Correct them, or leave them out with on_corrupt='skip'."
+        )
+    pairs = [
+        Pair(path, masks[stem], path, masks[stem]) for stem, path in images.items() if stem in masks
+    ]
+    if not pairs:
+        raise DMFormerError(f"{tree.title} has no image with a mask; give {LAYOUT}.")
+    return pairs, problems
+
+
+def _files_by_stem(tree, prefix):
+    """{path without prefix and extension: path} of the images, and the paths of other files."""
+    by_stem, unknown = {}, []
+    for path in tree.files:
+        if not path.startswith(prefix):
+            continue
+        if not path.lower().endswith(EXTENSIONS):
+            unknown.append(path)
+            continue
+        stem = path[len(prefix) :].rpartition(".")[0]
+        if stem in by_stem:
+            raise DMFormerError(
+                f"{tree.title} has two files for one name, {by_stem[stem]!r} and {path!r}; "
+                "keep one."
+            )
+        by_stem[stem] = path
+    return by_stem, unknown
+
+
+def _without_suffix(masks, images):
+    """The masks by the names of their images, where all masks' names end alike: cat_mask."""
+    if not masks or masks.keys() & images.keys():
+        return masks
+    suffixes = collections.Counter()
+    for stem in masks:
+        starts = (stem[:end] for end in range(len(stem) - 1, 0, -1))
+        image = next((start for start in starts if start in images), None)
+        if image is not None:
+            suffixes[stem[len(image) :]] += 1
+    if not suffixes:
+        return masks
+    suffix = suffixes.most_common(1)[0][0]
+    return {stem.removesuffix(suffix): path for stem, path in masks.items()}
