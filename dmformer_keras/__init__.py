@@ -18,6 +18,7 @@ from dmformer_keras.classifier import (
 )
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.fuse import FusedModel, fuse
+from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,8 @@ __all__ = [
     "DMFormerS",
     "DMFormerT",
     "FusedModel",
+    "SemanticFPN",
+    "UPerNet",
     "fuse",
     "layers",
 ]

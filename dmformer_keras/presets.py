@@ -145,12 +145,26 @@ def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None,
     """
     found = read_preset(preset)
     backbone = load_backbone(backbone_cls, preset, load_weights, overrides)
-    stored = found.task["config"] if found.task else {}
+    stored = stored_head(found, cls)
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
-    has_weights = found.holds(TASK_WEIGHTS_FILE) and load_weights is not False
+    has_weights = stored and found.holds(TASK_WEIGHTS_FILE) and load_weights is not False
     if has_weights and model.num_classes == stored.get("num_classes"):
         _load_weights_file(model.head, found.folder / TASK_WEIGHTS_FILE, found)
     return model
+
+
+def stored_head(preset, cls):
+    """Returns the arguments of the head that a preset holds for a task.
+
+    Args:
+        preset: Preset.
+        cls: class of the task.
+
+    Returns:
+        dict, empty where the preset has no head of this class.
+    """
+    holds = preset.task is not None and preset.task.get("class_name") == cls.__name__
+    return preset.task["config"] if holds else {}
 
 
 def save_backbone(backbone, folder, metadata=None):

@@ -397,6 +397,36 @@ def _phases_where_onednn_fails(inputs, kernel, dilations):
     return x[:, :height, :width]
 
 
+def resize(features, size, interpolation, data_format):
+    """Resizes feature maps, also to a size that is known only when the model runs.
+
+    Args:
+        features: tensor `(batch, height, width, channels)`, or channels_first.
+        size: `(height, width)`, ints, or scalar tensors under TensorFlow.
+        interpolation: `"bilinear"` or `"nearest"`.
+        data_format: `"channels_last"` or `"channels_first"`.
+
+    Returns:
+        Tensor, as of `keras.ops.image.resize`.
+
+    Source: this project's own.
+    """
+    axes = (1, 2) if data_format == "channels_last" else (2, 3)
+    if all(isinstance(side, int) for side in size):
+        if size == tuple(features.shape[axis] for axis in axes):
+            return features
+        return ops.image.resize(
+            features, size, interpolation=interpolation, data_format=data_format
+        )
+    # Keras asks whether the size is positive, which a tensor that is being traced cannot say.
+    import tensorflow as tf
+
+    if data_format == "channels_first":
+        features = ops.transpose(features, (0, 2, 3, 1))
+    resized = tf.image.resize(features, size, method=interpolation)
+    return ops.transpose(resized, (0, 3, 1, 2)) if data_format == "channels_first" else resized
+
+
 def _on_cpu(tensor):
     """Tells whether the backend computes on a CPU: what runs elsewhere is left as it is."""
     if BACKEND == "torch":

@@ -1,0 +1,74 @@
+"""Averages over a fixed number of parts of a feature map."""
+
+import keras
+from keras import ops
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import is_positive_int, spatial_axes, standard_data_format
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class PartAverages(keras.layers.Layer):
+    """Averages features over `parts` x `parts` regions, whatever their height and width.
+
+    A region reaches from the floor of its beginning to the ceiling of its end, so that
+    regions overlap where they do not divide the map, and repeat pixels where there are more
+    of them than pixels: what PyTorch calls adaptive average pooling. Two products with
+    small matrices; `keras.layers.AdaptiveAveragePooling2D` fails in a TensorFlow graph on
+    maps that are smaller than `parts`.
+
+    Args:
+        parts: positive int. Regions in each direction.
+        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
+        **kwargs: the usual arguments of `keras.layers.Layer`.
+
+    Input: `(batch, height, width, channels)`. Output: `(batch, parts, parts, channels)`. Or
+    both channels_first.
+
+    Raises:
+        DMFormerError: if `parts` is no positive integer.
+
+    Example:
+
+    >>> import numpy as np
+    >>> features = np.arange(6.0, dtype="float32").reshape(1, 2, 3, 1)
+    >>> keras.ops.convert_to_numpy(PartAverages(2)(features))[0, :, :, 0].tolist()
+    [[0.5, 1.5], [3.5, 4.5]]
+
+    Source: the pooling of He et al. 2015 and Zhao et al. 2017 (PSPNet), regions as in PyTorch.
+    """
+
+    def __init__(self, parts, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if not is_positive_int(parts):
+            raise DMFormerError(f"parts must be a positive integer, not {parts!r}.")
+        self.parts = int(parts)
+        self.data_format = standard_data_format(data_format)
+
+    def call(self, inputs):
+        vertical, horizontal = (
+            self._averages(ops.shape(inputs)[axis], inputs.dtype)
+            for axis in spatial_axes(self.data_format)
+        )
+        if self.data_format == "channels_first":
+            return ops.matmul(vertical, ops.matmul(inputs, ops.transpose(horizontal)))
+        _, height, width, channels = ops.shape(inputs)
+        # As few, large products: a row of the map is one long vector at first.
+        rows = ops.matmul(vertical, ops.reshape(inputs, (-1, height, width * channels)))
+        return ops.matmul(horizontal, ops.reshape(rows, (-1, self.parts, width, channels)))
+
+    def _averages(self, size, dtype):
+        """Returns the matrix `(parts, size)` that averages over each part."""
+        part, pixel = ops.arange(self.parts)[:, None], ops.arange(size)[None, :]
+        begin, end = part * size // self.parts, -((-(part + 1) * size) // self.parts)
+        inside = ops.logical_and(pixel >= begin, pixel < end)
+        return ops.cast(inside, dtype) / ops.cast(end - begin, dtype)
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape)
+        for axis in spatial_axes(self.data_format):
+            shape[axis] = self.parts
+        return tuple(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "parts": self.parts, "data_format": self.data_format}

@@ -1,0 +1,69 @@
+"""Resizing of feature maps to the size of another one."""
+
+import keras
+from keras import ops
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers import backend_paths
+from dmformer_keras.layers.common import spatial_axes, standard_data_format
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class ResizeLike(keras.layers.Layer):
+    """Resizes features to the height and width of a reference, whatever these are.
+
+    Unlike `keras.layers.Resizing` and `UpSampling2D` it needs no size or factor
+    beforehand, so a model takes images of any size, and of sizes that its strides do not
+    divide. Pixels are taken for squares (half-pixel centres, corners not aligned).
+
+    Args:
+        interpolation: `"bilinear"` or `"nearest"`.
+        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
+        **kwargs: the usual arguments of `keras.layers.Layer`.
+
+    Inputs: list of two tensors, features `(batch, height, width, channels)` and a reference
+    `(batch, new height, new width, any)`, or both channels_first.
+    Output: `(batch, new height, new width, channels)`, or channels_first.
+
+    Raises:
+        DMFormerError: if the interpolation is another one.
+
+    Example:
+
+    >>> import numpy as np
+    >>> features = np.ones((1, 4, 5, 8), "float32")
+    >>> tuple(ResizeLike()([features, np.zeros((1, 7, 9, 3), "float32")]).shape)
+    (1, 7, 9, 8)
+
+    Source: this project's decision; the interpolation is `keras.ops.image.resize`.
+    """
+
+    def __init__(self, interpolation="bilinear", data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if interpolation not in ("bilinear", "nearest"):
+            raise DMFormerError(
+                f'interpolation must be "bilinear" or "nearest", not {interpolation!r}.'
+            )
+        self.interpolation = interpolation
+        self.data_format = standard_data_format(data_format)
+
+    def call(self, inputs):
+        features, reference = inputs
+        axes = spatial_axes(self.data_format)
+        size = tuple(ops.shape(reference)[axis] for axis in axes)
+        resized = backend_paths.resize(features, size, self.interpolation, self.data_format)
+        return ops.cast(resized, features.dtype)
+
+    def compute_output_spec(self, inputs):
+        features, reference = inputs
+        shape = list(features.shape)
+        for axis in spatial_axes(self.data_format):
+            shape[axis] = reference.shape[axis]
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "interpolation": self.interpolation,
+            "data_format": self.data_format,
+        }
