@@ -23,7 +23,7 @@ from dmformer_keras.benchmark.contestants import LIMIT, limits
 from dmformer_keras.benchmark.machine import describe_machine
 from dmformer_keras.benchmark.measurement import processors
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training.files import written_whole
+from dmformer_keras.files import written_whole
 
 RESULTS = Path(__file__).parent / "results"
 CPU_RUNTIMES = ("tensorflow", "torch", "torch-compile", "onnxruntime", "openvino")

@@ -8,7 +8,7 @@ import numpy as np
 
 from dmformer_keras.benchmark.contestants import LIMIT
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training.files import written_whole
+from dmformer_keras.files import written_whole
 
 # The backward pass is two of the forward's size: gradients of the inputs and of the weights.
 _PASSES = {"inference": 1, "training": 3}

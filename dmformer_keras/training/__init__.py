@@ -1,4 +1,4 @@
-"""Training and evaluating classifiers: recipes as data, runs that can be interrupted.
+"""Training and evaluating models: recipes as data, runs that can be interrupted.
 
 ```python
 from dmformer_keras.training import Recipe, evaluate, load_classifier, train
@@ -10,15 +10,36 @@ model = load_classifier("runs/flowers")
 
 from dmformer_keras.training.engine import train
 from dmformer_keras.training.evaluation import Evaluation, evaluate, to_probabilities
-from dmformer_keras.training.recipe import Recipe
-from dmformer_keras.training.saved_models import image_size_of, load_classifier
+from dmformer_keras.training.layer_depths import layer_depths
+from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
+from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
+from dmformer_keras.training.saved_models import (
+    image_size_of,
+    is_segmenter,
+    load_classifier,
+    load_trained,
+)
+from dmformer_keras.training.segmentation_evaluation import (
+    SegmentationEvaluation,
+    count_confusion,
+    evaluate_segmenter,
+)
 
 __all__ = [
     "Evaluation",
+    "PixelAccuracy",
     "Recipe",
+    "SegmentationEvaluation",
+    "SegmentationLoss",
+    "SegmentationRecipe",
+    "count_confusion",
     "evaluate",
+    "evaluate_segmenter",
     "image_size_of",
+    "is_segmenter",
+    "layer_depths",
     "load_classifier",
+    "load_trained",
     "to_probabilities",
     "train",
 ]

@@ -6,7 +6,7 @@ import re
 
 import keras
 
-from dmformer_keras.data import Augmentation, to_py_dataset, to_tf_dataset
+from dmformer_keras.data import to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
 
 
@@ -15,7 +15,7 @@ def training_batches(source, recipe, image_size, first_epoch):
 
     Args:
         source: ImageSource.
-        recipe: Recipe.
+        recipe: Recipe or SegmentationRecipe.
         image_size: (height, width), ints, in pixels.
         first_epoch: int, 0 or more.
 
@@ -27,7 +27,7 @@ def training_batches(source, recipe, image_size, first_epoch):
         image_size,
         recipe.batch_size,
         training=True,
-        augmentation=Augmentation.named(recipe.augmentation),
+        augmentation=recipe.changes,
         seed=recipe.seed,
         first_epoch=first_epoch,
     )

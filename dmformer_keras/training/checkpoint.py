@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training.files import written_whole
+from dmformer_keras.files import written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"

@@ -1,4 +1,4 @@
-"""`train`: from a preset and images to a folder with a trained, measured classifier."""
+"""`train`: from a preset and images to a folder with a trained, measured model."""
 
 import csv
 import dataclasses
@@ -13,15 +13,14 @@ import keras
 import numpy as np
 
 from dmformer_keras import presets
-from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
-from dmformer_keras.data import open_source, steps_per_epoch
+from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.files import written_whole
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.batches import stated_data_errors, training_batches
-from dmformer_keras.training.evaluation import evaluate
-from dmformer_keras.training.files import written_whole
 from dmformer_keras.training.optimization import compile_for
-from dmformer_keras.training.saved_models import load_classifier
+from dmformer_keras.training.saved_models import load_trained
+from dmformer_keras.training.tasks import task_of
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -32,17 +31,18 @@ REPORT_FILE = "report.json"
 def train(
     recipe, preset, source, output, *, resume=False, on_corrupt="error", command=None, verbose=1
 ):
-    """Trains a classifier on labelled images and writes everything about it to a folder.
+    """Trains a model on labelled images and writes everything about it to a folder.
 
-    The folder is a preset of the epoch with the best validation accuracy (see
-    `DMFormerClassifier.from_preset`), beside `history.csv`, `report.json`, `curves.png`
+    The recipe says what is trained: a `Recipe` a classifier, a `SegmentationRecipe` a
+    segmenter. The folder is a preset of the epoch with the best validation accuracy or
+    mIoU (see `from_preset` of the model), beside `history.csv`, `report.json`, `curves.png`
     and `confusion_matrix.png` (with matplotlib), and `checkpoint/`, from which an
     interrupted run is resumed as if it had not been interrupted.
 
     Python's, NumPy's and the backend's global random seeds are set to the recipe's.
 
     Args:
-        recipe: Recipe.
+        recipe: Recipe or SegmentationRecipe.
         preset: str or path: a built-in name, or the folder of a preset. With weights,
             training starts from them.
         source: what `open_source` takes, with a "train" and a "val" split.
@@ -53,7 +53,7 @@ def train(
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
     Returns:
-        Evaluation, of the saved model on the validation images.
+        Evaluation, or SegmentationEvaluation, of the saved model on the validation images.
 
     Raises:
         DMFormerError: something asked for is wrong, the folder cannot be written or holds
@@ -76,6 +76,7 @@ class _Run:
 
     def __init__(self, recipe, preset, source, folder, resume, on_corrupt, command, verbose):
         self.recipe = recipe
+        self.task = task_of(recipe)
         self.folder = folder
         self.resume = resume
         self.command = command
@@ -86,16 +87,15 @@ class _Run:
         self.state = checkpoint.read_state(folder) if resume else None
         if not resume:
             check_is_free(folder)
-        opening = {"channels": recipe.channels, "on_corrupt": on_corrupt}
-        self.train_source = open_source(source, "train", **opening)
-        self.val_source = open_source(source, "val", **opening)
+        self.train_source = self.task.open(source, "train", on_corrupt)
+        self.val_source = self.task.open(source, "val", on_corrupt)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
         self._check_identity()
 
     def run(self):
         keras.utils.set_random_seed(self.recipe.seed)
         model = self._built_model()
-        compile_for(self.recipe, model, self.steps)
+        compile_for(self.recipe, model, self.steps, *self.task.objective(self.train_source))
         self._say_what_is_done(model)
         self._start_or_restore(model)
         if self.state.epoch < self.recipe.epochs:
@@ -120,7 +120,8 @@ class _Run:
         """Sets a new run's state, or checks that an old one's is of this very run."""
         if len(self.train_source.class_names) < 2:
             raise DMFormerError(
-                f"{self.train_source.title} has one class only; a classifier needs two or more."
+                f"{self.train_source.title} has one class only; a {self.task.kind} needs two or "
+                "more."
             )
         recipe = dataclasses.asdict(self.recipe)
         # The results are the same with it: a run that ran out of memory is continued with it.
@@ -150,34 +151,22 @@ class _Run:
             )
 
     def _built_model(self):
-        recipe, source = self.recipe, self.train_source
-        overrides = {}
+        recipe = self.recipe
+        overrides = {
+            "data_format": "channels_last",
+            "dtype": recipe.precision,
+            "gradient_checkpointing": recipe.gradient_checkpointing,
+        }
         if recipe.freeze_backbone:
             overrides["stochastic_depth"] = 0.0
         elif recipe.stochastic_depth is not None:
             overrides["stochastic_depth"] = recipe.stochastic_depth
-        model = DMFormerClassifier.from_preset(
-            self.preset_name,
-            num_classes=len(source.class_names),
-            class_names=source.class_names,
-            dropout=recipe.dropout,
-            activation="linear",
-            input_shape=(*self._image_size(), source.channels),
-            data_format="channels_last",
-            dtype=recipe.precision,
-            gradient_checkpointing=recipe.gradient_checkpointing,
-            **overrides,
-        )
+        model = self.task.build(self.preset_name, self.train_source, overrides)
         if recipe.freeze_backbone:
             # Layer by layer: the backbone's own flag would be saved with it.
             for layer in model.backbone.layers:
                 layer.trainable = False
         return model
-
-    def _image_size(self):
-        if self.recipe.image_size is not None:
-            return (self.recipe.image_size,) * 2
-        return tuple(side or DEFAULT_SIZE for side in presets.image_shape(self.preset.config)[:2])
 
     def _start_or_restore(self, model):
         if self.state.epoch:
@@ -192,7 +181,10 @@ class _Run:
     def _fit(self, model):
         done = self.state.epoch
         batches = training_batches(
-            self.train_source, self.recipe, model.input.shape[1:3], first_epoch=done
+            self.train_source,
+            self.recipe,
+            self.task.training_size(self.preset_name),
+            first_epoch=done,
         )
         with stated_data_errors():
             model.fit(
@@ -206,9 +198,13 @@ class _Run:
                 verbose=self.verbose,
             )
 
+    def is_validated(self, epoch):
+        """Tells whether the validation images are looked at after an epoch, counted from 1."""
+        return epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs
+
     def _save_if_best(self, model):
         row = self.state.history[-1]
-        if row is not best_epoch(self.state.history):
+        if row is not self._best_epoch():
             return
         metrics = {name: row[name] for name in row if name.startswith("val_")}
         model.save_to_preset(
@@ -221,22 +217,27 @@ class _Run:
             command=self.command,
         )
 
+    def _best_epoch(self):
+        """The row of the epoch that is kept, the first of the best; None before any."""
+        validated = [row for row in self.state.history if self.is_validated(row["epoch"])]
+        return max(validated, key=self.task.rank, default=None)
+
     def _write_history(self):
         with (
             written_whole(self.folder / HISTORY_FILE) as path,
             open(path, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, fieldnames=list(self.state.history[0]))
+            writer = csv.DictWriter(file, fieldnames=max(self.state.history, key=len))
             writer.writeheader()
             writer.writerows(self.state.history)
 
     def _report(self):
         """Measures the saved model as `dmformer evaluate` does, and writes that down."""
         history = self.state.history
-        best = best_epoch(history)
+        best = self._best_epoch()
         self._say(f"Evaluating the best epoch, {best['epoch']}, from {self.folder}")
-        evaluation = evaluate(
-            load_classifier(self.folder), self.val_source, progress=bool(self.verbose)
+        evaluation = self.task.evaluate(
+            load_trained(self.folder), self.val_source, progress=bool(self.verbose)
         )
         report = {
             "preset": self.preset_name,
@@ -249,19 +250,11 @@ class _Run:
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),
-            "validation": {
-                **evaluation.metrics(),
-                "class_accuracy": evaluation.class_accuracy,
-                "confusion_matrix": evaluation.confusion.tolist(),
-            },
+            "validation": self.task.report(evaluation),
         }
         if figures.can_draw():
-            figures.draw_curves(history, self.folder / CURVES_FILE)
-            figures.draw_confusion_matrix(
-                evaluation,
-                self.folder / CONFUSION_FILE,
-                f"Validation: top-1 {evaluation.top1:.1%} of {evaluation.examples} images",
-            )
+            figures.draw_curves(history, self.task.curves, self.folder / CURVES_FILE)
+            self.task.draw_confusion(evaluation, self.folder / CONFUSION_FILE)
         else:
             self._say(
                 "No pictures were drawn: matplotlib is not installed; "
@@ -272,11 +265,11 @@ class _Run:
         return evaluation
 
     def _say_what_is_done(self, model):
-        height, width, channels = model.input.shape[1:]
+        height, width = self.task.training_size(self.preset_name)
         start = "its weights" if self.preset.has_weights else "random weights"
         self._say(
             f"{_name(self.preset.name)}: {model.count_params():,} parameters, {height}x{width}x"
-            f"{channels}, from {start}, on {keras.backend.backend()}\n"
+            f"{self.train_source.channels}, from {start}, on {keras.backend.backend()}\n"
             f"{self.train_source.title}: {len(self.train_source):,} training and "
             f"{len(self.val_source):,} validation images of "
             f"{len(self.train_source.class_names)} classes"
@@ -322,9 +315,7 @@ class _EpochEnd(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        evaluation = evaluate(self.model, self.val_source)
-        measured = {f"val_{name}": value for name, value in evaluation.metrics().items()}
-        measured.pop("val_examples")
+        measured = self._validated() if self.run.is_validated(self.epoch) else {}
         row = {
             "epoch": self.epoch,
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
@@ -337,6 +328,10 @@ class _EpochEnd(keras.callbacks.Callback):
         # Keras shows, after its own, what it finds here.
         logs.update(measured)
 
+    def _validated(self):
+        metrics = self.run.task.evaluate(self.model, self.val_source).metrics()
+        return {f"val_{name}": value for name, value in metrics.items() if name != "examples"}
+
 
 def _seed_torch(seed, epoch):
     """Starts PyTorch's global generator anew, so that a resumed epoch draws the same numbers.
@@ -347,23 +342,6 @@ def _seed_torch(seed, epoch):
     import torch
 
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-
-
-def best_epoch(history):
-    """The row of the epoch that is kept: the most accurate, then the least loss, then the first.
-
-    Args:
-        history: list of dicts with val_top1 and val_loss.
-
-    Returns:
-        dict, one of them.
-
-    Example:
-
-    >>> best_epoch([{"val_top1": 0.5, "val_loss": 2.0}, {"val_top1": 0.5, "val_loss": 1.0}])
-    {'val_top1': 0.5, 'val_loss': 1.0}
-    """
-    return max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
 
 
 def check_is_free(folder):

@@ -102,7 +102,7 @@ def evaluate(model, source, *, batch_size=EVALUATION_BATCH_SIZE, progress=False)
     check_classes(model, source)
     counts = _Counts(source.class_names)
     batches = evaluation_batches(source, image_size_of(model), batch_size)
-    with stated_data_errors(), _bar(len(source), progress) as bar:
+    with stated_data_errors(), progress_bar(len(source), progress) as bar:
         for images, labels in batches:
             outputs = np.asarray(model.predict_on_batch(images), np.float64)
             counts.add(to_probabilities(outputs, model.activation), labels)
@@ -114,7 +114,7 @@ def check_classes(model, source):
     """Checks that a source has the classes of a model, in the same order.
 
     Args:
-        model: `DMFormerClassifier`.
+        model: `DMFormerClassifier`, or another model with `num_classes` and `class_names`.
         source: ImageSource.
 
     Raises:
@@ -188,7 +188,13 @@ class _Counts:
         return Evaluation(self.class_names, self.confusion, self.top5, self.loss / examples)
 
 
-def _bar(total, shown):
+def progress_bar(total, shown):
+    """Returns a bar over images on stderr.
+
+    Args:
+        total: int, images.
+        shown: bool.
+    """
     from tqdm import tqdm
 
     # `None` shows a bar on a terminal only, not in a log file.

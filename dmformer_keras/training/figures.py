@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from dmformer_keras.training.files import written_whole
+from dmformer_keras.files import written_whole
 
 # Numbers in the cells are legible up to here, names on the axes up to there.
 _MOST_NUMBERS, _MOST_NAMES = 20, 50
@@ -16,30 +16,27 @@ def can_draw():
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw_curves(history, path):
-    """Draws loss and accuracy over the epochs to a PNG file.
+def draw_curves(history, charts, path):
+    """Draws columns of a history over the epochs to a PNG file.
 
     Args:
-        history: list of dicts, one an epoch, with epoch, loss, accuracy, val_loss, val_top1.
+        history: list of dicts, one an epoch, with "epoch" and the columns drawn.
+        charts: list of (title, unit, {label: (column, factor)}), one chart each.
         path: str or path of the file.
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(10, 4)
-    loss, accuracy = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    style = {"marker": "o", "markersize": 3}
-
-    def values(name, scale=1.0):
-        return [scale * row[name] for row in history]
-
-    loss.plot(epochs, values("loss"), label="training (augmented, smoothed)", **style)
-    loss.plot(epochs, values("val_loss"), label="validation", **style)
-    loss.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
-    accuracy.plot(epochs, values("accuracy", 100), label="training (augmented)", **style)
-    accuracy.plot(epochs, values("val_top1", 100), label="validation", **style)
-    accuracy.set(title="Top-1 accuracy", xlabel="epoch", ylabel="accuracy (%)")
-    for axes in (loss, accuracy):
+    figure = _figure(5 * len(charts), 4)
+    all_axes = figure.subplots(1, len(charts), squeeze=False)[0]
+    for axes, (title, unit, lines) in zip(all_axes, charts, strict=True):
+        for label, (column, factor) in lines.items():
+            rows = [row for row in history if column in row]
+            epochs = [row["epoch"] for row in rows]
+            values = [factor * row[column] for row in rows]
+            axes.plot(epochs, values, label=label, marker="o", markersize=3)
+        axes.set(title=title, xlabel="epoch", ylabel=unit)
+        if not unit.endswith("%)") and unit != "%":
+            axes.set_ylim(0, None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

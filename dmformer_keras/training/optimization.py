@@ -1,51 +1,108 @@
-"""The loss, the schedule and the optimizer that a recipe describes."""
+"""The schedule and the optimizer that a recipe describes."""
 
 import keras
+from keras import ops
+
+from dmformer_keras.training.layer_depths import layer_depths
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
-class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of logits with class numbers as targets and label smoothing.
+class PolynomialDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear from 0 to the peak over the warm-up, then `peak * (1 - progress) ** power`.
+
+    Keras's own `PolynomialDecay` has no warm-up.
 
     Args:
-        label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
-        **kwargs: the usual arguments of `keras.losses.Loss`.
-
-    Targets: `(batch,)` ints. Predictions: `(batch, classes)` logits.
+        learning_rate: float. The peak.
+        steps: int. All steps, those of the warm-up included; later ones have the rate 0.
+        warmup_steps: int.
+        power: float. 1 is linear.
 
     Example:
 
-    >>> import numpy as np
-    >>> loss = SmoothedCrossEntropy(label_smoothing=0.0)
-    >>> round(float(loss(np.array([1]), np.zeros((1, 4), "float32"))), 4)  # log(4)
-    1.3863
+    >>> schedule = PolynomialDecayWithWarmup(0.5, steps=110, warmup_steps=10, power=1.0)
+    >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
+    [0.0, 0.25, 0.5, 0.25, 0.0]
     """
 
-    def __init__(self, label_smoothing=0.0, name="smoothed_cross_entropy", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
+    def __init__(self, learning_rate, steps, warmup_steps=0, power=0.9):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+        self.power = power
 
-    def call(self, y_true, y_pred):
-        classes = y_pred.shape[-1]
-        # Keras casts targets to the loss's float dtype before this call.
-        one_hot = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
-        return keras.losses.categorical_crossentropy(
-            one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing
-        )
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        decayed = (1.0 - ops.clip(progress, 0.0, 1.0)) ** self.power
+        warming = step / max(self.warmup_steps, 1)
+        factor = ops.where(step < self.warmup_steps, warming, decayed)
+        return self.learning_rate * factor
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "power": self.power,
+        }
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW whose learning rate each weight multiplies by a factor of its own.
+
+    The weight decay, which AdamW multiplies by the learning rate, follows.
+
+    Args:
+        *args, **kwargs: as in `keras.optimizers.AdamW`.
+
+    Example:
+
+    >>> weight = keras.Variable([1.0, 1.0], name="kernel")
+    >>> optimizer = LayerwiseAdamW(learning_rate=0.1, weight_decay=0.0)
+    >>> optimizer.set_factors([(weight, 0.5)])
+    >>> optimizer.apply([ops.convert_to_tensor([1.0, 1.0])], [weight])
+    >>> round(float(weight[0]), 3)
+    0.95
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._factors = {}
+
+    def set_factors(self, factors):
+        """Sets the factors; a weight that is not named has the factor 1.
+
+        Args:
+            factors: list of (weight, float).
+        """
+        self._factors = {self._var_key(weight): float(factor) for weight, factor in factors}
+
+    def _factor(self, variable):
+        return self._factors.get(self._var_key(variable), 1.0)
+
+    def update_step(self, gradient, variable, learning_rate):
+        learning_rate = learning_rate * self._factor(variable)
+        if self.weight_decay and self._use_weight_decay(variable):
+            decay = ops.cast(self.weight_decay * learning_rate, variable.dtype)
+            self.assign_sub(variable, variable * decay)
+        super().update_step(gradient, variable, learning_rate)
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras decays all weights at one learning rate before the update."""
 
 
 def learning_rate_schedule(recipe, steps_per_epoch):
-    """Linear from 0 to the peak over the warm-up, then a cosine to 0 at the last step.
+    """Linear from 0 to the peak over the warm-up, then the recipe's decay to 0.
 
     Args:
-        recipe: Recipe.
+        recipe: Recipe or SegmentationRecipe.
         steps_per_epoch: int, positive.
 
     Returns:
-        `keras.optimizers.schedules.CosineDecay`.
+        `keras.optimizers.schedules.LearningRateSchedule`.
 
     Example:
 
@@ -56,6 +113,8 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     """
     steps = recipe.epochs * steps_per_epoch
     warmup_steps = round(recipe.warmup * steps_per_epoch)
+    if getattr(recipe, "schedule", "cosine") == "polynomial":
+        return PolynomialDecayWithWarmup(recipe.learning_rate, steps, warmup_steps, recipe.power)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else recipe.learning_rate,
         # Keras counts the decay from the end of the warm-up, and divides by it.
@@ -65,26 +124,30 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     )
 
 
-def compile_for(recipe, model, steps_per_epoch):
-    """Compiles a model with the recipe's loss and optimizer, the optimizer's state built.
+def compile_for(recipe, model, steps_per_epoch, loss, metrics):
+    """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built.
 
     Args:
-        recipe: Recipe.
+        recipe: Recipe or SegmentationRecipe.
         model: `keras.Model` with logits as outputs.
         steps_per_epoch: int, positive.
+        loss: `keras.losses.Loss`.
+        metrics: list of `keras.metrics.Metric`.
     """
-    optimizer = keras.optimizers.AdamW(
-        learning_rate_schedule(recipe, steps_per_epoch),
-        weight_decay=recipe.weight_decay,
-        global_clipnorm=recipe.clip_norm,
-    )
+    settings = {"weight_decay": recipe.weight_decay, "global_clipnorm": recipe.clip_norm}
+    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    if recipe.layer_decay == 1:
+        optimizer = keras.optimizers.AdamW(schedule, **settings)
+    else:
+        optimizer = LayerwiseAdamW(schedule, **settings)
+        depths = layer_depths(model)
+        last = max(depth for _, depth in depths)
+        optimizer.set_factors(
+            [(weight, recipe.layer_decay ** (last - depth)) for weight, depth in depths]
+        )
     optimizer.exclude_from_weight_decay(
         var_list=[weight for weight in model.trainable_variables if weight.name != "kernel"]
     )
-    model.compile(
-        optimizer=optimizer,
-        loss=SmoothedCrossEntropy(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
+    model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
     # Built here, so that a checkpoint finds the variables that it restores.
     model.optimizer.build(model.trainable_variables)

@@ -1,35 +1,33 @@
-"""A training recipe as data: every number that a run depends on, checked at once."""
+"""Training recipes as data: every number that a run depends on, checked at once."""
 
 import dataclasses
 import math
 import numbers
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
-from dmformer_keras.data import Augmentation
+from dmformer_keras.data import Augmentation, JointAugmentation
 from dmformer_keras.errors import DMFormerError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard")
+SCHEDULES = ("cosine", "polynomial")
+HEADS = ("semantic_fpn", "upernet")
+CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained: AdamW, a linear warm-up, then a cosine decay to zero.
-
-    Args:
-        epochs: int, positive, passes over the training images.
+_COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         batch_size: int, positive.
-        image_size: int, at least 32, height and width in pixels; None takes the preset's
-            own, or 224.
+        image_size: int, at least 32, height and width in pixels{image_size}.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
         learning_rate: float, positive, the peak that the warm-up reaches.
         warmup_epochs: float, from 0 to `epochs`; None means a tenth of `epochs`, at most 5.
         weight_decay: float, 0 or more, for kernels only: not for biases, norms or LayerScale.
-        label_smoothing: float in [0, 1), the share of the target that all classes share.
-        augmentation: "none", "light" or "standard", see `dmformer_keras.data.Augmentation`.
+        layer_decay: float in (0, 1], what the learning rate is multiplied by for each layer
+            further from the head: a block, or the stem; 1 trains all alike. See
+            `dmformer_keras.training.layer_depths`.
+        augmentation: "none", "light" or "standard", see {augmentation}.
         stochastic_depth: float in [0, 1), or None for the preset's own.
-        dropout: float in [0, 1), before the last layer, or None for the preset's own.
+        dropout: float in [0, 1), before the last layer, or None for {dropout}.
         clip_norm: float, positive, the norm that all gradients together are clipped to,
             or None.
         freeze_backbone: bool, train the head only.
@@ -37,19 +35,14 @@ class Recipe:
             True for all, False for none, see `DMFormerBackbone`: less memory, more time, the
             same results.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        seed: int, 0 or more: initial weights, order and changes of the images, dropout.
+        validate_every: int, positive, epochs from one look at the validation images to the
+            next; the last epoch always has one. Only such an epoch can be the best.
+        seed: int, 0 or more: initial weights, order and changes of the images, dropout."""
 
-    Raises:
-        DMFormerError: a value is outside its range.
 
-    Example:
-
-    >>> recipe = Recipe(epochs=20, learning_rate=5e-4)
-    >>> recipe.warmup
-    2.0
-    >>> dataclasses.replace(recipe, epochs=100).warmup
-    5.0
-    """
+@dataclasses.dataclass(frozen=True)
+class _CommonRecipe:
+    """What every task's recipe says, and the checks of it."""
 
     epochs: int = 30
     batch_size: int = 64
@@ -58,7 +51,7 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup_epochs: float | None = None
     weight_decay: float = 0.05
-    label_smoothing: float = 0.1
+    layer_decay: float = 1.0
     augmentation: str = "standard"
     stochastic_depth: float | None = None
     dropout: float | None = None
@@ -66,11 +59,13 @@ class Recipe:
     freeze_backbone: bool = False
     gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
+    validate_every: int = 1
     seed: int = 0
 
     def __post_init__(self):
         self._check_whole("epochs", 1)
         self._check_whole("batch_size", 1)
+        self._check_whole("validate_every", 1)
         self._check_whole("image_size", MINIMUM_SIZE, optional=True)
         self._check_whole("channels", 1, optional=True)
         self._check_whole("seed", 0)
@@ -78,6 +73,7 @@ class Recipe:
             raise DMFormerError(f"seed must be below 2**32, not {self.seed}.")
         self._check_number("learning_rate", "over 0", lambda value: value > 0)
         self._check_number("weight_decay", "0 or more", lambda value: value >= 0)
+        self._check_number("layer_decay", "over 0 and at most 1", lambda value: 0 < value <= 1)
         self._check_number("clip_norm", "over 0", lambda value: value > 0, optional=True)
         self._check_number(
             "warmup_epochs",
@@ -85,19 +81,11 @@ class Recipe:
             lambda value: 0 <= value <= self.epochs,
             optional=True,
         )
-        for field in ("label_smoothing", "stochastic_depth", "dropout"):
-            self._check_number(
-                field,
-                "from 0 to below 1",
-                lambda value: 0 <= value < 1,
-                optional=field != "label_smoothing",
-            )
+        for field in ("stochastic_depth", "dropout"):
+            self._check_share(field, optional=True)
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
-        Augmentation.named(self.augmentation)
-        if self.precision not in PRECISIONS:
-            raise DMFormerError(
-                f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}."
-            )
+        self._check_choice("augmentation", AUGMENTATIONS)
+        self._check_choice("precision", PRECISIONS)
 
     @property
     def warmup(self):
@@ -111,6 +99,9 @@ class Recipe:
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
             raise DMFormerError(f"{field} must be a whole number, {least} or more, not {value!r}.")
 
+    def _check_share(self, field, optional=False):
+        self._check_number(field, "from 0 to below 1", lambda value: 0 <= value < 1, optional)
+
     def _check_number(self, field, expected, is_right, optional=False):
         value = getattr(self, field)
         if optional and value is None:
@@ -118,3 +109,161 @@ class Recipe:
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not (is_number and math.isfinite(value) and is_right(value)):
             raise DMFormerError(f"{field} must be a number {expected}, not {value!r}.")
+
+    def _check_choice(self, field, choices):
+        value = getattr(self, field)
+        if value not in choices:
+            raise DMFormerError(f"{field} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+def _with_arguments(**texts):
+    def decorate(cls):
+        cls.__doc__ = cls.__doc__.replace("{common}", _COMMON_ARGUMENTS.format(**texts))
+        return cls
+
+    return decorate
+
+
+@_with_arguments(
+    image_size="; None takes the preset's\n            own, or 224",
+    augmentation="`dmformer_keras.data.Augmentation`",
+    dropout="the preset's own",
+)
+@dataclasses.dataclass(frozen=True)
+class Recipe(_CommonRecipe):
+    """How a classifier is trained: AdamW, a linear warm-up, then a cosine decay to zero.
+
+    Args:
+        {common}
+        label_smoothing: float in [0, 1), the share of the target that all classes share.
+
+    Raises:
+        DMFormerError: a value is outside its range.
+
+    Example:
+
+    >>> recipe = Recipe(epochs=20, learning_rate=5e-4)
+    >>> recipe.warmup
+    2.0
+    >>> dataclasses.replace(recipe, epochs=100).warmup
+    5.0
+    """
+
+    label_smoothing: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_share("label_smoothing")
+
+    @property
+    def changes(self):
+        """The `Augmentation` of that name."""
+        return Augmentation.named(self.augmentation)
+
+
+@_with_arguments(
+    image_size=" of the\n            training crops; validation images keep their own size",
+    augmentation="`dmformer_keras.data.JointAugmentation`",
+    dropout="the head's own",
+)
+@dataclasses.dataclass(frozen=True)
+class SegmentationRecipe(_CommonRecipe):
+    """How a segmenter is trained: AdamW, a linear warm-up, then a decay to zero.
+
+    Args:
+        {common}
+        head: "semantic_fpn" or "upernet", see `SemanticFPN` and `UPerNet`.
+        head_channels: int, width of the head; None for the head's own.
+        normalization: "batch" or "group", of the head.
+        schedule: "polynomial" or "cosine", the decay.
+        power: float, positive, of the polynomial decay; 1 is linear.
+        class_weighting: "none"; "median_frequency", the median of the classes' pixel
+            shares over the class's own (Eigen and Fergus 2015); or "log_frequency",
+            `1 / ln(1.02 + share)` (Paszke et al. 2016, ENet).
+        dice: float, 0 or more, the weight of the soft Dice loss beside the cross-entropy's 1.
+        lovasz: float, 0 or more, likewise of the Lovász-softmax loss.
+
+    Raises:
+        DMFormerError: a value is outside its range.
+
+    Example:
+
+    >>> recipe = SegmentationRecipe(epochs=20, image_size=128)
+    >>> recipe.head, recipe.schedule
+    ('semantic_fpn', 'polynomial')
+    >>> SegmentationRecipe.named("ade20k_upernet").power
+    1.0
+    """
+
+    batch_size: int = 16
+    image_size: int = 256
+    weight_decay: float = 0.01
+    head: str = "semantic_fpn"
+    head_channels: int | None = None
+    normalization: str = "batch"
+    schedule: str = "polynomial"
+    power: float = 0.9
+    class_weighting: str = "none"
+    dice: float = 0.0
+    lovasz: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_whole("image_size", MINIMUM_SIZE)
+        self._check_choice("head", HEADS)
+        self._check_whole("head_channels", 1, optional=True)
+        self._check_choice("normalization", ("batch", "group"))
+        self._check_choice("schedule", SCHEDULES)
+        self._check_number("power", "over 0", lambda value: value > 0)
+        self._check_choice("class_weighting", CLASS_WEIGHTINGS)
+        for field in ("dice", "lovasz"):
+            self._check_number(field, "0 or more", lambda value: value >= 0)
+
+    @property
+    def changes(self):
+        """The `JointAugmentation` of that name."""
+        return JointAugmentation.named(self.augmentation)
+
+    @classmethod
+    def named(cls, name):
+        """A recipe by its name.
+
+        Args:
+            name: "ade20k_semantic_fpn" or "ade20k_upernet", the paper's for ADE20K: AdamW,
+                batch 16, from ImageNet weights; Semantic FPN 40,000 steps, learning rate
+                2e-4, polynomial decay of power 0.9; UPerNet 160,000 steps, 6e-5, 1,500
+                steps of warm-up, linear decay. In epochs of ADE20K's 20,210 images (1,263
+                steps). Crops of 512, weight decay and layer decay are mmsegmentation's,
+                for the paper does not state them.
+
+        Returns:
+            SegmentationRecipe.
+
+        Raises:
+            DMFormerError: there is no such recipe.
+        """
+        if name not in _NAMED:
+            raise DMFormerError(f"There is no recipe {name!r}; choose one of {', '.join(_NAMED)}.")
+        return _NAMED[name]
+
+
+# 40,000 and 160,000 steps of 16 of the 20,210 training images, in whole epochs.
+_ADE20K_STEPS = 20_210 // 16
+_NAMED = {
+    "ade20k_semantic_fpn": SegmentationRecipe(
+        epochs=round(40_000 / _ADE20K_STEPS),
+        image_size=512,
+        learning_rate=2e-4,
+        warmup_epochs=0.0,
+        weight_decay=1e-4,
+    ),
+    "ade20k_upernet": SegmentationRecipe(
+        epochs=round(160_000 / _ADE20K_STEPS),
+        image_size=512,
+        learning_rate=6e-5,
+        warmup_epochs=1_500 / _ADE20K_STEPS,
+        weight_decay=0.01,
+        head="upernet",
+        power=1.0,
+    ),
+}

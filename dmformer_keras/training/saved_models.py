@@ -1,4 +1,4 @@
-"""One way to a trained classifier, wherever it was saved."""
+"""One way to a trained model, wherever it was saved."""
 
 import os
 import zipfile
@@ -11,8 +11,54 @@ from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.fuse import FusedModel
+from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 KERAS_SUFFIX = ".keras"
+SEGMENTERS = (SemanticFPN, UPerNet)
+_TASKS = {cls.__name__: cls for cls in (DMFormerClassifier, *SEGMENTERS)}
+
+
+def load_trained(model, image_size=None):
+    """Loads a trained classifier or segmenter, channels last.
+
+    Args:
+        model: str or path: a preset's name, the folder of a preset or of a training run,
+            or a `.keras` file.
+        image_size: int or (height, width), in pixels; None keeps the model's own. A
+            `.keras` file keeps its own.
+
+    Returns:
+        `DMFormerClassifier`, `SemanticFPN`, `UPerNet`, or the `FusedModel` of one that a
+        `.keras` file holds.
+
+    Raises:
+        DMFormerError: there is none, it has no weights or no head, or its weights are
+            damaged.
+    """
+    if str(model).endswith(KERAS_SUFFIX):
+        return _load_keras_file(Path(model), image_size)
+    preset = presets.read_preset(model)
+    cls = _TASKS.get((preset.task or {}).get("class_name"))
+    _check_is_trained(preset, cls)
+    overrides = {"data_format": "channels_last"}
+    if image_size is not None:
+        overrides["input_shape"] = (
+            *checked_size(image_size),
+            presets.image_shape(preset.config)[2],
+        )
+    return cls.from_preset(model, load_weights=True, **overrides)
+
+
+def is_segmenter(model):
+    """Tells whether a model gives its classes for each pixel.
+
+    Args:
+        model: what `load_trained` returns.
+
+    Returns:
+        bool.
+    """
+    return len(model.output.shape) == 4
 
 
 def load_classifier(model, image_size=None):
@@ -40,17 +86,10 @@ def load_classifier(model, image_size=None):
     ...     load_classifier(folder).output.shape
     (None, 4)
     """
-    if str(model).endswith(KERAS_SUFFIX):
-        return _load_keras_file(Path(model), image_size)
-    preset = presets.read_preset(model)
-    _check_is_trained_classifier(preset)
-    overrides = {"data_format": "channels_last"}
-    if image_size is not None:
-        overrides["input_shape"] = (
-            *checked_size(image_size),
-            presets.image_shape(preset.config)[2],
-        )
-    return DMFormerClassifier.from_preset(model, load_weights=True, **overrides)
+    loaded = load_trained(model, image_size)
+    if is_segmenter(loaded):
+        raise DMFormerError(f"{str(model)!r} is a segmenter, where a classifier was expected.")
+    return loaded
 
 
 def image_size_of(model):
@@ -71,17 +110,16 @@ def image_size_of(model):
     return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
 
 
-def _check_is_trained_classifier(preset):
+def _check_is_trained(preset, cls):
     if not preset.has_weights:
         raise DMFormerError(
             f"{preset.name!r} is an architecture without weights; train it first, or give the "
             "folder of a trained model."
         )
-    is_classifier = preset.task and preset.task.get("class_name") == DMFormerClassifier.__name__
-    if not (is_classifier and (preset.folder / presets.TASK_WEIGHTS_FILE).is_file()):
+    if cls is None or not (preset.folder / presets.TASK_WEIGHTS_FILE).is_file():
         raise DMFormerError(
-            f"{preset.name!r} holds a backbone without a trained classifier's head; give the "
-            "folder of a trained classifier, or train one from it with `dmformer train --preset`."
+            f"{preset.name!r} holds a backbone without a trained head; give the folder of a "
+            "trained classifier or segmenter, or train one from it with `dmformer train --preset`."
         )
 
 
@@ -96,10 +134,10 @@ def _load_keras_file(path, image_size):
             f"{os.fspath(path)!r} cannot be loaded ({reason}); it is damaged or no Keras model, "
             "save it again."
         ) from error
-    if not _is_classifier(model):
+    if not _is_trained_task(model):
         raise DMFormerError(
-            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier or "
-            "what dmformer_keras.fuse made of one was expected."
+            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier, a "
+            "SemanticFPN, a UPerNet or what dmformer_keras.fuse made of one was expected."
         )
     if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
         raise DMFormerError(
@@ -114,9 +152,10 @@ def _load_keras_file(path, image_size):
     return model
 
 
-def _is_classifier(model):
-    one_output = isinstance(model, FusedModel) and len(model.outputs) == 1
-    return isinstance(model, DMFormerClassifier) or (one_output and len(model.output.shape) == 2)
+def _is_trained_task(model):
+    if isinstance(model, FusedModel):
+        return len(model.outputs) == 1 and len(model.output.shape) in (2, 4)
+    return isinstance(model, tuple(_TASKS.values()))
 
 
 def _layers(model):

@@ -13,7 +13,8 @@ from dmformer_keras.training.optimization import compile_for
 def built(seed):
     keras.utils.set_random_seed(seed)
     model = tiny_classifier(3, input_shape=(32, 32, 3), stochastic_depth=0.4)
-    compile_for(Recipe(epochs=2, warmup_epochs=0), model, steps_per_epoch=4)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    compile_for(Recipe(epochs=2, warmup_epochs=0), model, 4, loss, [])
     model.run_eagerly = True  # tracing takes longer than these few steps
     return model
 

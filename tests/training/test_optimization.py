@@ -1,28 +1,17 @@
-"""Loss, schedule and weight decay, each against its own formula."""
+"""Schedules and weight decay, each against its own formula."""
 
 import keras
 import numpy as np
 import pytest
 from helpers import array, tiny_classifier
 
-from dmformer_keras.training import Recipe
+from dmformer_keras.training import Recipe, SegmentationRecipe
 from dmformer_keras.training.optimization import (
-    SmoothedCrossEntropy,
     compile_for,
     learning_rate_schedule,
 )
 
-
-def test_the_loss_is_cross_entropy_with_smoothed_targets():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(8, 5)).astype("float32"), rng.integers(0, 5, 8)
-    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    targets = 0.9 * np.eye(5)[labels] + 0.1 / 5
-    expected = -(targets * log_probabilities).sum(1).mean()
-    loss = SmoothedCrossEntropy(0.1)
-    np.testing.assert_allclose(array(loss(labels, logits)), expected, rtol=1e-5)
-    again = SmoothedCrossEntropy.from_config(loss.get_config())
-    np.testing.assert_allclose(array(again(labels, logits)), expected, rtol=1e-5)
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine_to_zero():
@@ -31,6 +20,19 @@ def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine_to_zero():
     np.testing.assert_allclose(rates[:101], np.linspace(0, 0.4, 101), atol=1e-6)
     expected = 0.2 * (1 + np.cos(np.pi * np.arange(401) / 400))
     np.testing.assert_allclose(rates[100:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.9, 1.0])
+def test_the_polynomial_decay_falls_to_zero_after_the_warmup(power):
+    recipe = SegmentationRecipe(epochs=10, learning_rate=0.4, warmup_epochs=2, power=power)
+    schedule = learning_rate_schedule(recipe, 50)
+    again = type(schedule).from_config(schedule.get_config())
+    for rule in (schedule, again):
+        rates = np.array([float(array(rule(step))) for step in range(510)])
+        np.testing.assert_allclose(rates[:101], np.linspace(0, 0.4, 101), atol=1e-6)
+        expected = 0.4 * (1 - np.arange(401) / 400) ** power
+        np.testing.assert_allclose(rates[100:501], expected, atol=1e-6)
+        assert (rates[500:] == 0).all()
 
 
 @pytest.mark.parametrize("warmup_epochs", [0, 2])
@@ -46,7 +48,7 @@ def test_no_warmup_and_nothing_but_warmup_work(warmup_epochs):
 def test_weight_decay_shrinks_kernels_only():
     model = tiny_classifier(layer_scale=0.5)
     recipe = Recipe(learning_rate=0.1, weight_decay=0.5, warmup_epochs=0)
-    compile_for(recipe, model, steps_per_epoch=10)
+    compile_for(recipe, model, 10, LOSS, [])
     before = [array(weight) for weight in model.trainable_variables]
     model.optimizer.apply([keras.ops.zeros(weight.shape) for weight in model.trainable_variables])
     kernels = 0
@@ -60,5 +62,5 @@ def test_weight_decay_shrinks_kernels_only():
 
 def test_clipping_bounds_the_norm_of_all_gradients():
     model = tiny_classifier()
-    compile_for(Recipe(clip_norm=2.0), model, steps_per_epoch=1)
+    compile_for(Recipe(clip_norm=2.0), model, 1, LOSS, [])
     assert model.optimizer.global_clipnorm == 2.0

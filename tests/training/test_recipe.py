@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dmformer_keras import DMFormerError
-from dmformer_keras.training import Recipe
+from dmformer_keras.training import Recipe, SegmentationRecipe
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ from dmformer_keras.training import Recipe
         ("augmentation", "strong"),
         ("precision", "float64"),
         ("gradient_checkpointing", (1, 5)),
+        ("layer_decay", 0),
+        ("validate_every", 0),
         ("seed", -1),
     ],
 )
@@ -50,3 +52,36 @@ def test_a_recipe_is_data():
     assert Recipe(**dataclasses.asdict(recipe)) == recipe
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 8
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_size", None),
+        ("head", "fcn"),
+        ("head_channels", 0),
+        ("normalization", "layer"),
+        ("schedule", "steps"),
+        ("power", 0),
+        ("class_weighting", "inverse"),
+        ("dice", -1),
+        ("lovasz", float("nan")),
+    ],
+)
+def test_a_wrong_value_of_segmentation_is_refused_by_name(field, value):
+    with pytest.raises(DMFormerError, match=field):
+        SegmentationRecipe(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup_steps"),
+    [("ade20k_semantic_fpn", 40_000, 0), ("ade20k_upernet", 160_000, 1_500)],
+)
+def test_the_paper_s_recipes_have_its_steps(name, steps, warmup_steps):
+    recipe = SegmentationRecipe.named(name)
+    steps_per_epoch = 20_210 // recipe.batch_size
+    assert recipe.batch_size == 16
+    assert abs(recipe.epochs * steps_per_epoch - steps) <= steps_per_epoch / 2
+    assert round(recipe.warmup * steps_per_epoch) == warmup_steps
+    with pytest.raises(DMFormerError, match=name):
+        SegmentationRecipe.named("imagenet")

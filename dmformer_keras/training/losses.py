@@ -1,0 +1,180 @@
+"""The losses that training minimises, and the accuracy that it shows."""
+
+import keras
+from keras import ops
+
+from dmformer_keras.data import IGNORED_LABEL
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of logits with class numbers as targets and label smoothing.
+
+    Args:
+        label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
+        **kwargs: the usual arguments of `keras.losses.Loss`.
+
+    Targets: `(batch,)` ints. Predictions: `(batch, classes)` logits.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SmoothedCrossEntropy(label_smoothing=0.0)
+    >>> round(float(loss(np.array([1]), np.zeros((1, 4), "float32"))), 4)  # log(4)
+    1.3863
+    """
+
+    def __init__(self, label_smoothing=0.0, name="smoothed_cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        # Keras casts targets to the loss's float dtype before this call.
+        one_hot = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
+        return keras.losses.categorical_crossentropy(
+            one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class SegmentationLoss(keras.losses.Loss):
+    """Cross-entropy over the pixels of a mask, ignored ones left out; Dice and Lovász beside it.
+
+    The mean is over all pixels of the batch that have a class, each weighted by its
+    class. A batch without such a pixel has the loss 0 and no gradient. Computed in
+    float32 whatever the logits are.
+
+    Args:
+        class_weights: sequence of floats, one a class, or `None` for 1 each.
+        dice: float. Weight of the soft Dice loss, a mean over the classes that occur in
+            the batch (Milletari et al. 2016, with sums in the denominator).
+        lovasz: float. Weight of the Lovász-softmax loss, likewise (Berman et al. 2018), over
+            all pixels of the batch.
+        ignored_label: int. The label of pixels without a class.
+        **kwargs: the usual arguments of `keras.losses.Loss`.
+
+    Targets: `(batch, height, width)` ints. Predictions: `(batch, height, width, classes)`
+    logits. The loss: one number.
+
+    Example:
+
+    >>> import numpy as np
+    >>> masks = np.array([[[0, 255], [255, 255]]])
+    >>> logits = np.random.default_rng(0).normal(size=(1, 2, 2, 3)).astype("float32")
+    >>> logits[0, 0, 0] = 0  # log(3)
+    >>> round(float(SegmentationLoss()(masks, logits)), 4)
+    1.0986
+    """
+
+    def __init__(
+        self,
+        class_weights=None,
+        dice=0.0,
+        lovasz=0.0,
+        ignored_label=IGNORED_LABEL,
+        name="segmentation_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.dice = dice
+        self.lovasz = lovasz
+        self.ignored_label = ignored_label
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        logits = ops.cast(ops.reshape(y_pred, (-1, classes)), "float32")
+        # Keras casts targets to the loss's float dtype before this call.
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        known = labels != self.ignored_label
+        labels = ops.where(known, labels, 0)
+        known = ops.cast(known, "float32")
+        loss = self._cross_entropy(labels, logits, known)
+        if self.dice or self.lovasz:
+            probabilities = ops.softmax(logits) * known[:, None]
+            truth = ops.one_hot(labels, classes, dtype="float32") * known[:, None]
+            occurs = ops.cast(ops.sum(truth, axis=0) > 0, "float32")
+            if self.dice:
+                loss = loss + self.dice * _mean(_dice(truth, probabilities), occurs)
+            if self.lovasz:
+                loss = loss + self.lovasz * _mean(_lovasz(truth, probabilities), occurs)
+        return loss
+
+    def _cross_entropy(self, labels, logits, known):
+        weights = known
+        if self.class_weights is not None:
+            weights = known * ops.take(ops.array(self.class_weights, "float32"), labels)
+        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return _mean(losses, weights)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "class_weights": self.class_weights,
+            "dice": self.dice,
+            "lovasz": self.lovasz,
+            "ignored_label": self.ignored_label,
+        }
+
+
+def _mean(values, weights):
+    """The weighted mean, 0 where no weight is."""
+    return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1e-12)
+
+
+def _dice(truth, probabilities):
+    """The soft Dice loss of each class."""
+    both = ops.sum(truth * probabilities, axis=0)
+    return 1.0 - 2.0 * both / ops.maximum(ops.sum(truth + probabilities, axis=0), 1e-12)
+
+
+def _lovasz(truth, probabilities):
+    """The Lovász extension of each class's Jaccard loss.
+
+    Ignored pixels have no error: they come last in the order, and count nothing.
+    """
+    errors = ops.abs(truth - probabilities)
+    order = ops.argsort(-ops.stop_gradient(errors), axis=0)
+    errors = ops.take_along_axis(errors, order, axis=0)
+    truth = ops.take_along_axis(truth, order, axis=0)
+    total = ops.sum(truth, axis=0, keepdims=True)
+    intersection = total - ops.cumsum(truth, axis=0)
+    union = total + ops.cumsum(1.0 - truth, axis=0)
+    jaccard = 1.0 - intersection / union
+    steps = ops.concatenate([jaccard[:1], jaccard[1:] - jaccard[:-1]], axis=0)
+    return ops.sum(errors * ops.stop_gradient(steps), axis=0)
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class PixelAccuracy(keras.metrics.Mean):
+    """The share of the pixels with a class whose likeliest class it is.
+
+    Args:
+        ignored_label: int. The label of pixels without a class.
+        **kwargs: the usual arguments of `keras.metrics.Mean`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> accuracy = PixelAccuracy()
+    >>> accuracy.update_state(np.array([[[0, 1, 255]]]), np.eye(2, dtype="float32")[[[[0, 0, 1]]]])
+    >>> float(accuracy.result())
+    0.5
+    """
+
+    def __init__(self, ignored_label=IGNORED_LABEL, name="accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.ignored_label = ignored_label
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        labels = ops.cast(y_true, "int32")
+        right = ops.cast(ops.argmax(y_pred, axis=-1), "int32") == labels
+        known = ops.cast(labels != self.ignored_label, "float32")
+        super().update_state(ops.cast(right, "float32"), sample_weight=known)
+
+    def get_config(self):
+        return {**super().get_config(), "ignored_label": self.ignored_label}

@@ -1,0 +1,227 @@
+"""What differs between training a classifier and training a segmenter."""
+
+import keras
+import numpy as np
+
+from dmformer_keras import presets
+from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.data import open_source
+from dmformer_keras.data.segmentation_source import count_pixels
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.segmenter import SemanticFPN, UPerNet
+from dmformer_keras.training import figures
+from dmformer_keras.training.evaluation import evaluate
+from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss, SmoothedCrossEntropy
+from dmformer_keras.training.recipe import SegmentationRecipe
+from dmformer_keras.training.segmentation_evaluation import evaluate_segmenter
+
+HEADS = {"semantic_fpn": SemanticFPN, "upernet": UPerNet}
+
+
+def task_of(recipe):
+    """Returns the task that a recipe is of.
+
+    Args:
+        recipe: Recipe or SegmentationRecipe.
+
+    Returns:
+        Classification or Segmentation.
+    """
+    return (
+        Segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else Classification(recipe)
+    )
+
+
+class Classification:
+    """Training a `DMFormerClassifier`.
+
+    Args:
+        recipe: Recipe.
+
+    Attributes:
+        kind: str, of the model, for messages.
+        best: str, the column of the history that says which epoch is kept.
+        curves: list of (title, unit, {label: (column, factor)}), what `curves.png` shows.
+    """
+
+    kind = "classifier"
+    best = "val_top1"
+    curves = (
+        (
+            "Loss",
+            "cross-entropy (nats)",
+            {"training (augmented, smoothed)": ("loss", 1), "validation": ("val_loss", 1)},
+        ),
+        (
+            "Top-1 accuracy",
+            "accuracy (%)",
+            {"training (augmented)": ("accuracy", 100), "validation": ("val_top1", 100)},
+        ),
+    )
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+
+    def open(self, source, split, on_corrupt):
+        """Opens a split of the images."""
+        return open_source(source, split, channels=self.recipe.channels, on_corrupt=on_corrupt)
+
+    def build(self, preset, source, overrides):
+        """Builds the model.
+
+        Args:
+            preset: str or path.
+            source: ImageSource, the training images.
+            overrides: dict of the backbone's arguments.
+
+        Returns:
+            `keras.Model`.
+        """
+        return DMFormerClassifier.from_preset(
+            preset,
+            num_classes=len(source.class_names),
+            class_names=source.class_names,
+            dropout=self.recipe.dropout,
+            activation="linear",
+            input_shape=(*self.training_size(preset), source.channels),
+            **overrides,
+        )
+
+    def training_size(self, preset):
+        """Returns the (height, width) of the training batches, in pixels."""
+        if self.recipe.image_size is not None:
+            return (self.recipe.image_size,) * 2
+        stored = presets.image_shape(presets.read_preset(preset).config)
+        return tuple(side or DEFAULT_SIZE for side in stored[:2])
+
+    def objective(self, source):
+        """Returns (loss, metrics) to compile with."""
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        return SmoothedCrossEntropy(self.recipe.label_smoothing), [accuracy]
+
+    def evaluate(self, model, source, progress=False):
+        """Returns the model's Evaluation on a source."""
+        return evaluate(model, source, progress=progress)
+
+    def rank(self, row):
+        """Returns what the best epoch has the most of: accuracy, then the least loss."""
+        return row["val_top1"], -row["val_loss"]
+
+    def report(self, evaluation):
+        """Returns what a report says of an evaluation, as JSON values."""
+        return {
+            **evaluation.metrics(),
+            "class_accuracy": evaluation.class_accuracy,
+            "confusion_matrix": evaluation.confusion.tolist(),
+        }
+
+    def draw_confusion(self, evaluation, path):
+        """Draws the confusion matrix."""
+        title = f"Validation: top-1 {evaluation.top1:.1%} of {evaluation.examples} images"
+        figures.draw_confusion_matrix(evaluation, path, title)
+
+
+class Segmentation(Classification):
+    """Training a `SemanticFPN` or `UPerNet`.
+
+    Args:
+        recipe: SegmentationRecipe.
+    """
+
+    kind = "segmenter"
+    best = "val_miou"
+    curves = (
+        ("Loss", "loss", {"training (augmented)": ("loss", 1)}),
+        (
+            "Validation",
+            "%",
+            {
+                "mIoU": ("val_miou", 100),
+                "pixel accuracy": ("val_pixel_accuracy", 100),
+                "training pixel accuracy (augmented)": ("accuracy", 100),
+            },
+        ),
+    )
+
+    def open(self, source, split, on_corrupt):
+        return open_source(
+            source, split, task="segment", channels=self.recipe.channels, on_corrupt=on_corrupt
+        )
+
+    def build(self, preset, source, overrides):
+        recipe = self.recipe
+        head = {"head_channels": recipe.head_channels, "dropout": recipe.dropout}
+        return HEADS[recipe.head].from_preset(
+            preset,
+            num_classes=len(source.class_names),
+            class_names=source.class_names,
+            class_colors=source.class_colors,
+            normalization=recipe.normalization,
+            activation=None,
+            input_shape=(None, None, source.channels),
+            **{key: value for key, value in head.items() if value is not None},
+            **overrides,
+        )
+
+    def training_size(self, preset):
+        return (self.recipe.image_size,) * 2
+
+    def objective(self, source):
+        loss = SegmentationLoss(self._class_weights(source), self.recipe.dice, self.recipe.lovasz)
+        return loss, [PixelAccuracy()]
+
+    def evaluate(self, model, source, progress=False):
+        return evaluate_segmenter(model, source, progress=progress)
+
+    def rank(self, row):
+        return row["val_miou"], row["val_pixel_accuracy"]
+
+    def report(self, evaluation):
+        return {
+            **evaluation.metrics(),
+            "class_iou": evaluation.class_iou,
+            "class_accuracy": evaluation.class_accuracy,
+            "confusion_matrix": evaluation.confusion.tolist(),
+        }
+
+    def draw_confusion(self, evaluation, path):
+        title = f"Validation: mIoU {evaluation.miou:.1%}, pixels"
+        figures.draw_confusion_matrix(evaluation, path, title)
+
+    def _class_weights(self, source):
+        if self.recipe.class_weighting == "none":
+            return None
+        return class_weights(count_pixels(source), self.recipe.class_weighting)
+
+
+def class_weights(pixel_counts, weighting):
+    """The weights of classes in the loss, from how often they occur.
+
+    Args:
+        pixel_counts: int array (classes,), pixels of each class.
+        weighting: "median_frequency" (Eigen and Fergus 2015) or "log_frequency" (Paszke et
+            al. 2016), see `SegmentationRecipe`.
+
+    Returns:
+        list of floats; 0 for a class without pixels.
+
+    Raises:
+        DMFormerError: no pixel has a class.
+
+    Example:
+
+    >>> class_weights([50, 25, 12.5, 0], "median_frequency")
+    [0.5, 1.0, 2.0, 0.0]
+    """
+    counts = np.asarray(pixel_counts, np.float64)
+    occurs = counts > 0
+    if not occurs.any():
+        raise DMFormerError("No pixel of the masks has a class; classes cannot be weighted.")
+    shares = counts / counts.sum()
+    with np.errstate(divide="ignore"):
+        weights = (
+            np.median(shares[occurs]) / shares
+            if weighting == "median_frequency"
+            else 1 / np.log(1.02 + shares)
+        )
+    return [float(weight) for weight in np.where(occurs, weights, 0.0)]
