@@ -16,10 +16,10 @@ COMMANDS = {
     "quickstart": "train, measure and export a digit classifier in minutes, offline",
     "presets": "list the built-in architectures and trained models",
     "summary": "show the size and the stages of a model",
-    "train": "train a classifier on a folder, a zip or a dataset of labelled images",
-    "evaluate": "measure a trained classifier on labelled images",
-    "predict": "name what is on images",
-    "export": "convert a trained classifier to TFLite",
+    "train": "train a classifier or a segmenter on a folder, a zip or a dataset",
+    "evaluate": "measure a trained model on labelled images",
+    "predict": "name what is on images, or where",
+    "export": "convert a trained model to TFLite",
     "benchmark": "measure speed and memory beside the peers that are installed",
 }
 

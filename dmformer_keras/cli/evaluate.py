@@ -7,22 +7,28 @@ from dmformer_keras.cli.options import (
     MODEL_HELP,
     add_data_options,
     add_image_size_option,
+    add_segmentation_options,
     percent,
     print_metrics,
+    segmentation_options,
 )
 from dmformer_keras.data import open_source
 from dmformer_keras.data.splits import SPLITS
-from dmformer_keras.training import evaluate, load_classifier
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter, load_trained
 from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
 
 DESCRIPTION = """\
-Measure a trained classifier on labelled images: the share of images whose class is the
-likeliest (top-1) or among the five likeliest (top-5, with more than five classes), the mean
-cross-entropy, and the accuracy of every class."""
+Measure a trained model on labelled images. A classifier: the share of images whose class is
+the likeliest (top-1) or among the five likeliest (top-5, with more than five classes), the mean
+cross-entropy, and the accuracy of every class. A segmenter, on images in their own size: mean
+intersection over union (mIoU) and that of every class, pixel accuracy, mean accuracy of the
+classes, frequency-weighted IoU."""
 EPILOG = """\
 examples:
   dmformer evaluate runs/photos --data photos/
   dmformer evaluate runs/photos --data photos.zip --split test --json
+  dmformer evaluate runs/streets --data streets/ --split test --flip --scales 0.75 1 1.25
 """
 
 
@@ -40,10 +46,10 @@ def add_arguments(parser):
     parser.add_argument(
         "--batch-size",
         type=int,
-        default=EVALUATION_BATCH_SIZE,
         metavar="N",
-        help=f"images at a time (default: {EVALUATION_BATCH_SIZE})",
+        help=f"images at a time, of a classifier (default: {EVALUATION_BATCH_SIZE})",
     )
+    add_segmentation_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one line of JSON, shares in 0..1"
     )
@@ -51,12 +57,27 @@ def add_arguments(parser):
 
 def run(args):
     """Evaluates and prints."""
-    model = load_classifier(args.model, args.image_size)
-    channels = model.input.shape[-1]
-    source = open_source(args.data, args.split, channels=channels, on_corrupt=args.on_corrupt)
+    model = load_trained(args.model, args.image_size)
+    segments = is_segmenter(model)
+    how = segmentation_options(args, model)
+    if segments and args.batch_size is not None:
+        raise DMFormerError("--batch-size is for classifiers; a segmenter sees one image a time.")
+    source = open_source(
+        args.data,
+        args.split,
+        task="segment" if segments else "classify",
+        channels=model.input.shape[-1],
+        on_corrupt=args.on_corrupt,
+    )
     if source.skipped:
         print(f"Skipped {len(source.skipped)} damaged images.", file=sys.stderr)
-    evaluation = evaluate(model, source, batch_size=args.batch_size, progress=True)
+    if segments:
+        evaluation = evaluate_segmenter(model, source, progress=True, **how)
+        by_class, title = evaluation.class_iou, "intersection over union by class"
+    else:
+        batch_size = EVALUATION_BATCH_SIZE if args.batch_size is None else args.batch_size
+        evaluation = evaluate(model, source, batch_size=batch_size, progress=True)
+        by_class, title = evaluation.class_accuracy, "accuracy by class"
     if args.json:
         result = {
             "model": args.model,
@@ -65,12 +86,13 @@ def run(args):
             **evaluation.metrics(),
             "skipped": len(source.skipped),
             "class_accuracy": evaluation.class_accuracy,
+            **({"class_iou": by_class} if segments else {}),
         }
         print(json.dumps(result))
         return
     print(f"{args.model} on {source.title}, split {args.split}")
     print_metrics(evaluation)
-    print("\naccuracy by class, the hardest first")
-    known = {name: share for name, share in evaluation.class_accuracy.items() if share is not None}
+    print(f"\n{title}, the hardest first")
+    known = {name: share for name, share in by_class.items() if share is not None}
     for name, share in sorted(known.items(), key=lambda item: item[1]):
         print(f"  {percent(share):>9}  {name}")

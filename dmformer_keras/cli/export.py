@@ -7,17 +7,19 @@ import numpy as np
 from dmformer_keras.cli.options import MODEL_HELP, SOURCE_HELP, add_image_size_option
 from dmformer_keras.data import load_example, open_source
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import image_size_of, load_classifier
+from dmformer_keras.training import image_size_of, is_segmenter, load_trained
 
 DESCRIPTION = """\
-Convert a trained classifier to a TFLite file that takes one image of fixed size in 0..255,
+Convert a trained model to a TFLite file that takes one image of fixed size in 0..255,
 and compare the outputs of the file with Keras's."""
 EPILOG = """\
 examples:
   dmformer export runs/photos --output photos.tflite
   dmformer export runs/photos --output small.tflite --quantization int8 --data photos/
+  dmformer export runs/streets --output streets.tflite --image-size 360x480 --data streets/
 """
-_MOST_IMAGES = 100
+# Of masks fewer, for all are held at once.
+_MOST_IMAGES = {"classify": 100, "segment": 20}
 
 
 def add_arguments(parser):
@@ -50,13 +52,19 @@ def run(args):
             "--quantization int8 measures the ranges of activations on real images; give some "
             "with --data."
         )
-    model = load_classifier(args.model, args.image_size)
+    model = load_trained(args.model, args.image_size)
+    if None in model.input.shape[1:3] and is_segmenter(model):
+        raise DMFormerError(
+            f"{args.model} segments images of any size, and a file takes one size; choose it with "
+            "--image-size."
+        )
     shape = (*image_size_of(model), model.input.shape[-1])
+    task = "segment" if is_segmenter(model) else "classify"
     calibration = None
     if args.quantization == "int8":
-        calibration = sample_images(args.data, "train", shape)
+        calibration = sample_images(args.data, "train", shape, task)
     # Opened before the conversion: what is wrong with it is said before work starts.
-    images = None if args.data is None else sample_images(args.data, "val", shape)
+    images = None if args.data is None else sample_images(args.data, "val", shape, task)
     path = to_tflite(
         model,
         args.output,
@@ -71,25 +79,30 @@ def run(args):
     if images is None:
         images = np.random.default_rng(0).uniform(0, 255, (8, *shape)).astype("float32")
     compared = compare_tflite(model, path, images)
+    agreement = compared["top1_agreement"]
+    same = f"{agreement:.2%} of pixels" if is_segmenter(model) else f"{agreement:.1%}"
     print(
         f"Compared on {len(images)} {'random ' if args.data is None else ''}images: same class on "
-        f"{compared['top1_agreement']:.1%}, largest difference of an output "
+        f"{same}, largest difference of an output "
         f"{compared['max_difference']:.2g} ({compared['relative_difference']:.2g} of their range)"
     )
 
 
-def sample_images(data, split, shape):
-    """Returns up to 100 images of a source, evenly spread over it.
+def sample_images(data, split, shape, task):
+    """Returns up to 100 images of a source, or 20 to segment, evenly spread over it.
 
     Args:
         data: str, what `open_source` takes.
         split: str.
         shape: (height, width, channels).
+        task: str, as `open_source` takes it.
 
     Returns:
         float32 array (count, height, width, channels) in 0..255.
     """
-    source = open_source(data, split, channels=shape[2])
-    chosen = np.linspace(0, len(source) - 1, min(_MOST_IMAGES, len(source))).round().astype(int)
+    source = open_source(data, split, task=task, channels=shape[2])
+    chosen = (
+        np.linspace(0, len(source) - 1, min(_MOST_IMAGES[task], len(source))).round().astype(int)
+    )
     images = [load_example(source, int(index), shape[:2], None, 0, 0)[0] for index in chosen]
     return np.stack(images).astype("float32")

@@ -3,13 +3,16 @@
 import argparse
 import contextlib
 
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import SegmentationEvaluation, is_segmenter
+
 MODEL_HELP = (
     "a preset with weights (see `dmformer presets`), the folder of a preset or of a training "
     "run, or a .keras file"
 )
 SOURCE_HELP = (
-    "a folder of class folders, optionally under train/, val/ and test/; a zip of one; "
-    "tfds:NAME; or digits (built in)"
+    "a folder of class folders or, to segment, of images/ and masks/, optionally under train/, "
+    "val/ and test/; a zip of one; tfds:NAME; or digits (built in)"
 )
 
 
@@ -35,6 +38,54 @@ def add_image_size_option(parser):
     )
 
 
+def add_segmentation_options(parser):
+    """Adds `--window`, `--overlap`, `--flip` and `--scales`."""
+    group = parser.add_argument_group("segmenters")
+    group.add_argument(
+        "--window",
+        type=image_size,
+        metavar="S|HxW",
+        help="cut images into overlapping windows of this size (default: the model's own size, or "
+        "the whole image up to a megapixel and windows of 512 beyond)",
+    )
+    group.add_argument(
+        "--overlap", type=float, metavar="X", help="part that windows share (default: 0.5)"
+    )
+    group.add_argument(
+        "--flip",
+        action="store_true",
+        default=None,
+        help="average over the image and its mirror image",
+    )
+    group.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="average over these multiples of the image's size (default: 1)",
+    )
+
+
+def segmentation_options(args, model):
+    """Returns what `add_segmentation_options` was given, as keyword arguments.
+
+    Args:
+        args: the parsed arguments.
+        model: what `load_trained` returned.
+
+    Raises:
+        DMFormerError: an option was given for a classifier.
+    """
+    names = ("window", "overlap", "flip", "scales")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if given and not is_segmenter(model):
+        raise DMFormerError(
+            f"--{next(iter(given))} is for segmenters, and {args.model} is a classifier; leave it "
+            "out."
+        )
+    return given
+
+
 def image_size(text):
     """Reads `96` or `96x128` as (height, width)."""
     with contextlib.suppress(ValueError):
@@ -50,9 +101,26 @@ def percent(share):
 
 
 def print_metrics(evaluation):
-    """Prints top-1, top-5 and loss of an `Evaluation`."""
+    """Prints the metrics of an `Evaluation` or a `SegmentationEvaluation`."""
+    if isinstance(evaluation, SegmentationEvaluation):
+        _print_segmentation(evaluation)
+        return
     correct = round(evaluation.top1 * evaluation.examples)
     print(f"top-1  {percent(evaluation.top1):>9}  ({correct:,} of {evaluation.examples:,} images)")
     if evaluation.top5 is not None:
         print(f"top-5  {percent(evaluation.top5):>9}")
     print(f"loss   {evaluation.loss:9.4f}")
+
+
+def _print_segmentation(evaluation):
+    pixels = int(evaluation.confusion.sum())
+    print(
+        f"mIoU                    {percent(evaluation.miou):>9}  "
+        f"({evaluation.examples:,} images, {pixels:,} pixels)"
+    )
+    for title, share in (
+        ("pixel accuracy", evaluation.pixel_accuracy),
+        ("mean accuracy", evaluation.mean_accuracy),
+        ("frequency-weighted IoU", evaluation.frequency_weighted_iou),
+    ):
+        print(f"{title:<22}  {percent(share):>9}")

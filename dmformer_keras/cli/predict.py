@@ -5,19 +5,35 @@ from pathlib import Path
 
 import numpy as np
 
-from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, percent
+from dmformer_keras.cli.options import (
+    MODEL_HELP,
+    add_image_size_option,
+    add_segmentation_options,
+    percent,
+    segmentation_options,
+)
 from dmformer_keras.data import load_image
 from dmformer_keras.data.folders import EXTENSIONS
+from dmformer_keras.drawing import class_table, draw_overlay, save_mask
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import image_size_of, load_classifier, to_probabilities
+from dmformer_keras.files import written_whole
+from dmformer_keras.inference import segment_image
+from dmformer_keras.training import image_size_of, is_segmenter, load_trained, to_probabilities
 
-DESCRIPTION = "Name what is on images: the likeliest classes with their probabilities."
+DESCRIPTION = """\
+Name what is on images. A classifier prints the likeliest classes with their probabilities. A
+segmenter names the class of each pixel: it prints each class's share of the image, and writes
+NAME_overlay.png, the image under the colours of its classes with a legend, and NAME_mask.png,
+whose pixel values are the class indexes."""
 EPILOG = """\
 examples:
   dmformer predict runs/photos cat.jpg dog.png
   dmformer predict runs/photos folder/ --top 1
   dmformer predict runs/photos cat.jpg --json
+  dmformer predict runs/streets street.jpg --output segmented
 """
+DEFAULT_TOP = 3
+DEFAULT_OUTPUT = "predictions"
 _BATCH_SIZE = 32
 
 
@@ -28,9 +44,18 @@ def add_arguments(parser):
         "images", metavar="IMAGE", nargs="+", help="image files, or folders of them at any depth"
     )
     parser.add_argument(
-        "--top", type=int, default=3, metavar="K", help="how many classes (default: 3)"
+        "--top",
+        type=int,
+        metavar="K",
+        help=f"how many classes, of a classifier (default: {DEFAULT_TOP})",
     )
     add_image_size_option(parser)
+    add_segmentation_options(parser)
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help=f"folder of a segmenter's pictures (default: {DEFAULT_OUTPUT})",
+    )
     parser.add_argument(
         "--json",
         action="store_true",
@@ -40,19 +65,102 @@ def add_arguments(parser):
 
 def run(args):
     """Predicts and prints."""
-    if args.top < 1:
+    if args.top is not None and args.top < 1:
         raise DMFormerError(f"--top must be 1 or more, not {args.top}.")
     paths = image_files(args.images)
-    model = load_classifier(args.model, args.image_size)
+    model = load_trained(args.model, args.image_size)
+    how = segmentation_options(args, model)
+    for option in ("top",) if is_segmenter(model) else ("output",):
+        if getattr(args, option) is not None:
+            kind = "classifiers" if option == "top" else "segmenters"
+            raise DMFormerError(
+                f"--{option} is for {kind}, and {args.model} is none; leave it out."
+            )
+    if is_segmenter(model):
+        found = segment(model, paths, Path(args.output or DEFAULT_OUTPUT), how)
+        show = _print_segmentation
+    else:
+        found = classify(model, paths, args.top or DEFAULT_TOP)
+        show = _print
     predictions = []
-    for first in range(0, len(paths), _BATCH_SIZE):
-        for prediction in predict(model, paths[first : first + _BATCH_SIZE], args.top):
-            if args.json:
-                predictions.append(prediction)
-            else:
-                _print(prediction)
+    for prediction in found:
+        if args.json:
+            predictions.append(prediction)
+        else:
+            show(prediction)
     if args.json:
         print(json.dumps(predictions))
+
+
+def classify(model, paths, top):
+    """Yields the likeliest classes of images, as `predict` does, batch by batch."""
+    for first in range(0, len(paths), _BATCH_SIZE):
+        yield from predict(model, paths[first : first + _BATCH_SIZE], top)
+
+
+def segment(model, paths, folder, how):
+    """Segments images, and writes an overlay and a mask of each.
+
+    Args:
+        model: `SemanticFPN`, `UPerNet`, or a `FusedModel` of one.
+        paths: list of Path, image files.
+        folder: Path, made if absent; pictures of the same name are replaced.
+        how: dict, keyword arguments of `dmformer_keras.inference.segment_image`.
+
+    Yields:
+        {"image": str, "overlay": str, "mask": str, "classes": [{"class", "index", "pixels",
+        "share"}]}, the largest class first.
+
+    Raises:
+        DMFormerError: an image cannot be read, or a picture not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DMFormerError(
+            f"The folder {str(folder)!r} cannot be made ({error.strerror}); choose another with "
+            "--output."
+        ) from error
+    channels = model.input.shape[-1]
+    names = model.class_names or [str(index) for index in range(model.num_classes)]
+    colors = getattr(model, "class_colors", None)
+    for path, name in zip(paths, unique_names(paths), strict=True):
+        image = load_image(path, channels=channels)
+        mask = segment_image(model, image, **how)
+        overlay, written = folder / f"{name}_overlay.png", folder / f"{name}_mask.png"
+        with written_whole(overlay) as beside:
+            draw_overlay(image, mask, names, colors).save(beside)
+        save_mask(mask, written, colors)
+        yield {
+            "image": str(path),
+            "overlay": str(overlay),
+            "mask": str(written),
+            "classes": [
+                {"class": label, "index": names.index(label), "pixels": pixels, "share": share}
+                for label, pixels, share in class_table(mask, names)
+            ],
+        }
+
+
+def unique_names(paths):
+    """Returns a name for each file: its own without the suffix, numbered where it comes again.
+
+    Args:
+        paths: list of Path.
+
+    Example:
+
+    >>> unique_names([Path("a/street.jpg"), Path("b/street.png"), Path("park.jpg")])
+    ['street', 'street-2', 'park']
+    """
+    names = []
+    for path in paths:
+        name, number = path.stem, 1
+        while name in names:
+            number += 1
+            name = f"{path.stem}-{number}"
+        names.append(name)
+    return names
 
 
 def image_files(arguments):
@@ -118,6 +226,13 @@ def predict(model, paths, top):
             }
         )
     return results
+
+
+def _print_segmentation(prediction):
+    print(prediction["image"])
+    for entry in prediction["classes"]:
+        print(f"  {percent(entry['share']):>9}  {entry['class']}")
+    print(f"  {prediction['overlay']}, {prediction['mask']}")
 
 
 def _print(prediction):

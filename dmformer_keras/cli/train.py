@@ -6,15 +6,23 @@ import sys
 from pathlib import Path
 
 from dmformer_keras.cli.options import add_data_options, print_metrics
-from dmformer_keras.training import Recipe, train
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import Recipe, SegmentationRecipe, train
 from dmformer_keras.training.checkpoint import resumable_epoch
 from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
-from dmformer_keras.training.recipe import AUGMENTATIONS, PRECISIONS
+from dmformer_keras.training.recipe import (
+    AUGMENTATIONS,
+    CLASS_WEIGHTINGS,
+    HEADS,
+    PRECISIONS,
+    SCHEDULES,
+)
 
 DESCRIPTION = """\
-Train a classifier on labelled images with AdamW, a warm-up and a cosine decay.
-The output folder holds the model of the epoch with the best validation accuracy (a preset
-folder: give it to evaluate, predict, export, or as --preset of another training),
+Train a classifier or, with --task segment, a segmenter on labelled images with AdamW, a
+warm-up and a decay of the learning rate.
+The output folder holds the model of the epoch with the best validation accuracy, or mIoU (a
+preset folder: give it to evaluate, predict, export, or as --preset of another training),
 history.csv, report.json, curves.png and confusion_matrix.png.
 Where the data have no validation images, a tenth of the training images is held out."""
 EPILOG = """\
@@ -22,21 +30,33 @@ examples:
   dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96
   dmformer train --data photos.zip --output runs/fine --preset runs/photos --learning-rate 2e-4
   dmformer train --data tfds:cifar10 --output runs/cifar10 --image-size 32
+  dmformer train --task segment --data streets/ --output runs/streets --epochs 50
 
 an interrupted run is continued by the same command and --resume:
   dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96 --resume
 """
 
-# The option's type or choices, its metavar, and its explanation; defaults are Recipe's.
-_OPTIONS = {
+_RECIPES = {"classify": Recipe, "segment": SegmentationRecipe}
+# The option's type or choices, its metavar, and its explanation. Where the recipes' default
+# is none, the text ends, after a semicolon, in what is done then.
+_COMMON_OPTIONS = {
     "epochs": (int, "N", "passes over the training images"),
     "batch_size": (int, "N", "images a step"),
-    "image_size": (int, "S", "height and width in pixels, 32 or more; the preset's own, or 224"),
+    "image_size": (
+        int,
+        "S",
+        "height and width in pixels, 32 or more, of the images or, to segment, of the crops; "
+        "the preset's own, or 224",
+    ),
     "channels": (int, "C", "channels of the images: 1, 3 or 4; 3 for image files"),
     "learning_rate": (float, "X", "the peak that the warm-up reaches"),
     "warmup_epochs": (float, "X", "epochs of linear warm-up; a tenth of the epochs, at most 5"),
     "weight_decay": (float, "X", "decay of kernels"),
-    "label_smoothing": (float, "X", "share of the target that all classes share"),
+    "layer_decay": (
+        float,
+        "X",
+        "factor of the learning rate for each block further from the head",
+    ),
     "augmentation": (
         AUGMENTATIONS,
         None,
@@ -44,10 +64,26 @@ _OPTIONS = {
         "whatever must not be mirrored or cropped",
     ),
     "stochastic_depth": (float, "X", "chance to drop the deepest branches; the preset's own"),
-    "dropout": (float, "X", "dropout before the last layer; the preset's own"),
+    "dropout": (float, "X", "dropout before the last layer; the preset's or the head's own"),
     "clip_norm": (float, "X", "clip the norm of all gradients together; no clipping"),
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
+    "validate_every": (int, "N", "epochs from one validation to the next"),
     "seed": (int, "N", "of initial weights, order and changes of the images"),
+}
+_TASK_OPTIONS = {
+    "classify": {
+        "label_smoothing": (float, "X", "share of the target that all classes share"),
+    },
+    "segment": {
+        "head": (HEADS, None, "of the segmenter"),
+        "head_channels": (int, "C", "width of the head; the head's own"),
+        "normalization": (("batch", "group"), None, "of the head"),
+        "schedule": (SCHEDULES, None, "decay of the learning rate"),
+        "power": (float, "X", "of the polynomial decay, 1 is linear"),
+        "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
+        "dice": (float, "X", "weight of the Dice loss beside the cross-entropy"),
+        "lovasz": (float, "X", "weight of the Lovász-softmax loss beside it"),
+    },
 }
 
 
@@ -61,43 +97,59 @@ def add_arguments(parser):
     )
     add_data_options(parser)
     parser.add_argument(
-        "--task", choices=("classify",), default="classify", help="(default: classify)"
+        "--task", choices=tuple(_RECIPES), default="classify", help="(default: classify)"
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="a new or empty folder")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
-    recipe = parser.add_argument_group("recipe")
-    for field, (kind, metavar, text) in _OPTIONS.items():
-        default = getattr(Recipe, field)
-        # Where the default is none, the text ends in what is done then.
-        *most, last = text.split("; ")
-        text = f"{text} (default: {default})" if default is not None else (
-            f"{'; '.join(most)} (default: {last})"
-        )  # fmt: skip
-        choice = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
-        recipe.add_argument(
-            "--" + field.replace("_", "-"), default=default, metavar=metavar, help=text, **choice
-        )
-    recipe.add_argument("--freeze-backbone", action="store_true", help="train the head only")
-    recipe.add_argument(
+    common = parser.add_argument_group("recipe")
+    for field, option in _COMMON_OPTIONS.items():
+        _add_option(common, field, option, tuple(_RECIPES))
+    common.add_argument(
+        "--freeze-backbone", action="store_true", default=None, help="train the head only"
+    )
+    common.add_argument(
         "--gradient-checkpointing",
         type=int,
         choices=range(1, 5),
         nargs="*",
-        default=Recipe.gradient_checkpointing,
         metavar="STAGE",
         help="compute these stages (1 to 4; all where none is named) again in the backward pass: "
         "less memory, more time, the same results; may be added when a run is resumed "
         "(default: none)",
     )
+    for task, options in _TASK_OPTIONS.items():
+        group = parser.add_argument_group(f"recipe of --task {task}")
+        for field, option in options.items():
+            _add_option(group, field, option, (task,))
+        if task == "segment":
+            group.add_argument(
+                "--recipe",
+                metavar="NAME",
+                help="take what is not given from this recipe: ade20k_semantic_fpn or "
+                "ade20k_upernet, the paper's",
+            )
+
+
+def _add_option(group, field, option, tasks):
+    kind, metavar, text = option
+    *most, last = text.split("; ")
+    defaults = {task: getattr(_RECIPES[task], field) for task in tasks}
+    said = list(dict.fromkeys(last if value is None else str(value) for value in defaults.values()))
+    text = "; ".join(most) if None in defaults.values() else text
+    if len(said) > 1:
+        said = [f"{value} to {task}" for task, value in zip(tasks, said, strict=True)]
+    choice = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+    group.add_argument(
+        "--" + field.replace("_", "-"),
+        metavar=metavar,
+        help=f"{text} (default: {'; '.join(said)})",
+        **choice,
+    )
 
 
 def run(args):
     """Trains and reports."""
-    fields = [field.name for field in dataclasses.fields(Recipe)]
-    values = {field: getattr(args, field) for field in fields}
-    if values["gradient_checkpointing"] == []:
-        values["gradient_checkpointing"] = True
-    recipe = Recipe(**values)
+    recipe = _recipe(args)
     evaluation = train(
         recipe,
         args.preset,
@@ -117,6 +169,25 @@ def run(args):
     print(f"  dmformer evaluate {output} --data {shlex.quote(args.data)}")
     print(f"  dmformer predict {output} IMAGE...")
     print(f"  dmformer export {output} --output model.tflite")
+
+
+def _recipe(args):
+    """The recipe of the task, of what was given."""
+    cls = _RECIPES[args.task]
+    for task, options in _TASK_OPTIONS.items():
+        others = [] if task == args.task else [*options, *(["recipe"] if task == "segment" else [])]
+        for field in others:
+            if getattr(args, field) is not None:
+                raise DMFormerError(
+                    f"--{field.replace('_', '-')} is of --task {task}, and this is --task "
+                    f"{args.task}; leave it out, or change the task."
+                )
+    fields = [field.name for field in dataclasses.fields(cls)]
+    given = {field: getattr(args, field) for field in fields if getattr(args, field) is not None}
+    if given.get("gradient_checkpointing") == []:
+        given["gradient_checkpointing"] = True
+    start = cls.named(args.recipe) if args.recipe else cls()
+    return dataclasses.replace(start, **given)
 
 
 def after_interruption(args):

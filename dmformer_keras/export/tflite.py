@@ -17,7 +17,9 @@ from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.backend_paths import for_tflite
 from dmformer_keras.layers.common import is_positive_int
+from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
+_TASKS = (DMFormerClassifier, SemanticFPN, UPerNet)
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
@@ -31,7 +33,7 @@ def to_tflite(model, path, quantization=None, representative_data=None, input_sh
 
     Args:
         model: a `keras.Model` with one image input, channels_last: a classifier, a
-            backbone, or a task model that holds one.
+            segmenter, a backbone, or a task model that holds one.
         path: str or path ending in `.tflite`. Replaced if present; its folder is made.
         quantization: `None` (float32), `"float16"` (weights stored in half precision),
             `"dynamic"` (weights in int8, activations quantised as they come) or
@@ -260,7 +262,7 @@ def _in_float32(model):
     sixteen_bits = {"float16", "bfloat16"}
     if not any(layer.compute_dtype in sixteen_bits for layer in model._flatten_layers()):
         return model
-    if isinstance(model, DMFormerClassifier):
+    if isinstance(model, _TASKS) and isinstance(model.backbone, DMFormerBackbone):
         backbone = _backbone_in_float32(model.backbone)
         copy = type(model).from_config({**model.get_config(), "backbone": backbone})
     elif isinstance(model, DMFormerBackbone):
