@@ -29,6 +29,31 @@ def features(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
+def shapes(number, size=(64, 64), seed=0, void=True):
+    """(images, masks, names): boxes and discs on a noisy ground, their class told by colour.
+
+    A frame of two pixels has no class where `void` is set.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    pictures, masks = [], []
+    for _ in range(number):
+        mask = np.zeros(size, "uint8")
+        for label in (1, 2):
+            row, column = (rng.integers(side // 4, 3 * side // 4) for side in size)
+            reach = rng.integers(min(size) // 6, min(size) // 3)
+            apart = np.abs(rows - row), np.abs(columns - column)
+            inside = np.maximum(*apart) < reach if label == 1 else np.hypot(*apart) < reach
+            mask[inside] = label
+        colors = np.array([[70, 70, 70], [200, 90, 60], [60, 110, 210]])[mask]
+        pictures.append((colors + rng.integers(-30, 31, colors.shape)).astype("uint8"))
+        if void:
+            mask[:2] = mask[-2:] = 255
+            mask[:, :2] = mask[:, -2:] = 255
+        masks.append(mask)
+    return np.stack(pictures), np.stack(masks), ["ground", "box", "disc"]
+
+
 def array(tensor):
     return keras.ops.convert_to_numpy(tensor)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import BACKENDS, array, images, randomize, run_python
 
-from dmformer_keras import DMFormerS, DMFormerT
+from dmformer_keras import DMFormerBackbone, DMFormerS, DMFormerT, SemanticFPN, UPerNet
 
 # One run, TensorFlow's, compares every other backend with itself.
 pytestmark = pytest.mark.backend_independent
@@ -48,6 +48,18 @@ def test_s_gives_the_same_logits_on_every_backend(backend, tmp_path):
         expected = array(model(images(1, *size, 3), training=False))
         difference = np.abs(found - expected).max() / np.abs(expected).max()
         assert difference <= 1e-4, size
+
+
+@pytest.mark.parametrize("backend", other_backends())
+@pytest.mark.parametrize("head", [SemanticFPN, UPerNet])
+def test_segmenters_give_the_same_masks_on_every_backend(backend, head, tmp_path):
+    backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(None, None, 3))
+    model = randomize(head(backbone, 11, head_channels=32))
+    sizes = [(96, 128), (75, 101)]
+    for size, found in zip(sizes, logits_elsewhere(model, backend, sizes, tmp_path), strict=True):
+        expected = array(model(images(1, *size, 3), training=False))
+        assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4, size
+        assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.999, size
 
 
 @pytest.mark.parametrize("backend", other_backends())

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from helpers import run_python
 
+import dmformer_keras
+from dmformer_keras import DMFormerBackbone
+from dmformer_keras.complexity import count_multiply_accumulates
+
 README = Path(__file__).parent.parent / "README.md"
 
 pytestmark = pytest.mark.backend_independent
@@ -15,7 +19,23 @@ def test_python_blocks_run(tmp_path):
     if not README.is_file():
         pytest.skip("not a source checkout")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 6
+    assert len(blocks) >= 7
     output = run_python("\n".join(blocks), timeout=600, folder=tmp_path)
     assert "{'channels': 192, 'stride': 32}" in output
     assert (tmp_path / "model.tflite").is_file()
+
+
+def test_the_table_of_segmenters_is_counted():
+    if not README.is_file():
+        pytest.skip("not a source checkout")
+    rows = re.findall(
+        r"\| `(\w+)` on (\w) \| ([\d.]+) M \| ([\d.]+) \|", README.read_text(encoding="utf-8")
+    )
+    assert len(rows) == 5
+    for head, letter, parameters, multiply_accumulates in rows[:2]:
+        backbone = DMFormerBackbone.from_preset(
+            f"dmformer_{letter.lower()}", input_shape=(512, 512, 3)
+        )
+        model = getattr(dmformer_keras, head)(backbone, 150)
+        assert f"{model.count_params() / 1e6:.2f}" == parameters
+        assert f"{count_multiply_accumulates(model) / 1e9:.1f}" == multiply_accumulates

@@ -1,10 +1,12 @@
 """`dmformer summary`"""
 
 from dmformer_keras import presets
-from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.cli.options import add_image_size_option
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.saved_models import task_class
+from dmformer_keras.training.tasks import HEADS
 
 DESCRIPTION = "Show the size of a model and its stages."
 EPILOG = """\
@@ -12,6 +14,7 @@ examples:
   dmformer summary dmformer_s
   dmformer summary dmformer_n --image-size 96 --layers
   dmformer summary runs/photos
+  dmformer summary dmformer_t --head semantic_fpn --num-classes 150 --image-size 512
 """
 
 
@@ -19,6 +22,12 @@ def add_arguments(parser):
     """Adds the arguments of this command."""
     parser.add_argument("name", metavar="NAME", help="a preset's name or folder")
     add_image_size_option(parser)
+    parser.add_argument(
+        "--head", choices=tuple(HEADS), help="put this segmentation head on the preset's backbone"
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="(default: the preset's own, or 1,000)"
+    )
     parser.add_argument("--layers", action="store_true", help="list every layer too")
 
 
@@ -27,11 +36,14 @@ def run(args):
     preset = presets.read_preset(args.name)
     *own_size, channels = presets.image_shape(preset.config)
     size = args.image_size or [side or DEFAULT_SIZE for side in own_size]
-    task = (preset.task or {}).get("class_name", DMFormerClassifier.__name__)
-    if task != DMFormerClassifier.__name__:
-        raise DMFormerError(f"{args.name!r} holds a {task}; summary shows classifiers only.")
-    model = DMFormerClassifier.from_preset(
-        args.name, load_weights=False, input_shape=(*size, channels), data_format="channels_last"
+    if args.head and args.num_classes is None:
+        raise DMFormerError("A new head has as many classes as you say; add --num-classes.")
+    model = (HEADS[args.head] if args.head else task_class(preset)).from_preset(
+        args.name,
+        load_weights=False,
+        num_classes=args.num_classes,
+        input_shape=(*size, channels),
+        data_format="channels_last",
     )
     config = model.backbone.get_config()
     print(preset.metadata.get("description") or args.name)

@@ -38,8 +38,8 @@ def load_trained(model, image_size=None):
     if str(model).endswith(KERAS_SUFFIX):
         return _load_keras_file(Path(model), image_size)
     preset = presets.read_preset(model)
-    cls = _TASKS.get((preset.task or {}).get("class_name"))
-    _check_is_trained(preset, cls)
+    cls = task_class(preset)
+    _check_is_trained(preset)
     overrides = {"data_format": "channels_last"}
     if image_size is not None:
         overrides["input_shape"] = (
@@ -47,6 +47,24 @@ def load_trained(model, image_size=None):
             presets.image_shape(preset.config)[2],
         )
     return cls.from_preset(model, load_weights=True, **overrides)
+
+
+def task_class(preset):
+    """Returns the class of the task that a preset is of; of a backbone alone, the classifier's.
+
+    Args:
+        preset: Preset.
+
+    Raises:
+        DMFormerError: it is of a task that this project has not.
+    """
+    name = (preset.task or {}).get("class_name", DMFormerClassifier.__name__)
+    if name not in _TASKS:
+        raise DMFormerError(
+            f"{preset.name!r} holds a {name}, where one of {', '.join(_TASKS)} was expected; load "
+            "it with the library that wrote it."
+        )
+    return _TASKS[name]
 
 
 def is_segmenter(model):
@@ -110,13 +128,13 @@ def image_size_of(model):
     return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
 
 
-def _check_is_trained(preset, cls):
+def _check_is_trained(preset):
     if not preset.has_weights:
         raise DMFormerError(
             f"{preset.name!r} is an architecture without weights; train it first, or give the "
             "folder of a trained model."
         )
-    if cls is None or not (preset.folder / presets.TASK_WEIGHTS_FILE).is_file():
+    if preset.task is None or not (preset.folder / presets.TASK_WEIGHTS_FILE).is_file():
         raise DMFormerError(
             f"{preset.name!r} holds a backbone without a trained head; give the folder of a "
             "trained classifier or segmenter, or train one from it with `dmformer train --preset`."
