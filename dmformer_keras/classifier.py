@@ -4,22 +4,17 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.architectures import ARCHITECTURES
-from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
+from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import (
-    batch_norm,
-    check_activation,
-    is_finite_number,
-    is_positive_int,
-    pointwise_initializer,
-)
+from dmformer_keras.layers.common import batch_norm, pointwise_initializer
+from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
 
 DEFAULT_NUM_CLASSES = 1000
 DEFAULT_SIZE = 224
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
-class DMFormerClassifier(keras.Model):
+class DMFormerClassifier(TaskModel):
     """A backbone with a classification head, a functional model from images to logits.
 
     The head is BatchNorm, global average pooling, dropout and a dense layer. The
@@ -49,6 +44,8 @@ class DMFormerClassifier(keras.Model):
     (None, 3)
     """
 
+    head_arguments = ("num_classes", "dropout", "activation", "class_names")
+
     def __init__(
         self,
         backbone,
@@ -59,17 +56,8 @@ class DMFormerClassifier(keras.Model):
         name=None,
         trainable=True,
     ):
-        if not is_positive_int(num_classes):
-            raise DMFormerError(f"num_classes must be a positive integer, not {num_classes!r}.")
-        if class_names is not None and len(class_names) != num_classes:
-            raise DMFormerError(
-                f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
-                "one for each class."
-            )
-        if not is_finite_number(dropout) or not 0 <= dropout < 1:
-            raise DMFormerError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
-        if activation is not None:
-            check_activation(activation)
+        check_head(num_classes, dropout, activation)
+        class_names = checked_class_names(class_names, num_classes)
         num_classes = int(num_classes)
         policy = backbone.dtype_policy
         head = keras.Sequential(
@@ -100,7 +88,7 @@ class DMFormerClassifier(keras.Model):
         self.num_classes = num_classes
         self.dropout = dropout
         self.activation = activation
-        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.class_names = class_names
 
     @classmethod
     def from_preset(
@@ -155,45 +143,6 @@ class DMFormerClassifier(keras.Model):
         return presets.load_task(
             cls, DMFormerBackbone, preset, load_weights, given, backbone_overrides
         )
-
-    def save_to_preset(self, folder, **metadata):
-        """Writes backbone, head and metadata to a folder that `from_preset` reads.
-
-        Args:
-            folder: str or path. Made if absent; a preset already there is replaced.
-            **metadata: JSON values to store beside the sizes and the checksums.
-
-        Raises:
-            DMFormerError: if the folder cannot be written.
-        """
-        presets.save_task(self, self._head_config(), folder, metadata)
-
-    def quantize(self, *args, **kwargs):
-        """Refuses: Keras quantises dense layers only, and could not load what it saves."""
-        refuse_quantize()
-
-    def _head_config(self):
-        return {
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "activation": self.activation,
-            "class_names": self.class_names,
-        }
-
-    def get_config(self):
-        return {
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            **self._head_config(),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        if isinstance(config["backbone"], dict):
-            config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**config)
 
 
 def _classifier(

@@ -28,6 +28,8 @@ _IDENTITIES = (
     keras.layers.Identity,
 )
 _AVERAGES = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
+# What a fused model is told of its original.
+_KEPT = ("class_names", "class_colors")
 _DMFORMER_LAYERS = (DMFormerBlock, DynamicMultilevelAttention)
 
 
@@ -37,6 +39,7 @@ class FusedModel(keras.Model):
 
     Attributes:
         class_names: list of str, or `None` where the original model has none.
+        class_colors: list of (r, g, b), likewise.
 
     Example:
 
@@ -47,6 +50,7 @@ class FusedModel(keras.Model):
     """
 
     class_names = None
+    class_colors = None
 
     @property
     def num_classes(self):
@@ -54,14 +58,15 @@ class FusedModel(keras.Model):
         return self.output.shape[-1]
 
     def get_config(self):
-        return {**super().get_config(), "class_names": self.class_names}
+        return {**super().get_config(), **{name: getattr(self, name) for name in _KEPT}}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        class_names = config.pop("class_names", None)
+        kept = {name: config.pop(name, None) for name in _KEPT}
         model = super().from_config(config, custom_objects=custom_objects)
-        model.class_names = class_names
+        for name, value in kept.items():
+            setattr(model, name, value)
         return model
 
 
@@ -82,14 +87,14 @@ def fuse(model):
 
     Args:
         model: functional or built sequential `keras.Model`: `DMFormerClassifier`,
-            `DMFormerBackbone`, a model of several outputs such as
+            `SemanticFPN`, `UPerNet`, `DMFormerBackbone`, a model of several outputs such as
             `keras.Model(backbone.input, backbone.pyramid_outputs)`, or any that these
             are part of, such as the tasks of KerasCV and KerasHub. It is not changed.
 
     Returns:
         A functional `keras.Model` of the same inputs and outputs, with weights of its
-        own. Its `class_names` are the original's. A `.keras` file of it loads once
-        `dmformer_keras` is imported.
+        own. Its `class_names` and `class_colors` are the original's. A `.keras` file of it
+        loads once `dmformer_keras` is imported.
 
     Raises:
         DMFormerError: if the model is not functional, or holds a BatchNorm in a layer
@@ -115,7 +120,8 @@ def fuse(model):
     graph.fold_norms()
     inputs, outputs = graph.rebuild(function)
     fused = FusedModel(inputs, outputs, name=model.name)
-    fused.class_names = getattr(model, "class_names", None)
+    for name in _KEPT:
+        setattr(fused, name, getattr(model, name, None))
     return fused
 
 

@@ -1,23 +1,23 @@
 """SemanticFPN and UPerNet: semantic segmentation on any backbone with a pyramid."""
 
 import math
+from typing import ClassVar
 
 import keras
 
 from dmformer_keras import presets
-from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
+from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
-    check_activation,
-    is_finite_number,
     is_positive_int,
     spatial_initializer,
 )
 from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.layers.pooling import PartAverages
 from dmformer_keras.layers.resizing import ResizeLike
+from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
 
 LEVELS = ("P2", "P3", "P4", "P5")
 NORMALIZATIONS = ("batch", "group")
@@ -26,35 +26,54 @@ POOLED_SIZES = (1, 2, 3, 6)
 _GROUPS = 32
 
 
-class _Segmenter(keras.Model):
+class _Segmenter(TaskModel):
     """What both heads share: the pyramid before them, the resizing after, presets."""
+
+    head_arguments = (
+        "num_classes",
+        "head_channels",
+        "normalization",
+        "dropout",
+        "activation",
+        "class_names",
+        "class_colors",
+    )
+    # The papers' own width, norm and dropout of a head.
+    paper: ClassVar = {}
 
     def __init__(
         self,
         backbone,
         num_classes,
-        head_channels,
-        normalization,
-        dropout,
-        activation,
-        class_names,
-        class_colors,
-        name,
-        trainable,
+        head_channels=None,
+        normalization=None,
+        dropout=None,
+        activation=None,
+        class_names=None,
+        class_colors=None,
+        name=None,
+        trainable=True,
     ):
-        self._check(num_classes, head_channels, normalization, dropout, activation)
+        given = {"head_channels": head_channels, "normalization": normalization, "dropout": dropout}
+        given = self.paper | {key: value for key, value in given.items() if value is not None}
+        check_head(num_classes, given["dropout"], activation)
+        if not is_positive_int(given["head_channels"]):
+            raise DMFormerError(f"head_channels must be a positive integer, not {head_channels!r}.")
+        if given["normalization"] not in NORMALIZATIONS:
+            raise DMFormerError(f'normalization must be "batch" or "group", not {normalization!r}.')
+        class_names = checked_class_names(class_names, num_classes)
+        class_colors = _checked_colors(class_colors, num_classes)
         pyramid = pyramid_outputs(backbone)
         data_format = getattr(backbone, "data_format", None) or keras.config.image_data_format()
         policy = backbone.dtype_policy
-        build = _Blocks(int(head_channels), normalization, data_format, policy)
+        build = _Blocks(given["head_channels"], given["normalization"], data_format, policy)
         features = [
             keras.Input(batch_shape=level.shape, dtype=level.dtype, name=f"{key.lower()}_features")
             for key, level in pyramid.items()
         ]
         x = self._decode(build, dict(zip(pyramid, features, strict=True)), _strides(backbone))
-        x = keras.layers.Dropout(dropout, dtype=policy, name="dropout")(x)
-        logits = build.classifier(int(num_classes))(x)
-        head = keras.Model(features, logits, name="head")
+        x = keras.layers.Dropout(given["dropout"], dtype=policy, name="dropout")(x)
+        head = keras.Model(features, build.classifier(int(num_classes))(x), name="head")
 
         inputs = backbone.input
         extractor = keras.Model(inputs, list(pyramid.values()), name="pyramid")
@@ -69,24 +88,12 @@ class _Segmenter(keras.Model):
         self.head = head
         self.data_format = data_format
         self.num_classes = int(num_classes)
-        self.head_channels = int(head_channels)
-        self.normalization = normalization
-        self.dropout = dropout
+        self.head_channels = int(given["head_channels"])
+        self.normalization = given["normalization"]
+        self.dropout = given["dropout"]
         self.activation = activation
-        self.class_names = _checked_names(class_names, num_classes)
-        self.class_colors = _checked_colors(class_colors, num_classes)
-
-    @staticmethod
-    def _check(num_classes, head_channels, normalization, dropout, activation):
-        for name, value in (("num_classes", num_classes), ("head_channels", head_channels)):
-            if not is_positive_int(value):
-                raise DMFormerError(f"{name} must be a positive integer, not {value!r}.")
-        if normalization not in NORMALIZATIONS:
-            raise DMFormerError(f'normalization must be "batch" or "group", not {normalization!r}.')
-        if not is_finite_number(dropout) or not 0 <= dropout < 1:
-            raise DMFormerError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
-        if activation is not None:
-            check_activation(activation)
+        self.class_names = class_names
+        self.class_colors = class_colors
 
     @classmethod
     def from_preset(cls, preset, load_weights=None, num_classes=None, name=None, **overrides):
@@ -100,7 +107,8 @@ class _Segmenter(keras.Model):
             num_classes: positive int, or `None` for the preset's. With another number
                 than the preset's, the head starts at random.
             name: str or `None`. The model's name.
-            **overrides: any argument of this class or of `DMFormerBackbone`.
+            **overrides: any argument of this class, `None` for the preset's, or of
+                `DMFormerBackbone`.
 
         Returns:
             A segmenter of this class.
@@ -115,7 +123,8 @@ class _Segmenter(keras.Model):
                 f"{str(preset)!r} holds no {cls.__name__}: give num_classes to put a new head on "
                 "its backbone."
             )
-        given = {key: overrides.pop(key) for key in _HEAD_ARGUMENTS if key in overrides}
+        given = {key: overrides.pop(key) for key in cls.head_arguments if key in overrides}
+        given = {key: value for key, value in given.items() if value is not None}
         if num_classes is not None:
             if num_classes != stored.get("num_classes"):
                 given = {"class_names": None, "class_colors": None, **given}
@@ -123,63 +132,14 @@ class _Segmenter(keras.Model):
         given["name"] = name
         return presets.load_task(cls, DMFormerBackbone, preset, load_weights, given, overrides)
 
-    def save_to_preset(self, folder, **metadata):
-        """Writes backbone, head and metadata to a folder that `from_preset` reads.
 
-        Args:
-            folder: str or path. Made if absent; a preset already there is replaced.
-            **metadata: JSON values to store beside the sizes and the checksums.
-
-        Raises:
-            DMFormerError: if the backbone is none of this project's, or the folder cannot
-                be written.
-        """
-        if not isinstance(self.backbone, DMFormerBackbone):
-            raise DMFormerError(
-                f"A preset holds a DMFormerBackbone, and this model has a "
-                f"{type(self.backbone).__name__}; save it with model.save('model.keras')."
-            )
-        presets.save_task(self, self._head_config(), folder, metadata)
-
-    def quantize(self, *args, **kwargs):
-        """Refuses: Keras quantises dense layers only, and there is none in the head."""
-        refuse_quantize()
-
-    def _head_config(self):
-        return {key: getattr(self, key) for key in _HEAD_ARGUMENTS}
-
-    def get_config(self):
-        return {
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            **self._head_config(),
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        if isinstance(config["backbone"], dict):
-            config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**config)
-
-
-_HEAD_ARGUMENTS = (
-    "num_classes",
-    "head_channels",
-    "normalization",
-    "dropout",
-    "activation",
-    "class_names",
-    "class_colors",
-)
 _ARGUMENTS = """Args:
         backbone: a `DMFormerBackbone`, or any functional backbone with the levels P2 to P5:
             KerasHub's feature pyramid backbones and KerasCV's.
         num_classes: positive int.
-        head_channels: positive int. Width of the head.
-        normalization: `"batch"` or `"group"` (32 groups).
-        dropout: float in `[0, 1)`. Dropout before the last convolution.
+        head_channels: positive int, the width of the head, or `None` for {head_channels}.
+        normalization: `"batch"`, `"group"` (32 groups), or `None` for {normalization}.
+        dropout: float in `[0, 1)`, before the last convolution, or `None` for {dropout}.
         activation: name of a Keras activation over the classes, such as `"softmax"`,
             or `None` for logits.
         class_names: sequence of `num_classes` strings, kept with the model, or `None`.
@@ -195,7 +155,8 @@ _ARGUMENTS = """Args:
 
 
 def _with_arguments(cls):
-    cls.__doc__ = cls.__doc__.replace("{arguments}", _ARGUMENTS)
+    defaults = {**cls.paper, "normalization": f'`"{cls.paper["normalization"]}"`'}
+    cls.__doc__ = cls.__doc__.replace("{arguments}", _ARGUMENTS.format(**defaults))
     return cls
 
 
@@ -227,23 +188,7 @@ class SemanticFPN(_Segmenter):
     (1, 45, 70, 11)
     """
 
-    def __init__(
-        self,
-        backbone,
-        num_classes,
-        head_channels=256,
-        normalization="group",
-        dropout=0.0,
-        activation=None,
-        class_names=None,
-        class_colors=None,
-        name=None,
-        trainable=True,
-    ):
-        super().__init__(
-            backbone, num_classes, head_channels, normalization, dropout, activation, class_names,
-            class_colors, name, trainable,
-        )  # fmt: skip
+    paper: ClassVar = {"head_channels": 256, "normalization": "group", "dropout": 0.0}
 
     @staticmethod
     def _decode(build, pyramid, strides):
@@ -297,23 +242,7 @@ class UPerNet(_Segmenter):
     (1, 45, 70, 11)
     """
 
-    def __init__(
-        self,
-        backbone,
-        num_classes,
-        head_channels=512,
-        normalization="batch",
-        dropout=0.1,
-        activation=None,
-        class_names=None,
-        class_colors=None,
-        name=None,
-        trainable=True,
-    ):
-        super().__init__(
-            backbone, num_classes, head_channels, normalization, dropout, activation, class_names,
-            class_colors, name, trainable,
-        )  # fmt: skip
+    paper: ClassVar = {"head_channels": 512, "normalization": "batch", "dropout": 0.1}
 
     @staticmethod
     def _decode(build, pyramid, strides):
@@ -476,17 +405,6 @@ def _strides(backbone):
 def _finer(strides, index):
     """Tells, from level `index` down to the finest, which steps lead to another stride."""
     return [strides[step] < strides[step + 1] for step in reversed(range(index))]
-
-
-def _checked_names(names, num_classes):
-    if names is None:
-        return None
-    if len(names) != num_classes:
-        raise DMFormerError(
-            f"class_names has {len(names)} names for num_classes={num_classes}; give one for each "
-            "class."
-        )
-    return [str(name) for name in names]
 
 
 def _checked_colors(colors, num_classes):

@@ -9,6 +9,7 @@ from keras import layers
 import dmformer_keras
 from dmformer_keras import DMFormerBackbone, DMFormerError, SemanticFPN, UPerNet
 from dmformer_keras.segmenter import pyramid_outputs
+from dmformer_keras.training import is_segmenter, load_trained
 
 HEADS = [SemanticFPN, UPerNet]
 LEVELS = ("P2", "P3", "P4", "P5")
@@ -170,17 +171,27 @@ def test_another_number_of_classes_starts_another_head(tmp_path):
     assert other.output.shape[-1] == 2
     assert other.class_names is None
     assert other.head_channels == 16
+    same = SemanticFPN.from_preset(tmp_path, num_classes=5, head_channels=None, dropout=0.3)
+    assert (same.head_channels, same.dropout) == (16, 0.3)
+    x = images(1, 64, 64, 3)
+    assert difference(same(x), model(x)) == 0
 
 
 @pytest.mark.parametrize("cls", HEADS)
-def test_fusing_leaves_no_norm_and_the_same_masks(cls):
-    model = randomize(segmenter(cls, (None, None), normalization="batch"))
+def test_fusing_leaves_no_norm_and_the_same_masks(cls, tmp_path):
+    colors = [[index, 2, 3] for index in range(5)]
+    model = randomize(segmenter(cls, (None, None), normalization="batch", class_colors=colors))
     fused = dmformer_keras.fuse(model)
     kinds = [type(layer).__name__ for layer in fused._flatten_layers()]
     assert not [kind for kind in kinds if "Norm" in kind]
     x = images(1, 70, 96, 3)
     assert difference(fused(x), model(x, training=False)) < 1e-4
     assert fused.num_classes == 5
+    fused.save(tmp_path / "fused.keras")
+    again = load_trained(tmp_path / "fused.keras")
+    assert is_segmenter(again)
+    assert again.class_colors == colors
+    assert difference(again.predict_on_batch(x), model(x, training=False)) < 1e-4
 
 
 @pytest.mark.parametrize("cls", HEADS)

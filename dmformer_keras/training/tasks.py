@@ -150,16 +150,16 @@ class Segmentation(Classification):
 
     def build(self, preset, source, overrides):
         recipe = self.recipe
-        head = {"head_channels": recipe.head_channels, "dropout": recipe.dropout}
         return HEADS[recipe.head].from_preset(
             preset,
             num_classes=len(source.class_names),
             class_names=source.class_names,
             class_colors=source.class_colors,
+            head_channels=recipe.head_channels,
             normalization=recipe.normalization,
+            dropout=recipe.dropout,
             activation=None,
             input_shape=(None, None, source.channels),
-            **{key: value for key, value in head.items() if value is not None},
             **overrides,
         )
 
