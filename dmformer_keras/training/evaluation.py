@@ -114,16 +114,17 @@ def check_classes(model, source):
     """Checks that a source has the classes of a model, in the same order.
 
     Args:
-        model: `DMFormerClassifier`, or another model with `num_classes` and `class_names`.
+        model: `keras.Model`; its `class_names` are compared where it has some.
         source: ImageSource.
 
     Raises:
         DMFormerError: it has others.
     """
-    names = model.class_names or source.class_names
-    if model.num_classes != len(source.class_names) or list(names) != source.class_names:
+    own_names, num_classes = getattr(model, "class_names", None), model.output.shape[-1]
+    names = own_names or source.class_names
+    if num_classes != len(source.class_names) or list(names) != source.class_names:
         raise DMFormerError(
-            f"The model knows {_some(model.class_names, model.num_classes)}, but {source.title} "
+            f"The model knows {_some(own_names, num_classes)}, but {source.title} "
             f"has {_some(source.class_names, len(source.class_names))}; evaluate on data with "
             "the model's classes in the model's order."
         )

@@ -1,6 +1,6 @@
 """Trains KerasCV's ImageClassifier on a DMFormer backbone: handwritten digits, offline.
 
-    python examples/keras_cv_classification.py --epochs 3
+    python examples/classification_keras_cv.py --epochs 3
 
 Needs the extras `keras-cv` and `quickstart` (scikit-learn, which holds the digits).
 """

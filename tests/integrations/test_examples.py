@@ -1,4 +1,4 @@
-"""The scripts in examples/ that use KerasCV run from start to end."""
+"""The scripts in examples/ run from start to end."""
 
 import os
 import subprocess
@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import pytest
 
-pytest.importorskip("keras_cv", reason="the examples use KerasCV")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # JAX compiles for minutes on a CPU.
@@ -16,14 +15,16 @@ pytestmark = pytest.mark.slow(on="jax")
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "package"),
+    ("script", "arguments", "packages"),
     [
-        ("keras_cv_classification.py", ["--epochs", "1"], "sklearn"),
-        ("keras_cv_segmentation.py", ["--epochs", "1", "--images", "16"], "tensorflow"),
+        ("classification_keras_cv.py", ["--epochs", "1"], ["keras_cv", "sklearn"]),
+        ("segmentation_keras_cv.py", ["--epochs", "1", "--images", "16"], ["keras_cv"]),
+        ("segmentation_keras_hub.py", ["--epochs", "1", "--images", "16"], ["keras_hub"]),
     ],
 )
-def test_example(script, arguments, package, tmp_path):
-    pytest.importorskip(package)
+def test_example(script, arguments, packages, tmp_path):
+    for package in packages:
+        pytest.importorskip(package)
     process = subprocess.run(
         [sys.executable, EXAMPLES / script, *arguments, "--output", "model.keras"],
         capture_output=True,
