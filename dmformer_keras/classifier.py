@@ -100,6 +100,7 @@ class DMFormerClassifier(TaskModel):
         activation=None,
         class_names=None,
         name=None,
+        load_head=True,
         **backbone_overrides,
     ):
         """Builds a classifier from a preset, with its weights where it has some.
@@ -113,6 +114,7 @@ class DMFormerClassifier(TaskModel):
             dropout, activation, class_names: as in the constructor; `None` keeps the
                 preset's.
             name: str or `None`. The model's name.
+            load_head: bool. `False` starts the head at random.
             **backbone_overrides: any argument of `DMFormerBackbone`.
 
         Returns:
@@ -141,7 +143,7 @@ class DMFormerClassifier(TaskModel):
             "name": name,
         }
         return presets.load_task(
-            cls, DMFormerBackbone, preset, load_weights, given, backbone_overrides
+            cls, DMFormerBackbone, preset, load_weights, given, backbone_overrides, load_head
         )
 
 

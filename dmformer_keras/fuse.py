@@ -29,7 +29,7 @@ _IDENTITIES = (
 )
 _AVERAGES = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
 # What a fused model is told of its original.
-_KEPT = ("class_names", "class_colors")
+_KEPT = ("class_names", "class_colors", "task")
 _DMFORMER_LAYERS = (DMFormerBlock, DynamicMultilevelAttention)
 
 
@@ -40,6 +40,7 @@ class FusedModel(keras.Model):
     Attributes:
         class_names: list of str, or `None` where the original model has none.
         class_colors: list of (r, g, b), likewise.
+        task: str, the class of the original, such as "SemanticFPN".
 
     Example:
 
@@ -51,6 +52,7 @@ class FusedModel(keras.Model):
 
     class_names = None
     class_colors = None
+    task = None
 
     @property
     def num_classes(self):
@@ -120,8 +122,9 @@ def fuse(model):
     graph.fold_norms()
     inputs, outputs = graph.rebuild(function)
     fused = FusedModel(inputs, outputs, name=model.name)
-    for name in _KEPT:
+    for name in ("class_names", "class_colors"):
         setattr(fused, name, getattr(model, name, None))
+    fused.task = type(model).__name__
     return fused
 
 

@@ -15,8 +15,9 @@ what no later window touches is handed on at once, so that no more than a band o
 probabilities, as high as one window, is held.
 
 Windows begin at multiples of `STRIDE`, the coarsest stride of the feature maps. The cells
-of each map then lie on the same pixels as those of the whole image, and a window shows
-the network exactly what it would see there of the whole.
+of each map then lie on the same pixels as those of the whole image. What a network knows
+of the whole image at once (the gate of a DMFormer block, a group norm, pooled parts), it
+knows of the window instead: such masks differ a little from those of the whole image.
 """
 
 import math

@@ -4,7 +4,7 @@ A preset folder holds
 
     config.json        the backbone: its class and the arguments of its constructor
     model.weights.h5   the backbone's weights (may be absent)
-    task.json          the head on the backbone, for a classifier
+    task.json          the head on the backbone, for a classifier or a segmenter
     task.weights.h5    the head's weights
     metadata.json      sizes, versions, and the SHA-256 of each weights file
 
@@ -35,6 +35,8 @@ TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
 
 # What weights belong to: with other values they would not fit, or be another function's.
+# Arguments of heads that their weights' shapes depend on.
+_SHAPING = ("num_classes", "head_channels", "normalization")
 _WEIGHTED = (
     "channels",
     "depths",
@@ -102,6 +104,11 @@ def read_preset(preset):
     names = [*ARCHITECTURES, *shipped]
     nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    if Path(name).is_file():
+        raise DMFormerError(
+            f"{name!r} is a file, and a preset is a folder; save the model with save_to_preset "
+            "and give that folder."
+        )
     raise DMFormerError(
         f"There is no preset or folder {name!r}; {hint}The built-in presets are {', '.join(names)}."
     )
@@ -125,7 +132,15 @@ def load_backbone(cls, preset, load_weights=None, overrides=None):
     return backbone
 
 
-def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None, overrides=None):
+def load_task(
+    cls,
+    backbone_cls,
+    preset,
+    load_weights=None,
+    task_overrides=None,
+    overrides=None,
+    load_head=True,
+):
     """Builds the task model `cls` on a preset's backbone, with the head's weights if they fit.
 
     Args:
@@ -135,6 +150,7 @@ def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None,
         load_weights: as in `load_backbone`.
         task_overrides: dict of the head's arguments that replace the preset's.
         overrides: dict of the backbone's arguments that replace the preset's.
+        load_head: bool. `False` starts the head at random.
 
     Returns:
         The task model. The head's weights are loaded if the preset has this head and
@@ -148,7 +164,8 @@ def load_task(cls, backbone_cls, preset, load_weights=None, task_overrides=None,
     stored = stored_head(found, cls)
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
     has_weights = stored and found.holds(TASK_WEIGHTS_FILE) and load_weights is not False
-    if has_weights and model.num_classes == stored.get("num_classes"):
+    fits = all(getattr(model, key, None) == stored.get(key) for key in _SHAPING)
+    if load_head and has_weights and fits:
         _load_weights_file(model.head, found.folder / TASK_WEIGHTS_FILE, found)
     return model
 

@@ -78,7 +78,7 @@ class _Segmenter(TaskModel):
         inputs = backbone.input
         extractor = keras.Model(inputs, list(pyramid.values()), name="pyramid")
         outputs = build.resize("logits_at_full_size")([head(extractor(inputs)), inputs])
-        if activation is not None:
+        if activation not in (None, "linear"):
             outputs = _Activation(activation, data_format, dtype=policy, name="activation")(outputs)
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         if not trainable:  # passed on as True, it would thaw a frozen backbone
@@ -96,7 +96,9 @@ class _Segmenter(TaskModel):
         self.class_colors = class_colors
 
     @classmethod
-    def from_preset(cls, preset, load_weights=None, num_classes=None, name=None, **overrides):
+    def from_preset(
+        cls, preset, load_weights=None, num_classes=None, name=None, load_head=True, **overrides
+    ):
         """Builds a segmenter from a preset, with its weights where it has some.
 
         Args:
@@ -105,8 +107,10 @@ class _Segmenter(TaskModel):
                 backbone is taken.
             load_weights: as in `DMFormerBackbone.from_preset`.
             num_classes: positive int, or `None` for the preset's. With another number
-                than the preset's, the head starts at random.
+                than the preset's, or another `head_channels` or `normalization`, the head
+                starts at random.
             name: str or `None`. The model's name.
+            load_head: bool. `False` starts the head at random.
             **overrides: any argument of this class, `None` for the preset's, or of
                 `DMFormerBackbone`.
 
@@ -116,6 +120,14 @@ class _Segmenter(TaskModel):
         Raises:
             DMFormerError: if the preset has no head of this class and `num_classes` is
                 not given, or as `DMFormerBackbone.from_preset`.
+
+        Example:
+
+        >>> model = SemanticFPN.from_preset(
+        ...     "dmformer_n", num_classes=4, head_channels=16, input_shape=(64, 96, 3)
+        ... )
+        >>> model.output.shape
+        (None, 64, 96, 4)
         """
         stored = presets.stored_head(presets.read_preset(preset), cls)
         if num_classes is None and not stored:
@@ -130,7 +142,9 @@ class _Segmenter(TaskModel):
                 given = {"class_names": None, "class_colors": None, **given}
             given["num_classes"] = num_classes
         given["name"] = name
-        return presets.load_task(cls, DMFormerBackbone, preset, load_weights, given, overrides)
+        return presets.load_task(
+            cls, DMFormerBackbone, preset, load_weights, given, overrides, load_head
+        )
 
 
 _ARGUMENTS = """Args:

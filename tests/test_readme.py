@@ -32,10 +32,11 @@ def test_the_table_of_segmenters_is_counted():
         r"\| `(\w+)` on (\w) \| ([\d.]+) M \| ([\d.]+) \|", README.read_text(encoding="utf-8")
     )
     assert len(rows) == 5
-    for head, letter, parameters, multiply_accumulates in rows[:2]:
+    for number, (head, letter, parameters, multiply_accumulates) in enumerate(rows):
         backbone = DMFormerBackbone.from_preset(
             f"dmformer_{letter.lower()}", input_shape=(512, 512, 3)
         )
         model = getattr(dmformer_keras, head)(backbone, 150)
         assert f"{model.count_params() / 1e6:.2f}" == parameters
-        assert f"{count_multiply_accumulates(model) / 1e9:.1f}" == multiply_accumulates
+        if number < 2:  # the larger ones take long
+            assert f"{count_multiply_accumulates(model) / 1e9:.1f}" == multiply_accumulates

@@ -70,7 +70,7 @@ def run(args):
         on_corrupt=args.on_corrupt,
     )
     if source.skipped:
-        print(f"Skipped {len(source.skipped)} damaged images.", file=sys.stderr)
+        print(f"Skipped {len(source.skipped)} unusable files.", file=sys.stderr)
     if segments:
         evaluation = evaluate_segmenter(model, source, progress=True, **how)
         by_class, title = evaluation.class_iou, "intersection over union by class"

@@ -53,12 +53,12 @@ def run(args):
             "with --data."
         )
     model = load_trained(args.model, args.image_size)
-    if None in model.input.shape[1:3] and is_segmenter(model):
+    if args.image_size is None and None in model.input.shape[1:3] and is_segmenter(model):
         raise DMFormerError(
             f"{args.model} segments images of any size, and a file takes one size; choose it with "
             "--image-size."
         )
-    shape = (*image_size_of(model), model.input.shape[-1])
+    shape = (*(args.image_size or image_size_of(model)), model.input.shape[-1])
     task = "segment" if is_segmenter(model) else "classify"
     calibration = None
     if args.quantization == "int8":

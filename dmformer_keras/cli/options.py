@@ -69,13 +69,20 @@ def add_segmentation_options(parser):
 def segmentation_options(args, model):
     """Returns what `add_segmentation_options` was given, as keyword arguments.
 
+    Checks `--image-size`, too, which is not for segmenters.
+
     Args:
         args: the parsed arguments.
         model: what `load_trained` returned.
 
     Raises:
-        DMFormerError: an option was given for a classifier.
+        DMFormerError: an option was given that is not for this kind of model.
     """
+    if args.image_size is not None and is_segmenter(model):
+        raise DMFormerError(
+            f"--image-size is for classifiers; {args.model} segments images in their own size, by "
+            "windows with --window."
+        )
     names = ("window", "overlap", "flip", "scales")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if given and not is_segmenter(model):

@@ -114,6 +114,11 @@ def segment(model, paths, folder, how):
     Raises:
         DMFormerError: an image cannot be read, or a picture not be written.
     """
+    if any(path.resolve().parent == folder.resolve() for path in paths):
+        raise DMFormerError(
+            f"The folder {str(folder)!r} holds images to segment, which their pictures might "
+            "replace; choose another with --output."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

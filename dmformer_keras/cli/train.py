@@ -11,9 +11,9 @@ from dmformer_keras.training import Recipe, SegmentationRecipe, train
 from dmformer_keras.training.checkpoint import resumable_epoch
 from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 from dmformer_keras.training.recipe import (
-    AUGMENTATIONS,
     CLASS_WEIGHTINGS,
     HEADS,
+    JOINT_AUGMENTATIONS,
     PRECISIONS,
     SCHEDULES,
 )
@@ -58,10 +58,10 @@ _COMMON_OPTIONS = {
         "factor of the learning rate for each block further from the head",
     ),
     "augmentation": (
-        AUGMENTATIONS,
+        JOINT_AUGMENTATIONS,
         None,
         "random changes to training images: standard for photographs, light for digits and "
-        "whatever must not be mirrored or cropped",
+        "whatever must not be mirrored or cropped, ade20k to segment photographs of any size",
     ),
     "stochastic_depth": (float, "X", "chance to drop the deepest branches; the preset's own"),
     "dropout": (float, "X", "dropout before the last layer; the preset's or the head's own"),
@@ -77,7 +77,7 @@ _TASK_OPTIONS = {
     "segment": {
         "head": (HEADS, None, "of the segmenter"),
         "head_channels": (int, "C", "width of the head; the head's own"),
-        "normalization": (("batch", "group"), None, "of the head"),
+        "normalization": (("batch", "group"), None, "of the head; the preset's, or batch"),
         "schedule": (SCHEDULES, None, "decay of the learning rate"),
         "power": (float, "X", "of the polynomial decay, 1 is linear"),
         "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
@@ -168,7 +168,8 @@ def run(args):
     print(f"\nIn {args.output}: the model, history.csv, {', '.join(made)}\nNext:")
     print(f"  dmformer evaluate {output} --data {shlex.quote(args.data)}")
     print(f"  dmformer predict {output} IMAGE...")
-    print(f"  dmformer export {output} --output model.tflite")
+    size = f" --image-size {recipe.image_size}" if args.task == "segment" else ""
+    print(f"  dmformer export {output} --output model.tflite{size}")
 
 
 def _recipe(args):

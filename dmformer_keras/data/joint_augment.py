@@ -75,8 +75,10 @@ class JointAugmentation:
 
         Args:
             name: "none"; "light", where mirroring changes the meaning: a factor of 0.75 to
-                1.33 and faint colours; or "standard", for photographs: a factor of 0.5 to 2,
-                mirroring and colours.
+                1.33 and faint colours; "standard", for photographs: a factor of 0.5 to 2,
+                mirroring and colours; or "ade20k", mmsegmentation's for photographs of
+                very different sizes: the same on a shorter side of 512 pixels, parts of
+                which no class has more than three quarters, stronger colours.
 
         Returns:
             JointAugmentation.
@@ -185,5 +187,14 @@ _NAMED = {
     "light": JointAugmentation(scale=(0.75, 4 / 3), brightness=0.1, contrast=0.2),
     "standard": JointAugmentation(
         scale=(0.5, 2.0), horizontal_flip=True, brightness=0.3, contrast=0.3, saturation=0.3
+    ),
+    "ade20k": JointAugmentation(
+        scale=(0.5, 2.0),
+        shorter_side=512,
+        largest_share=0.75,
+        horizontal_flip=True,
+        brightness=0.125,
+        contrast=0.5,
+        saturation=0.5,
     ),
 }

@@ -338,8 +338,19 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
         return _torch_convolution(
             inputs, kernel, None, (1, 1), "same", dilations, groups=kernel.shape[-1]
         )
+    padding = "same"
+    sides = inputs.shape[1:3] if data_format == "channels_last" else inputs.shape[2:4]
+    if BACKEND == "tensorflow" and max(dilations) > 1 and None in sides:
+        # TensorFlow's optimizer of graphs takes a side for another where one is known only.
+        margins = [
+            (size // 2 * rate,) * 2 for size, rate in zip(kernel.shape[:2], dilations, strict=True)
+        ]
+        around = ((0, 0), *margins, (0, 0))
+        if data_format == "channels_first":
+            around = ((0, 0), (0, 0), *margins)
+        inputs, padding = ops.pad(inputs, around), "valid"
     return ops.depthwise_conv(
-        inputs, kernel, 1, "same", data_format=data_format, dilation_rate=dilations
+        inputs, kernel, 1, padding, data_format=data_format, dilation_rate=dilations
     )
 
 

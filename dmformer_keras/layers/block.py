@@ -178,7 +178,9 @@ class DMFormerBlock(keras.layers.Layer):
         x = inputs + self.attention_drop(branch, training=training)
 
         branch = self.mlp_norm(x, training=training)
-        branch = self.mlp_project(self.mlp_expand(branch))
+        # Said to each layer: in the second run of gradient checkpointing Keras does not know.
+        branch = self.mlp_expand(branch, training=training)
+        branch = self.mlp_project(branch, training=training)
         if self.layer_scale is not None:
             branch = self.mlp_scale(branch)
         return x + self.mlp_drop(branch, training=training)

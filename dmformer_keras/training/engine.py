@@ -276,7 +276,7 @@ class _Run:
         )
         for source in (self.train_source, self.val_source):
             if source.skipped:
-                self._say(f"Skipped {len(source.skipped)} damaged images of {source.split}")
+                self._say(f"Skipped {len(source.skipped)} unusable files of {source.split}")
         if self.state.epoch:
             self._say(f"Resuming after epoch {self.state.epoch} of {self.recipe.epochs}")
 
@@ -379,8 +379,9 @@ def _unwritable(folder, reason):
 def _fingerprint(source):
     """What tells other images or other labels apart, wherever the images lie."""
     digest = hashlib.sha256(json.dumps([source.class_names, source.channels]).encode())
-    if source.labels is not None:
-        digest.update(source.labels.tobytes())
+    labels = getattr(source, "pixel_counts", source.labels)
+    if labels is not None:
+        digest.update(labels.tobytes())
         for index in range(len(source)):
             digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
     return {"count": len(source), "sha256": digest.hexdigest()}

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from typing import ClassVar
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation
@@ -10,6 +11,7 @@ from dmformer_keras.errors import DMFormerError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard")
+JOINT_AUGMENTATIONS = (*AUGMENTATIONS, "ade20k")
 SCHEDULES = ("cosine", "polynomial")
 HEADS = ("semantic_fpn", "upernet")
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
@@ -25,7 +27,7 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         layer_decay: float in (0, 1], what the learning rate is multiplied by for each layer
             further from the head: a block, or the stem; 1 trains all alike. See
             `dmformer_keras.training.layer_depths`.
-        augmentation: "none", "light" or "standard", see {augmentation}.
+        augmentation: {augmentation}.
         stochastic_depth: float in [0, 1), or None for the preset's own.
         dropout: float in [0, 1), before the last layer, or None for {dropout}.
         clip_norm: float, positive, the norm that all gradients together are clipped to,
@@ -43,6 +45,8 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
 @dataclasses.dataclass(frozen=True)
 class _CommonRecipe:
     """What every task's recipe says, and the checks of it."""
+
+    augmentations: ClassVar = AUGMENTATIONS
 
     epochs: int = 30
     batch_size: int = 64
@@ -84,7 +88,7 @@ class _CommonRecipe:
         for field in ("stochastic_depth", "dropout"):
             self._check_share(field, optional=True)
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
-        self._check_choice("augmentation", AUGMENTATIONS)
+        self._check_choice("augmentation", self.augmentations)
         self._check_choice("precision", PRECISIONS)
 
     @property
@@ -113,7 +117,9 @@ class _CommonRecipe:
     def _check_choice(self, field, choices):
         value = getattr(self, field)
         if value not in choices:
-            raise DMFormerError(f"{field} must be one of {', '.join(choices)}, not {value!r}.")
+            raise DMFormerError(
+                f"{field} must be one of {', '.join(map(str, choices))}, not {value!r}."
+            )
 
 
 def _with_arguments(**texts):
@@ -126,7 +132,7 @@ def _with_arguments(**texts):
 
 @_with_arguments(
     image_size="; None takes the preset's\n            own, or 224",
-    augmentation="`dmformer_keras.data.Augmentation`",
+    augmentation='"none", "light" or "standard", see `dmformer_keras.data.Augmentation`',
     dropout="the preset's own",
 )
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +169,8 @@ class Recipe(_CommonRecipe):
 
 @_with_arguments(
     image_size=" of the\n            training crops; validation images keep their own size",
-    augmentation="`dmformer_keras.data.JointAugmentation`",
+    augmentation='"none", "light", "standard" or "ade20k", see\n            '
+    "`dmformer_keras.data.JointAugmentation`",
     dropout="the head's own",
 )
 @dataclasses.dataclass(frozen=True)
@@ -174,11 +181,13 @@ class SegmentationRecipe(_CommonRecipe):
         {common}
         head: "semantic_fpn" or "upernet", see `SemanticFPN` and `UPerNet`.
         head_channels: int, width of the head; None for the head's own.
-        normalization: "batch" or "group", of the head.
+        normalization: "batch" or "group", of the head; None for the preset's, and "batch"
+            for a new head.
         schedule: "polynomial" or "cosine", the decay.
         power: float, positive, of the polynomial decay; 1 is linear.
         class_weighting: "none"; "median_frequency", the median of the classes' pixel
-            shares over the class's own (Eigen and Fergus 2015); or "log_frequency",
+            shares over the class's own (after Eigen and Fergus 2015, who count only the
+            images in which a class occurs; here all pixels count); or "log_frequency",
             `1 / ln(1.02 + share)` (Paszke et al. 2016, ENet).
         dice: float, 0 or more, the weight of the soft Dice loss beside the cross-entropy's 1.
         lovasz: float, 0 or more, likewise of the Lovász-softmax loss.
@@ -195,12 +204,14 @@ class SegmentationRecipe(_CommonRecipe):
     1.0
     """
 
+    augmentations: ClassVar = JOINT_AUGMENTATIONS
+
     batch_size: int = 16
     image_size: int = 256
     weight_decay: float = 0.01
     head: str = "semantic_fpn"
     head_channels: int | None = None
-    normalization: str = "batch"
+    normalization: str | None = None
     schedule: str = "polynomial"
     power: float = 0.9
     class_weighting: str = "none"
@@ -212,7 +223,7 @@ class SegmentationRecipe(_CommonRecipe):
         self._check_whole("image_size", MINIMUM_SIZE)
         self._check_choice("head", HEADS)
         self._check_whole("head_channels", 1, optional=True)
-        self._check_choice("normalization", ("batch", "group"))
+        self._check_choice("normalization", (None, "batch", "group"))
         self._check_choice("schedule", SCHEDULES)
         self._check_number("power", "over 0", lambda value: value > 0)
         self._check_choice("class_weighting", CLASS_WEIGHTINGS)
@@ -233,14 +244,19 @@ class SegmentationRecipe(_CommonRecipe):
                 batch 16, from ImageNet weights; Semantic FPN 40,000 steps, learning rate
                 2e-4, polynomial decay of power 0.9; UPerNet 160,000 steps, 6e-5, 1,500
                 steps of warm-up, linear decay. In epochs of ADE20K's 20,210 images (1,263
-                steps). Crops of 512, weight decay and layer decay are mmsegmentation's,
-                for the paper does not state them.
+                steps). Crops of 512, the augmentation and the weight decay are
+                mmsegmentation's, for the paper does not state them.
 
         Returns:
             SegmentationRecipe.
 
         Raises:
             DMFormerError: there is no such recipe.
+
+        Example:
+
+        >>> SegmentationRecipe.named("ade20k_semantic_fpn").learning_rate
+        0.0002
         """
         if name not in _NAMED:
             raise DMFormerError(f"There is no recipe {name!r}; choose one of {', '.join(_NAMED)}.")
@@ -256,6 +272,7 @@ _NAMED = {
         learning_rate=2e-4,
         warmup_epochs=0.0,
         weight_decay=1e-4,
+        augmentation="ade20k",
     ),
     "ade20k_upernet": SegmentationRecipe(
         epochs=round(160_000 / _ADE20K_STEPS),
@@ -264,6 +281,7 @@ _NAMED = {
         warmup_epochs=1_500 / _ADE20K_STEPS,
         weight_decay=0.01,
         head="upernet",
+        augmentation="ade20k",
         power=1.0,
     ),
 }

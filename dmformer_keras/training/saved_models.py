@@ -162,7 +162,9 @@ def _load_keras_file(path, image_size):
             f"{os.fspath(path)!r} takes images with the channels first; save it with "
             "save_to_preset and give that folder."
         )
-    if image_size is not None and checked_size(image_size) != image_size_of(model):
+    takes_any = is_segmenter(model) and None in model.input.shape[1:3]
+    fits = image_size is None or takes_any or checked_size(image_size) == image_size_of(model)
+    if not fits:
         raise DMFormerError(
             f"{os.fspath(path)!r} takes images of its own size only; leave out the image size, or "
             "save the model with save_to_preset and give that folder."
@@ -172,7 +174,8 @@ def _load_keras_file(path, image_size):
 
 def _is_trained_task(model):
     if isinstance(model, FusedModel):
-        return len(model.outputs) == 1 and len(model.output.shape) in (2, 4)
+        # Of other libraries' tasks classifiers are known by their shape.
+        return len(model.outputs) == 1 and (model.task in _TASKS or len(model.output.shape) == 2)
     return isinstance(model, tuple(_TASKS.values()))
 
 

@@ -77,8 +77,10 @@ class Classification:
         Returns:
             `keras.Model`.
         """
+        stored = presets.stored_head(presets.read_preset(preset), DMFormerClassifier)
         return DMFormerClassifier.from_preset(
             preset,
+            load_head=_has_classes(stored, source),
             num_classes=len(source.class_names),
             class_names=source.class_names,
             dropout=self.recipe.dropout,
@@ -144,21 +146,29 @@ class Segmentation(Classification):
     )
 
     def open(self, source, split, on_corrupt):
-        return open_source(
+        opened = open_source(
             source, split, task="segment", channels=self.recipe.channels, on_corrupt=on_corrupt
         )
+        if opened.pixel_counts is not None and not opened.pixel_counts.any():
+            raise DMFormerError(
+                f"No pixel of {opened.title}, split {split}, has a class: all are ignored; check "
+                "the masks' values."
+            )
+        return opened
 
     def build(self, preset, source, overrides):
-        recipe = self.recipe
-        return HEADS[recipe.head].from_preset(
+        recipe, cls = self.recipe, HEADS[self.recipe.head]
+        stored = presets.stored_head(presets.read_preset(preset), cls)
+        return cls.from_preset(
             preset,
+            load_head=_has_classes(stored, source),
             num_classes=len(source.class_names),
             class_names=source.class_names,
             class_colors=source.class_colors,
             head_channels=recipe.head_channels,
-            normalization=recipe.normalization,
+            normalization=recipe.normalization or (None if stored else "batch"),
             dropout=recipe.dropout,
-            activation=None,
+            activation="linear",
             input_shape=(None, None, source.channels),
             **overrides,
         )
@@ -194,13 +204,17 @@ class Segmentation(Classification):
         return class_weights(count_pixels(source), self.recipe.class_weighting)
 
 
+def _has_classes(stored, source):
+    """Tells whether a stored head was trained for the source's classes, in their order."""
+    return stored.get("class_names") in (None, source.class_names)
+
+
 def class_weights(pixel_counts, weighting):
     """The weights of classes in the loss, from how often they occur.
 
     Args:
         pixel_counts: int array (classes,), pixels of each class.
-        weighting: "median_frequency" (Eigen and Fergus 2015) or "log_frequency" (Paszke et
-            al. 2016), see `SegmentationRecipe`.
+        weighting: "median_frequency" or "log_frequency", see `SegmentationRecipe`.
 
     Returns:
         list of floats; 0 for a class without pixels.

@@ -9,6 +9,7 @@ from PIL import Image
 from test_commands import failure
 
 from dmformer_keras.cli import main
+from dmformer_keras.training import load_trained
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on="jax")
@@ -89,6 +90,10 @@ def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys):
     assert "1x48x64x3" in text
     share = float(text.split("same class on ")[1].split("%")[0])
     assert share >= 99.9
+    load_trained(segmenter).save(tmp_path / "model.keras")
+    arguments = ["export", tmp_path / "model.keras", "--output", path, "--image-size", "64"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "1x64x64x3" in capsys.readouterr().out
 
 
 def test_what_does_not_belong_together_is_stated(segmenter, streets, tmp_path, capsys):
@@ -97,6 +102,10 @@ def test_what_does_not_belong_together_is_stated(segmenter, streets, tmp_path, c
     assert "--batch-size" in failure(
         capsys, "evaluate", segmenter, "--data", streets, "--batch-size", "2"
     )
+    assert "holds images" in failure(
+        capsys, "predict", segmenter, photo, "--output", streets / "images"
+    )
+    assert "--window" in failure(capsys, "predict", segmenter, photo, "--image-size", "64")
     assert "overlap" in failure(
         capsys, "predict", segmenter, photo, "--overlap", "1", "--output", tmp_path / "out"
     )

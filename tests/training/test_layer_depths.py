@@ -64,4 +64,5 @@ def test_other_backbones_are_refused():
     inputs = keras.Input((8,))
     with pytest.raises(DMFormerError, match="layer_decay=1"):
         layer_depths(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
-    assert layer_depths(SemanticFPN(tiny_backbone(), 2, head_channels=8))
+    counted = layer_depths(SemanticFPN(tiny_backbone(), 2, head_channels=8))
+    assert {depth for _, depth in counted} == set(range(7))

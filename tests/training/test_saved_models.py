@@ -6,7 +6,7 @@ import pytest
 from helpers import array, images, randomize, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerError
-from dmformer_keras.training import image_size_of, load_classifier
+from dmformer_keras.training import image_size_of, load_classifier, load_trained
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,9 @@ def test_a_truncated_keras_file_is_an_error(model, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DMFormerError, match="cannot be loaded"):
         load_classifier(path)
+
+
+def test_a_fused_backbone_is_no_trained_model(tmp_path):
+    fuse(tiny_backbone()).save(tmp_path / "backbone.keras")
+    with pytest.raises(DMFormerError, match="was expected"):
+        load_trained(tmp_path / "backbone.keras")

@@ -18,7 +18,7 @@ from dmformer_keras.training import (
     load_trained,
     train,
 )
-from dmformer_keras.training.tasks import class_weights
+from dmformer_keras.training.tasks import class_weights, task_of
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on="jax")
@@ -101,6 +101,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, preset, tmp_pat
     other = dataclasses.replace(RECIPE, dice=1.0)
     with pytest.raises(DMFormerError, match="dice"):
         train(other, preset, shapes(24), tmp_path / "run", resume=True, verbose=0)
+    with pytest.raises(DMFormerError, match="training images"):
+        train(RECIPE, preset, shapes(24, seed=1), tmp_path / "run", resume=True, verbose=0)
 
 
 def test_validation_now_and_then_and_at_the_end(preset, tmp_path):
@@ -117,7 +119,7 @@ def test_half_precision_trains_on_hard_data(precision, preset, tmp_path):
     pictures, masks, names = shapes(6)
     masks[::2] = 255  # half the images have no class at all, one class never occurs
     recipe = SegmentationRecipe(
-        epochs=2, batch_size=1, image_size=48, head_channels=8, precision=precision, dice=0.5,
+        epochs=1, batch_size=1, image_size=48, head_channels=8, precision=precision, dice=0.5,
         lovasz=0.5, class_weighting="median_frequency", learning_rate=1e-3, warmup_epochs=0,
     )  # fmt: skip
     data = (pictures, masks, [*names, "never"])
@@ -126,6 +128,29 @@ def test_half_precision_trains_on_hard_data(precision, preset, tmp_path):
     assert all(
         np.isfinite(array(weight)).all() for weight in load_trained(tmp_path / "run").weights
     )
+
+
+def test_another_training_starts_from_a_segmenter_s_head_for_the_same_classes(finished, tmp_path):
+    folder, _ = finished
+    SemanticFPN.from_preset(folder, activation="softmax").save_to_preset(tmp_path / "softmax")
+    source = open_source(shapes(8), "all", task="segment")
+    task = task_of(dataclasses.replace(RECIPE, head_channels=None))
+    trained = load_trained(folder)
+    again = task.build(tmp_path / "softmax", source, {})
+    assert again.activation == "linear"
+    x = source.read(0)[0][None].astype("float32")
+    np.testing.assert_allclose(array(again(x)), array(trained(x)), atol=1e-4)
+    source.class_names = source.class_names[::-1]
+    renamed = task.build(folder, source, {})
+    np.testing.assert_array_equal(array(renamed.backbone(x)), array(trained.backbone(x)))
+    assert np.abs(array(renamed(x)) - array(trained(x))).max() > 1e-2
+
+
+def test_masks_without_any_class_stop_before_training(preset, tmp_path):
+    pictures, masks, names = shapes(6)
+    with pytest.raises(DMFormerError, match="all are ignored"):
+        train(RECIPE, preset, (pictures, np.full_like(masks, 255), names), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_masks_without_any_class_are_refused_by_class_weighting():
