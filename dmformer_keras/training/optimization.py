@@ -10,7 +10,8 @@ from dmformer_keras.training.layer_depths import layer_depths
 class PolynomialDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """Linear from 0 to the peak over the warm-up, then `peak * (1 - progress) ** power`.
 
-    Keras's own `PolynomialDecay` has no warm-up.
+    Source: Liu et al. 2015 (ParseNet) for the decay; Keras's own `PolynomialDecay` has no
+    warm-up.
 
     Args:
         learning_rate: float. The peak.

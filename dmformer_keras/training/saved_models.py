@@ -34,6 +34,16 @@ def load_trained(model, image_size=None):
     Raises:
         DMFormerError: there is none, it has no weights or no head, or its weights are
             damaged.
+
+    Example:
+
+    >>> import tempfile
+    >>> from dmformer_keras import SemanticFPN
+    >>> model = SemanticFPN.from_preset("dmformer_n", num_classes=4, head_channels=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save_to_preset(folder)
+    ...     load_trained(folder).num_classes
+    4
     """
     if str(model).endswith(KERAS_SUFFIX):
         return _load_keras_file(Path(model), image_size)

@@ -130,6 +130,17 @@ def evaluate_segmenter(model, source, *, progress=False, **how):
     Raises:
         DMFormerError: the source's classes are not the model's, an image cannot be read,
             no pixel has a class, or an output is not finite.
+
+    Example:
+
+    >>> from dmformer_keras import DMFormerBackbone, SemanticFPN
+    >>> from dmformer_keras.data import open_source
+    >>> backbone = DMFormerBackbone((8, 8, 8, 8), (1, 1, 1, 1), input_shape=(None, None, 3))
+    >>> model = SemanticFPN(backbone, num_classes=2, head_channels=8)
+    >>> images, masks = np.zeros((2, 40, 50, 3), "uint8"), np.zeros((2, 40, 50), "uint8")
+    >>> masks[:, :20] = 1
+    >>> evaluate_segmenter(model, open_source((images, masks), "all", task="segment")).examples
+    2
     """
     check_classes(model, source)
     classes = len(source.class_names)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import array, images, randomize, tiny_backbone, tiny_classifier
 
-from dmformer_keras import DMFormerError
+from dmformer_keras import DMFormerError, fuse
 from dmformer_keras.training import image_size_of, load_classifier, load_trained
 
 
