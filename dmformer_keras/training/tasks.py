@@ -135,11 +135,11 @@ class Segmentation(Classification):
     curves = (
         ("Loss", "loss", {"training (augmented)": ("loss", 1)}),
         (
-            "Validation",
+            "Accuracy",
             "%",
             {
-                "mIoU": ("val_miou", 100),
-                "pixel accuracy": ("val_pixel_accuracy", 100),
+                "validation mIoU": ("val_miou", 100),
+                "validation pixel accuracy": ("val_pixel_accuracy", 100),
                 "training pixel accuracy (augmented)": ("accuracy", 100),
             },
         ),
