@@ -24,7 +24,13 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(train_arguments,
     # So many epochs that the interruption falls into one.
     arguments = [*train_arguments, "--epochs", "500", "--output", str(folder)]
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As in a terminal: what a script starts in the background ignores Ctrl-C, and hands
+        # that on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300
     while not (state.exists() and json.loads(state.read_text())["history"]):
