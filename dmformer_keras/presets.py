@@ -34,9 +34,9 @@ TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
 
-# What weights belong to: with other values they would not fit, or be another function's.
 # Arguments of heads that their weights' shapes depend on.
 _SHAPING = ("num_classes", "head_channels", "normalization")
+# What weights belong to: with other values they would not fit, or be another function's.
 _WEIGHTED = (
     "channels",
     "depths",

@@ -70,12 +70,9 @@ def run(args):
     paths = image_files(args.images)
     model = load_trained(args.model, args.image_size)
     how = segmentation_options(args, model)
-    for option in ("top",) if is_segmenter(model) else ("output",):
-        if getattr(args, option) is not None:
-            kind = "classifiers" if option == "top" else "segmenters"
-            raise DMFormerError(
-                f"--{option} is for {kind}, and {args.model} is none; leave it out."
-            )
+    option, kind = ("top", "classifiers") if is_segmenter(model) else ("output", "segmenters")
+    if getattr(args, option) is not None:
+        raise DMFormerError(f"--{option} is for {kind}, and {args.model} is none; leave it out.")
     if is_segmenter(model):
         found = segment(model, paths, Path(args.output or DEFAULT_OUTPUT), how)
         show = _print_segmentation

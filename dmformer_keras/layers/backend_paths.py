@@ -342,9 +342,7 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     sides = inputs.shape[1:3] if data_format == "channels_last" else inputs.shape[2:4]
     if BACKEND == "tensorflow" and max(dilations) > 1 and None in sides:
         # TensorFlow's optimizer of graphs takes a side for another where one is known only.
-        margins = [
-            (size // 2 * rate,) * 2 for size, rate in zip(kernel.shape[:2], dilations, strict=True)
-        ]
+        margins = _margins(kernel, dilations)
         around = ((0, 0), *margins, (0, 0))
         if data_format == "channels_first":
             around = ((0, 0), (0, 0), *margins)
@@ -354,6 +352,12 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     )
 
 
+def _margins(kernel, dilations):
+    """Returns the zeros before and behind each axis that "same" padding means at stride 1."""
+    sizes = zip(kernel.shape[:2], dilations, strict=True)
+    return [(size // 2 * dilation,) * 2 for size, dilation in sizes]
+
+
 def _shifted_products(inputs, kernel, dilations):
     """The sum of the taps times the shifted map, which XLA makes one loop of.
 
@@ -361,10 +365,7 @@ def _shifted_products(inputs, kernel, dilations):
     """
     height, width = inputs.shape[1:3]
     vertical, horizontal = dilations
-    margins = [
-        (size // 2 * dilation,) * 2
-        for size, dilation in zip(kernel.shape[:2], dilations, strict=True)
-    ]
+    margins = _margins(kernel, dilations)
     # In float32, for so many sums in half precision would round each time.
     padded = ops.cast(ops.pad(inputs, ((0, 0), *margins, (0, 0))), "float32")
     taps = ops.cast(kernel, "float32")

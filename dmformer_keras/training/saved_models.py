@@ -14,8 +14,7 @@ from dmformer_keras.fuse import FusedModel
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 KERAS_SUFFIX = ".keras"
-SEGMENTERS = (SemanticFPN, UPerNet)
-_TASKS = {cls.__name__: cls for cls in (DMFormerClassifier, *SEGMENTERS)}
+_TASKS = {cls.__name__: cls for cls in (DMFormerClassifier, SemanticFPN, UPerNet)}
 
 
 def load_trained(model, image_size=None):
