@@ -29,7 +29,7 @@ _IDENTITIES = (
 )
 _AVERAGES = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
 # What a fused model is told of its original.
-_KEPT = ("class_names", "class_colors", "task")
+_KEPT = ("class_names", "class_colors", "task", "activation")
 _DMFORMER_LAYERS = (DMFormerBlock, DynamicMultilevelAttention)
 
 
@@ -41,6 +41,7 @@ class FusedModel(keras.Model):
         class_names: list of str, or `None` where the original model has none.
         class_colors: list of (r, g, b), likewise.
         task: str, the class of the original, such as "SemanticFPN".
+        activation: str, of the outputs: "linear" for logits.
 
     Example:
 
@@ -53,6 +54,7 @@ class FusedModel(keras.Model):
     class_names = None
     class_colors = None
     task = None
+    activation = "linear"
 
     @property
     def num_classes(self):
@@ -69,6 +71,7 @@ class FusedModel(keras.Model):
         model = super().from_config(config, custom_objects=custom_objects)
         for name, value in kept.items():
             setattr(model, name, value)
+        model.activation = kept["activation"] or output_activation(model)
         return model
 
 
@@ -125,7 +128,41 @@ def fuse(model):
     for name in ("class_names", "class_colors"):
         setattr(fused, name, getattr(model, name, None))
     fused.task = type(model).__name__
+    fused.activation = output_activation(model)
     return fused
+
+
+def output_activation(model):
+    """Returns the name of the activation that a model's output has.
+
+    Args:
+        model: functional or sequential `keras.Model` of one output, or of several, which
+            have none.
+
+    Returns:
+        str, "linear" for logits and features.
+
+    Example:
+
+    >>> from dmformer_keras import DMFormerN
+    >>> output_activation(DMFormerN(input_shape=(64, 64, 3), activation="softmax"))
+    'softmax'
+    """
+    own = getattr(model, "activation", None)
+    if isinstance(own, str):
+        return own
+    if len(model.outputs) != 1:
+        return "linear"
+    last = model.outputs[0]._keras_history.operation
+    inner = _function_of(last)
+    if inner is not None:
+        return output_activation(inner)
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    activation = own if own is not None else getattr(last, "activation", None)
+    if activation is None or isinstance(activation, str):
+        return activation or "linear"
+    return keras.activations.serialize(activation)
 
 
 @dataclasses.dataclass(eq=False)

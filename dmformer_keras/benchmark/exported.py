@@ -101,7 +101,7 @@ def _write_keras(contestant, model, path):
     if contestant.runtime == "tflite":
         from dmformer_keras.export import to_tflite
 
-        to_tflite(model, path, input_shape=shape[1:])
+        to_tflite(model, path, input_shape=shape[1:], fuse=False, verify=False)
         return
     model.export(
         str(path),

@@ -1,20 +1,17 @@
 """The process of one contestant: prepares it, then runs a round whenever it is told to."""
 
 import contextlib
-import ctypes
 import json
-import os
 import re
-import resource
 import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from dmformer_keras.benchmark import exported, runtimes
 from dmformer_keras.benchmark.contestants import RUNTIMES
 from dmformer_keras.benchmark.measurement import from_json
+from dmformer_keras.memory import forget_peak, peak_resident, resident_now
 
 # Longer steps need no step before them to be warm.
 _LONG_STEP = 1.0
@@ -56,18 +53,18 @@ def _prepare(contestant, threads):
     if RUNTIMES[contestant.runtime].converts:
         with tempfile.TemporaryDirectory(prefix="dmformer-benchmark-") as folder:
             converted = exported.convert(contestant, folder)
-            base = _resident_now()
+            base = resident_now()
             prepared = exported.prepare(contestant, folder, converted, threads)
     else:
         _limit_torch(contestant, threads)
-        base = _resident_now()
+        base = resident_now()
         prepared = runtimes.prepare(contestant)
     values = runtimes.first_values(prepared.step())  # traces and compiles
     prepare_seconds = time.perf_counter() - start
     if contestant.device == "gpu":
         forget, peak = runtimes.gpu_memory(contestant)
     else:
-        forget, peak = _forget_peak, _peak_resident
+        forget, peak = forget_peak, peak_resident
     prepared.step()  # a framework may compile again for the second call
     forget()
     start = time.perf_counter()
@@ -98,31 +95,6 @@ def _limit_torch(contestant, threads):
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _resident_now():
-    """Returns the bytes of memory that this process holds."""
-    with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return _peak_resident()
-
-
-def _forget_peak():
-    """Gives back what building and compiling left behind, and forgets its peak, where Linux can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_resident():
-    """Returns the most bytes of memory that this process held since its peak was forgotten."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _send(connection, answer):

@@ -4,10 +4,11 @@ import json
 import sys
 
 from dmformer_keras.cli.options import (
-    MODEL_HELP,
+    EXPORTED_HELP,
     add_data_options,
     add_image_size_option,
     add_segmentation_options,
+    load_model,
     percent,
     print_metrics,
     segmentation_options,
@@ -15,7 +16,7 @@ from dmformer_keras.cli.options import (
 from dmformer_keras.data import open_source
 from dmformer_keras.data.splits import SPLITS
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter, load_trained
+from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter
 from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
 
 DESCRIPTION = """\
@@ -28,13 +29,14 @@ EPILOG = """\
 examples:
   dmformer evaluate runs/photos --data photos/
   dmformer evaluate runs/photos --data photos.zip --split test --json
+  dmformer evaluate photos_int8.tflite --data photos/
   dmformer evaluate runs/streets --data streets/ --split test --flip --scales 0.75 1 1.25
 """
 
 
 def add_arguments(parser):
     """Adds the arguments of this command."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", help=EXPORTED_HELP)
     add_data_options(parser)
     parser.add_argument(
         "--split",
@@ -57,7 +59,7 @@ def add_arguments(parser):
 
 def run(args):
     """Evaluates and prints."""
-    model = load_trained(args.model, args.image_size)
+    model = load_model(args.model, args.image_size)
     segments = is_segmenter(model)
     how = segmentation_options(args, model)
     if segments and args.batch_size is not None:

@@ -1,108 +1,180 @@
 """`dmformer export`"""
 
-import importlib.util
+import json
+import logging
+import sys
 
-import numpy as np
-
-from dmformer_keras.cli.options import MODEL_HELP, SOURCE_HELP, add_image_size_option
-from dmformer_keras.data import load_example, open_source
+from dmformer_keras.cli.options import (
+    MODEL_HELP,
+    SOURCE_HELP,
+    add_image_size_option,
+    load_model,
+    percent,
+)
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import image_size_of, is_segmenter, load_trained
+from dmformer_keras.training import image_size_of, is_segmenter
 
 DESCRIPTION = """\
-Convert a trained model to a TFLite file that takes one image of fixed size in 0..255,
-and compare the outputs of the file with Keras's."""
+Convert a trained model to a file for another runtime, run the file beside Keras, and write a
+report: how far the outputs differ, operators, size, latency, memory. A file whose outputs are
+not the model's is not kept. Class names and preprocessing travel with it."""
 EPILOG = """\
 examples:
   dmformer export runs/photos --output photos.tflite
   dmformer export runs/photos --output small.tflite --quantization int8 --data photos/
   dmformer export runs/streets --output streets.tflite --image-size 360x480 --data streets/
+  dmformer export runs/photos --output photos.onnx
+  dmformer export runs/photos --output photos.xml --precision bfloat16
+  dmformer export runs/photos --output served --format saved_model
+then:
+  dmformer evaluate small.tflite --data photos/
 """
-# Of masks fewer, for all are held at once.
-_MOST_IMAGES = {"classify": 100, "segment": 20}
+_FORMATS = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
+# Options that are for some formats only: {attribute: (option, formats)}.
+_OF_FORMATS = {
+    "quantization": ("--quantization", ("tflite",)),
+    "int8_io": ("--int8-io", ("tflite",)),
+    "resizable": ("--resizable", ("tflite",)),
+    "precision": ("--precision", ("openvino",)),
+    "opset": ("--opset", ("onnx",)),
+    "batch_size": ("--batch-size", ("tflite", "onnx", "openvino")),
+}
 
 
 def add_arguments(parser):
     """Adds the arguments of this command."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--format", choices=("tflite",), default="tflite", help="(default: tflite)")
-    parser.add_argument("--output", metavar="FILE", required=True, help="the .tflite file to write")
     parser.add_argument(
-        "--quantization",
-        choices=("none", "float16", "dynamic", "int8"),
-        default="none",
-        help="float16 halves the file; dynamic stores weights in 8 bits; int8 computes in 8 bits "
-        "and needs --data (default: none, float32)",
+        "--output", metavar="FILE", required=True, help="the file, or SavedModel folder, to write"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(_FORMATS), help="(default: what the suffix of FILE says)"
     )
     parser.add_argument(
         "--data",
         metavar="SOURCE",
-        help=f"images to quantise by and to compare on, {SOURCE_HELP} (default: random images, "
-        "for comparison only)",
+        help="images to compare on (of the validation split), and to quantise by (of the training "
+        f"split): {SOURCE_HELP} (default: made-up images, for comparison only)",
     )
     add_image_size_option(parser)
+    parser.add_argument("--no-fuse", action="store_true", help="keep every BatchNorm as it is")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="most that the outputs may differ, of their own spread (default: by precision)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images at once (default: 1; onnx: any number)",
+    )
+    group = parser.add_argument_group("tflite")
+    group.add_argument(
+        "--quantization",
+        choices=("none", "float16", "dynamic", "int8"),
+        help="float16 halves the file; dynamic stores weights in 8 bits; int8 computes in 8 bits "
+        "and needs --data (default: none, float32)",
+    )
+    group.add_argument(
+        "--int8-io", action="store_true", default=None, help="input and output in int8, too"
+    )
+    group.add_argument(
+        "--resizable", action="store_true", default=None, help="leave height and width open"
+    )
+    parser.add_argument_group("onnx").add_argument(
+        "--opset", type=int, metavar="N", help="version of the operators (default: 18)"
+    )
+    parser.add_argument_group("openvino").add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="to compute in (default: float32)"
+    )
 
 
 def run(args):
-    """Exports, compares and prints."""
-    from dmformer_keras.export import compare_tflite, to_tflite
+    """Exports, and prints what the report says."""
+    from dmformer_keras import export
 
-    if args.quantization == "int8" and args.data is None:
-        raise DMFormerError(
-            "--quantization int8 measures the ranges of activations on real images; give some "
-            "with --data."
-        )
-    model = load_trained(args.model, args.image_size)
-    if args.image_size is None and None in model.input.shape[1:3] and is_segmenter(model):
+    _print_progress()
+    form = args.format or _format_of(args.output)
+    options = _options(args, form)
+    model = load_model(args.model, args.image_size, exported=False)
+    any_size = None in model.input.shape[1:3]
+    resizable = options.get("resizable")
+    if any_size and not resizable and args.image_size is None and is_segmenter(model):
         raise DMFormerError(
             f"{args.model} segments images of any size, and a file takes one size; choose it with "
             "--image-size."
         )
-    shape = (*(args.image_size or image_size_of(model)), model.input.shape[-1])
-    task = "segment" if is_segmenter(model) else "classify"
-    calibration = None
-    if args.quantization == "int8":
-        calibration = sample_images(args.data, "train", shape, task)
-    # Opened before the conversion: what is wrong with it is said before work starts.
-    images = None if args.data is None else sample_images(args.data, "val", shape, task)
-    path = to_tflite(
-        model,
-        args.output,
-        quantization=None if args.quantization == "none" else args.quantization,
-        representative_data=calibration,
-        input_shape=shape,
+    if not resizable:
+        size = args.image_size or image_size_of(model)
+        options["input_shape"] = (*size, model.input.shape[-1])
+    if args.data is not None:
+        options["images"] = args.data
+    path = getattr(export, f"to_{form}")(
+        model, args.output, fuse=not args.no_fuse, tolerance=args.tolerance, **options
     )
-    print(f"Wrote {path}, {path.stat().st_size / 1e6:.2f} MB, input 1x{'x'.join(map(str, shape))}")
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        print("Not compared with Keras: `pip install ai-edge-litert` brings what runs the file.")
-        return
-    if images is None:
-        images = np.random.default_rng(0).uniform(0, 255, (8, *shape)).astype("float32")
-    compared = compare_tflite(model, path, images)
-    agreement = compared["top1_agreement"]
-    same = f"{agreement:.2%} of pixels" if is_segmenter(model) else f"{agreement:.1%}"
+    report = json.loads(export.report_path(path).read_text(encoding="utf-8"))
+    _print_report(path, report, is_segmenter(model))
+    print(f"Report: {export.report_path(path)}")
+
+
+def _options(args, form):
+    """Returns the options that are for this format; raises for one that is not."""
+    options = {}
+    for name, (option, formats) in _OF_FORMATS.items():
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if form not in formats:
+            raise DMFormerError(f"{option} is for {' and '.join(formats)}, not for {form}.")
+        options[name] = value
+    if options.get("quantization") == "none":
+        options["quantization"] = None
+    if options.get("quantization") == "int8":
+        if args.data is None:
+            raise DMFormerError(
+                "--quantization int8 measures the ranges of activations on real images; give some "
+                "with --data."
+            )
+        options["representative_data"] = args.data
+    return options
+
+
+def _format_of(output):
+    """Returns the format that a path's suffix says."""
+    for form, suffix in _FORMATS.items():
+        if suffix and output.endswith(suffix):
+            return form
+    suffixes = ", ".join(filter(None, _FORMATS.values()))
+    raise DMFormerError(
+        f"{output!r} ends in none of {suffixes}; name the format with --format, or change the end."
+    )
+
+
+def _print_progress():
+    """Shows each step of the export as a line on stderr."""
+    logger = logging.getLogger("dmformer_keras.export")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _print_report(path, report, segments):
+    compared = report["compared"]
+    shape = "x".join("any" if side is None else str(side) for side in report["input_shape"])
+    print(f"Wrote {path}, {report['bytes'] / 1e6:.2f} MB, {report['format']}, input {shape}")
+    what = "pixels" if segments else "images"
     print(
-        f"Compared on {len(images)} {'random ' if args.data is None else ''}images: same class on "
-        f"{same}, largest difference of an output "
-        f"{compared['max_difference']:.2g} ({compared['relative_difference']:.2g} of their range)"
+        f"Beside Keras on {compared['images']} images ({compared['origin']}): same class on "
+        f"{percent(compared['top1_agreement'])} of {what}, outputs apart by "
+        f"{compared['max_difference']:.2g} at most and {compared['mean_difference']:.2g} on "
+        f"average, of a range of {compared['output_range']:.3g}"
     )
-
-
-def sample_images(data, split, shape, task):
-    """Returns up to 100 images of a source, or 20 to segment, evenly spread over it.
-
-    Args:
-        data: str, what `open_source` takes.
-        split: str.
-        shape: (height, width, channels).
-        task: str, as `open_source` takes it.
-
-    Returns:
-        float32 array (count, height, width, channels) in 0..255.
-    """
-    source = open_source(data, split, task=task, channels=shape[2])
-    chosen = (
-        np.linspace(0, len(source) - 1, min(_MOST_IMAGES[task], len(source))).round().astype(int)
+    latency = ", ".join(
+        f"{value:.1f} ms on {threads} thread{'s' if threads != '1' else ''}"
+        for threads, value in report["latency_ms"].items()
     )
-    images = [load_example(source, int(index), shape[:2], None, 0, 0)[0] for index in chosen]
-    return np.stack(images).astype("float32")
+    print(f"Latency {latency}; memory {report['peak_memory_bytes'] / 1e6:.0f} MB")

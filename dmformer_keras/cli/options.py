@@ -4,16 +4,46 @@ import argparse
 import contextlib
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import SegmentationEvaluation, is_segmenter
+from dmformer_keras.training import SegmentationEvaluation, is_segmenter, load_trained
 
 MODEL_HELP = (
     "a preset with weights (see `dmformer presets`), the folder of a preset or of a training "
     "run, or a .keras file"
 )
+EXPORTED_HELP = f"{MODEL_HELP}; or an exported .tflite, .onnx or .xml file or SavedModel folder"
 SOURCE_HELP = (
     "a folder of class folders or, to segment, of images/ and masks/, optionally under train/, "
     "val/ and test/; a zip of one; tfds:NAME; or digits (built in)"
 )
+
+
+def load_model(name, image_size=None, exported=True):
+    """Loads a trained model, or an exported file that runs like one.
+
+    Args:
+        name: str, what `MODEL_HELP` or `EXPORTED_HELP` says.
+        image_size: (height, width) or None, of a trained model.
+        exported: bool. Whether an exported file will do.
+
+    Returns:
+        What `load_trained` or `load_exported` returns.
+
+    Raises:
+        DMFormerError: there is no such model, or not for this.
+    """
+    from dmformer_keras.export import is_exported, load_exported
+
+    if not is_exported(name):
+        return load_trained(name, image_size)
+    if not exported:
+        raise DMFormerError(
+            f"{name} is an exported file already; give the model that it was made from."
+        )
+    if image_size is not None:
+        raise DMFormerError(
+            f"{name} takes images of the size that it was exported with; leave out --image-size."
+        )
+    return load_exported(name)
 
 
 def add_data_options(parser, required=True):

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from dmformer_keras.cli.options import (
-    MODEL_HELP,
+    EXPORTED_HELP,
     add_image_size_option,
     add_segmentation_options,
+    load_model,
     percent,
     segmentation_options,
 )
@@ -18,7 +19,7 @@ from dmformer_keras.drawing import class_table, draw_overlay, save_mask
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
 from dmformer_keras.inference import segment_image
-from dmformer_keras.training import image_size_of, is_segmenter, load_trained, to_probabilities
+from dmformer_keras.training import image_size_of, is_segmenter, to_probabilities
 
 DESCRIPTION = """\
 Name what is on images. A classifier prints the likeliest classes with their probabilities. A
@@ -39,7 +40,7 @@ _BATCH_SIZE = 32
 
 def add_arguments(parser):
     """Adds the arguments of this command."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", help=EXPORTED_HELP)
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, or folders of them at any depth"
     )
@@ -68,7 +69,7 @@ def run(args):
     if args.top is not None and args.top < 1:
         raise DMFormerError(f"--top must be 1 or more, not {args.top}.")
     paths = image_files(args.images)
-    model = load_trained(args.model, args.image_size)
+    model = load_model(args.model, args.image_size)
     how = segmentation_options(args, model)
     option, kind = ("top", "classifiers") if is_segmenter(model) else ("output", "segmenters")
     if getattr(args, option) is not None:

@@ -1,6 +1,7 @@
 """`dmformer quickstart`"""
 
 import importlib.util
+import json
 import shlex
 import time
 from pathlib import Path
@@ -29,7 +30,6 @@ examples:
 """
 LEAST_ACCURACY = 0.97
 LEAST_AGREEMENT = 0.995
-MOST_RELATIVE_DIFFERENCE = 1e-3
 PRESET = "dmformer_n"
 SAMPLES_FOLDER = "samples"
 TFLITE_FILE = "model.tflite"
@@ -105,16 +105,17 @@ def _check_extras():
 
 
 def _export_and_compare(model, test, path):
-    from dmformer_keras.export import compare_tflite, to_tflite
+    from dmformer_keras.export import report_path, to_tflite
 
-    to_tflite(model, path)
     size = image_size_of(model)
     images = np.stack([load_example(test, i, size, None, 0, 0)[0] for i in range(len(test))])
-    compared = compare_tflite(model, path, images.astype("float32"))
+    to_tflite(model, path, images=images)
+    report = json.loads(report_path(path).read_text(encoding="utf-8"))
+    compared = report["compared"]
     print(
-        f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, the same digit as Keras on "
+        f"{path.name}: {report['bytes'] / 1e6:.1f} MB, the same digit as Keras on "
         f"{percent(compared['top1_agreement'])} of {len(test)} images, outputs apart by at most "
-        f"{compared['max_difference']:.2g}"
+        f"{compared['max_difference']:.2g}, {report['latency_ms']['1']:.1f} ms an image"
     )
     return compared
 
@@ -147,13 +148,8 @@ def _check_results(evaluation, compared):
             f"The test accuracy is {percent(evaluation.top1)}, where {percent(LEAST_ACCURACY)} "
             "was expected; train for more epochs (--epochs)."
         )
-    agrees = (
-        compared["top1_agreement"] >= LEAST_AGREEMENT
-        and compared["relative_difference"] <= MOST_RELATIVE_DIFFERENCE
-    )
-    if not agrees:
+    if compared["top1_agreement"] < LEAST_AGREEMENT:
         raise DMFormerError(
-            f"The TFLite model differs from Keras: the same digit on "
-            f"{percent(compared['top1_agreement'])}, outputs apart by "
-            f"{compared['relative_difference']:.2g} of their range; please report this."
+            f"The TFLite model names the same digit as Keras on "
+            f"{percent(compared['top1_agreement'])} only; please report this."
         )

@@ -1,5 +1,23 @@
-"""Export of models to other runtimes, and the check of what was exported."""
+"""Models as files for other runtimes: TFLite, ONNX, OpenVINO and SavedModel, each verified."""
 
-from dmformer_keras.export.tflite import compare_tflite, run_tflite, to_tflite
+from dmformer_keras.export.exported_model import ExportedModel, is_exported, load_exported
+from dmformer_keras.export.layer_errors import LayerError, layer_errors
+from dmformer_keras.export.onnx import to_onnx
+from dmformer_keras.export.openvino import to_openvino
+from dmformer_keras.export.saved_model import to_saved_model
+from dmformer_keras.export.tflite import to_tflite
+from dmformer_keras.export.verification import compare_exported, report_path
 
-__all__ = ["compare_tflite", "run_tflite", "to_tflite"]
+__all__ = [
+    "ExportedModel",
+    "LayerError",
+    "compare_exported",
+    "is_exported",
+    "layer_errors",
+    "load_exported",
+    "report_path",
+    "to_onnx",
+    "to_openvino",
+    "to_saved_model",
+    "to_tflite",
+]

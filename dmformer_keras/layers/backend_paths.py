@@ -11,7 +11,6 @@ import functools
 import sys
 
 import keras
-import numpy as np
 from keras import ops
 
 from dmformer_keras.layers.filter_gradient import depthwise_filter_gradient
@@ -62,16 +61,19 @@ def dense(inputs, kernel, bias, training):
     """The product of a table of positions with a matrix, in its fastest form.
 
     Args:
-        inputs: tensor `(positions, channels)`.
+        inputs: tensor `(positions, channels)`, or a map where `positions_stay_maps()`.
         kernel: tensor `(channels, units)`.
         bias: tensor `(units,)`, or None.
         training: bool.
 
     Returns:
-        Tensor `(positions, units)`.
+        Tensor `(positions, units)`, or a map.
 
     Source: this project's own.
     """
+    if len(inputs.shape) == 4:
+        outputs = ops.conv(inputs, kernel[None, None], 1, "valid", "channels_last")
+        return add_bias(outputs, bias, "channels_last")
     if BACKEND == "torch" and not training and _on_cpu(inputs) and _is_tall(inputs, kernel):
         # oneDNN's 1x1 convolution takes 0.55 to 1 of the time of MKL's product (on AMD),
         # and adds the bias by the way; its gradients gain nothing. It puts the kernel in
@@ -210,7 +212,7 @@ def depthwise_convolution(inputs, kernel, dilations, data_format, training):
     Source: this project's own.
     """
     if _for_tflite.get() and data_format == "channels_last":
-        return _rows_for_xnnpack(inputs, kernel, dilations)
+        return _for_xnnpack(inputs, kernel, dilations)
     if not _on_cpu(inputs):
         return _framework_form(inputs, kernel, dilations, data_format)
     if data_format == "channels_first":
@@ -226,7 +228,7 @@ _for_tflite = contextvars.ContextVar("for_tflite", default=False)
 
 @contextlib.contextmanager
 def for_tflite():
-    """While it lasts, models are traced in the form that is fast in a float TFLite file."""
+    """While it lasts, models are traced in the form that is fast in a TFLite file."""
     token = _for_tflite.set(True)
     try:
         yield
@@ -234,32 +236,65 @@ def for_tflite():
         _for_tflite.reset(token)
 
 
-def _rows_for_xnnpack(inputs, kernel, dilations):
-    """A large depthwise convolution as a sum of some with fewer rows of taps each."""
+def positions_stay_maps():
+    """Tells whether 1x1 convolutions are to be convolutions of maps, not products of tables.
+
+    TFLite computes both alike, but a reshape before and after costs a pass over memory,
+    fixes the size of the image, and XNNPACK takes none between int8 operators.
+    """
+    return _for_tflite.get()
+
+
+def _for_xnnpack(inputs, kernel, dilations):
+    """A depthwise convolution of TFLite, large kernels as sums of some with fewer rows of taps."""
     rows, columns = kernel.shape[:2]
-    if rows * columns <= XNNPACK_LARGEST_KERNEL:
-        return _framework_form(inputs, kernel, dilations)
-    groups = -(-rows // max(XNNPACK_LARGEST_KERNEL // columns, 1))
-    height = inputs.shape[1]
-    above, beside = (
-        size // 2 * rate for size, rate in zip((rows, columns), dilations, strict=True)
-    )
-    outputs = None
-    for group in np.array_split(np.arange(rows), groups):
-        top, bottom = above - group[0] * dilations[0], group[-1] * dilations[0] - above
-        # Rows of the map that the group never sees are cut off, rather than padded first.
-        seen = inputs[:, max(-top, 0) : height - max(-bottom, 0)]
-        seen = ops.pad(seen, ((0, 0), (max(top, 0), max(bottom, 0)), (beside, beside), (0, 0)))
-        part = ops.depthwise_conv(
-            seen,
-            kernel[group[0] : group[-1] + 1],
-            1,
-            "valid",
-            dilation_rate=dilations,
-            data_format="channels_last",
-        )
+    margins = _margins(kernel, dilations)
+    rate, (above, _) = dilations[0], margins[0]
+    padded, outputs = None, None
+    for first, last in _groups_of_rows(rows, max(XNNPACK_LARGEST_KERNEL // columns, 1)):
+        taps = kernel[first : last + 1]
+        if first + last == rows - 1:
+            part = _dilated_operator(inputs, taps, dilations, "SAME")
+        else:
+            padded = ops.pad(inputs, ((0, 0), *margins, (0, 0))) if padded is None else padded
+            # From the end, for the height may be known only when the file runs.
+            seen = padded[:, first * rate : (last * rate - 2 * above) or None]
+            part = _dilated_operator(seen, taps, dilations, "VALID")
         outputs = part if outputs is None else outputs + part
     return outputs
+
+
+def _groups_of_rows(rows, most):
+    """Yields (first, last) of groups of up to `most` rows, the rest of them in the middle.
+
+    A group about the middle needs no padding of its own, and a kernel of up to 9 taps
+    takes a third of the time of a larger one.
+    """
+    first, last = 0, rows - 1
+    while last - first >= most:
+        yield first, first + most - 1
+        first += most
+        if last - first >= most:
+            yield last - most + 1, last
+            last -= most
+    yield first, last
+
+
+def _dilated_operator(inputs, kernel, dilations, padding):
+    """TensorFlow's operator with its dilation, which converters read for maps of any size.
+
+    Its kernels for CPUs know no dilation: `tf.nn.depthwise_conv2d` reorders the map around
+    it, which converters undo for fixed sizes only.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=inputs,
+        filter=tf.convert_to_tensor(kernel),
+        strides=(1, 1, 1, 1),
+        padding=padding,
+        dilations=(1, *dilations, 1),
+    )
 
 
 def _depthwise_on_cpu(inputs, kernel, dilations, training):

@@ -8,6 +8,7 @@ import math
 import keras
 from keras import ops
 
+from dmformer_keras.layers import backend_paths
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
 from dmformer_keras.layers.common import channel_axis, standard_data_format
 from dmformer_keras.layers.convolution import (
@@ -247,15 +248,15 @@ def build_pointwise(layer, channels):
 
 
 def flatten(features, data_format):
-    """Returns channels_last features as `(positions, channels)`, channels_first ones unchanged."""
-    if data_format == "channels_first":
+    """Returns features as the layers of `pointwise` take them: `(positions, channels)` mostly."""
+    if data_format == "channels_first" or backend_paths.positions_stay_maps():
         return features
     return ops.reshape(features, (-1, features.shape[-1]))
 
 
 def unflatten(flat, features, data_format):
     """Undoes `flatten`, to the batch, height and width of `features`."""
-    if data_format == "channels_first":
+    if data_format == "channels_first" or backend_paths.positions_stay_maps():
         return flat
     return ops.reshape(flat, (-1, *ops.shape(features)[1:3], flat.shape[-1]))
 

@@ -145,13 +145,31 @@ def test_predict_prints_for_people_too(trained, pictures, capsys):
     assert "%" in second
 
 
-def test_export_writes_a_file_and_compares_it(trained, pictures, tmp_path, capsys):
+def test_an_exported_file_is_a_model_like_any_other(trained, pictures, tmp_path, capsys):
     path = tmp_path / "model.tflite"
-    arguments = ["export", trained, "--output", path, "--data", pictures]
-    assert main([str(argument) for argument in arguments]) == 0
-    text = capsys.readouterr().out
+    assert main(["export", str(trained), "--output", str(path), "--data", str(pictures)]) == 0
+    captured = capsys.readouterr()
     assert path.stat().st_size > 1000
-    assert "same class on 100.0%" in text
+    assert "same class on 100.00 %" in captured.out
+    assert str(tmp_path / "model.tflite.report.json") in captured.out
+    steps = ("Reading", "Folding", "Converting", "Comparing", "Measuring")
+    assert all(step in captured.err for step in steps)
+    # It evaluates and predicts as what it was made from.
+    results = []
+    for model in (trained, path):
+        arguments = ["evaluate", str(model), "--data", str(pictures), "--json"]
+        assert main(arguments) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["top1"] == results[1]["top1"]
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-4)
+    picture = str(pictures / "dark" / "00.png")
+    assert main(["predict", str(path), picture, "--top", "1"]) == 0
+    assert "dark" in capsys.readouterr().out
+    exported = ("export", path, "--output", tmp_path / "again.tflite")
+    assert "exported file already" in failure(capsys, *exported)
+    assert "--image-size" in failure(
+        capsys, "evaluate", path, "--data", pictures, "--image-size", "32"
+    )
 
 
 def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, capsys):
@@ -176,7 +194,14 @@ def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, cap
     assert "config.json" in failure(capsys, "evaluate", pictures, "--data", pictures)
     assert "classes" in failure(capsys, "evaluate", trained, "--data", "digits")
     assert "--data" in failure(capsys, "export", trained, "--output", new, "--quantization", "int8")
-    assert ".tflite" in failure(capsys, "export", trained, "--output", tmp_path / "model.onnx")
+    export = ("export", trained, "--output")
+    assert "--format" in failure(capsys, *export, tmp_path / "model.pb")
+    assert "--quantization is for tflite" in failure(
+        capsys, *export, tmp_path / "model.onnx", "--quantization", "float16"
+    )
+    assert "--precision is for openvino" in failure(
+        capsys, *export, tmp_path / "model.tflite", "--precision", "bfloat16"
+    )
 
 
 def test_damaged_files_are_stated(trained, pictures, tmp_path, capsys):

@@ -90,6 +90,12 @@ def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys):
     assert "1x48x64x3" in text
     share = float(text.split("same class on ")[1].split("%")[0])
     assert share >= 99.9
+    scores = []
+    for model in (segmenter, path):
+        arguments = ["evaluate", model, "--data", streets, "--split", "all", "--json"]
+        assert main([str(argument) for argument in arguments]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["miou"])
+    assert scores[0] == pytest.approx(scores[1], abs=0.002)
     load_trained(segmenter).save(tmp_path / "model.keras")
     arguments = ["export", tmp_path / "model.keras", "--output", path, "--image-size", "64"]
     assert main([str(argument) for argument in arguments]) == 0

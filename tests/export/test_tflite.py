@@ -1,13 +1,21 @@
+import json
 import os
+import zipfile
 
 import keras
 import numpy as np
 import pytest
-from helpers import array, images, randomize, tiny_backbone, tiny_classifier
+from helpers import TINY, array, images, randomize, shapes, tiny_backbone, tiny_classifier
 
-from dmformer_keras import DMFormerError, DMFormerN
-from dmformer_keras.data import load_image
-from dmformer_keras.export import compare_tflite, run_tflite, to_tflite
+from dmformer_keras import DMFormerError, DMFormerN, SemanticFPN, UPerNet, fuse
+from dmformer_keras.data import load_image, open_source
+from dmformer_keras.export import (
+    compare_exported,
+    load_exported,
+    report_path,
+    tflite,
+    to_tflite,
+)
 
 pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
 pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
@@ -16,42 +24,46 @@ pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge
 tensorflow_only = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="the converter itself is the same"
 )
-FLOAT_OPERATORS = {
+# Nothing else comes out: no Flex operator, nothing reordered around a dilation.
+OPERATORS = {
     "ADD",
-    "CONCATENATION",
     "CONV_2D",
     "DEPTHWISE_CONV_2D",
+    "DEQUANTIZE",
     "FULLY_CONNECTED",
     "GELU",
     "LOGISTIC",
     "MEAN",
     "MUL",
     "PAD",
-    "SPLIT",
+    "QUANTIZE",
+    "RESHAPE",
     "STRIDED_SLICE",
 }
-
-
-def operators(path):
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    )
-    return [operator["op_name"] for operator in interpreter._get_ops_details()]
+UNFUSED_OPERATORS = OPERATORS | {"CONCATENATION", "SPLIT"}
 
 
 def test_classifier_agrees_and_has_only_built_in_operators(tmp_path):
-    model = randomize(tiny_classifier(input_shape=(64, 96, 3)))
+    model = randomize(tiny_classifier(input_shape=(64, 96, 3), class_names=list("abcde")))
     path = to_tflite(model, tmp_path / "new folder" / "model.tflite")
-    report = compare_tflite(model, path, images(8, 64, 96, 3))
-    assert report["relative_difference"] <= 1e-4
-    assert report["top1_agreement"] == 1.0
-    assert set(operators(path)) <= FLOAT_OPERATORS
+    exported = load_exported(path)
+    compared = compare_exported(model, exported, images(8, 64, 96, 3))
+    assert compared["relative_difference"] <= 1e-4
+    assert compared["top1_agreement"] == 1.0
+    operators = exported.operators()
+    assert set(operators) <= OPERATORS
     # One operator a level and block: nothing was split for its dilation. The kernels that
     # XNNPACK is slow with are sums by rows: 7x7 on 16x24 of three, 5x7 on 8x12 of two.
-    assert operators(path).count("DEPTHWISE_CONV_2D") == 3 * 5 + 2 + 1
-    assert os.listdir(path.parent) == ["model.tflite"]
+    assert operators["DEPTHWISE_CONV_2D"] == 3 * 5 + 2 + 1
+    assert exported.class_names == list("abcde")
+    assert sorted(os.listdir(path.parent)) == ["model.tflite", "model.tflite.report.json"]
+    report = json.loads(report_path(path).read_text())
+    assert report["operators"] == operators
+    assert report["bytes"] == path.stat().st_size
+    assert report["compared"]["origin"] == "made up"
+    assert report["compared"]["relative_error"] <= 1e-4
+    assert report["latency_ms"]["1"] > 0
+    assert report["peak_memory_bytes"] > 0
 
 
 @tensorflow_only
@@ -59,19 +71,54 @@ def test_nano_on_real_photographs(tmp_path, real_data):
     photographs = sorted((real_data / "demo").glob("*.jpg"))
     batch = np.stack([load_image(path, 96) for path in photographs]).astype("float32")
     model = randomize(DMFormerN(input_shape=(96, 96, 3), num_classes=1000))
-    report = compare_tflite(model, to_tflite(model, tmp_path / "n.tflite"), batch)
-    assert report["relative_difference"] <= 1e-4
-    assert report["top1_agreement"] == 1.0
+    compared = compare_exported(model, to_tflite(model, tmp_path / "n.tflite"), batch)
+    assert compared["relative_difference"] <= 1e-4
+    assert compared["top1_agreement"] == 1.0
 
 
 @tensorflow_only
-def test_backbone_of_any_size_dilated_at_a_given_size(tmp_path):
+@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "unfused"])
+def test_backbone_of_any_size_dilated_at_a_given_size(tmp_path, is_fused):
     backbone = randomize(tiny_backbone(input_shape=(None, None, 3), output_stride=8))
-    path = to_tflite(backbone, tmp_path / "backbone.tflite", input_shape=(45, 64, 3))
-    x = images(2, 45, 64, 3)
-    outputs = run_tflite(path, x)
+    path = to_tflite(
+        backbone,
+        tmp_path / "backbone.tflite",
+        input_shape=(45, 64, 3),
+        fuse=is_fused,
+        batch_size=2,
+        verify=False,
+    )
+    x = images(3, 45, 64, 3)
+    exported = load_exported(path)
+    assert exported.input.shape == (2, 45, 64, 3)
+    outputs = exported.predict(x)
     np.testing.assert_allclose(outputs, array(backbone(x)), atol=1e-4 * np.abs(outputs).max())
-    assert set(operators(path)) <= FLOAT_OPERATORS
+    assert set(exported.operators()) <= (OPERATORS if is_fused else UNFUSED_OPERATORS)
+    assert exported.description["task"] == "features"
+
+
+@tensorflow_only
+def test_a_resizable_file_takes_images_of_any_size(tmp_path):
+    model = randomize(SemanticFPN(tiny_backbone(input_shape=(None, None, 3)), 3, head_channels=8))
+    path = to_tflite(model, tmp_path / "any.tflite", resizable=True, verify=False)
+    exported = load_exported(path)
+    assert exported.input.shape == (1, None, None, 3)
+    assert not any("SPACE" in name or "Flex" in name for name in exported.operators())
+    for size in ((64, 64), (50, 75), (64, 64)):
+        x = images(2, *size, 3)
+        assert compare_exported(model, exported, x)["relative_difference"] <= 1e-4
+
+
+@tensorflow_only
+@pytest.mark.parametrize("head", [SemanticFPN, UPerNet])
+def test_segmenters(tmp_path, head):
+    backbone = tiny_backbone(input_shape=(None, None, 3))
+    model = randomize(head(backbone, 3, head_channels=8, class_names=["a", "b", "c"]))
+    path = to_tflite(model, tmp_path / "model.tflite", input_shape=(50, 64, 3), verify=False)
+    compared = compare_exported(model, path, images(4, 50, 64, 3))
+    assert compared["relative_difference"] <= 1e-4
+    assert compared["top1_agreement"] >= 0.999
+    assert load_exported(path).description["task"] == "segment"
 
 
 @tensorflow_only
@@ -82,29 +129,169 @@ def test_backbone_of_any_size_dilated_at_a_given_size(tmp_path):
 def test_quantised_files_are_smaller_and_close(tmp_path, quantization, most_bytes, tolerance):
     model = randomize(tiny_classifier(channels=(16, 32, 64, 96)))
     x = images(16, 64, 64, 3)
-    plain = to_tflite(model, tmp_path / "plain.tflite")
-    path = to_tflite(model, tmp_path / "small.tflite", quantization, representative_data=x)
+    int8 = quantization == "int8"
+    options = {"representative_data": x} if int8 else {"verify": False}
+    plain = to_tflite(model, tmp_path / "plain.tflite", verify=False)
+    path = to_tflite(model, tmp_path / "small.tflite", quantization, **options)
     assert path.stat().st_size <= most_bytes * plain.stat().st_size
-    assert compare_tflite(model, path, x)["relative_difference"] <= tolerance
+    assert compare_exported(model, path, x)["relative_difference"] <= tolerance
+    if int8:
+        report = json.loads(report_path(path).read_text())
+        assert report["precision"] == "int8"
+        assert report["compared"]["origin"] == "representative_data"
 
 
 @tensorflow_only
-def test_a_model_in_16_bits_is_exported_in_float32(tmp_path):
-    model = randomize(tiny_classifier(dtype="mixed_bfloat16"))
-    path = to_tflite(model, tmp_path / "model.tflite")
-    assert set(operators(path)) <= FLOAT_OPERATORS
-    # bfloat16 keeps some 3 digits; the file keeps float32's.
-    assert compare_tflite(model, path, images(4, 64, 64, 3))["relative_difference"] <= 0.05
+def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-
-@tensorflow_only
-def test_a_wrong_file_is_seen_as_wrong(tmp_path):
     model = randomize(tiny_classifier())
-    path = to_tflite(model, tmp_path / "model.tflite")
-    randomize(model, seed=1)
-    report = compare_tflite(model, path, images(8, 64, 64, 3))
-    assert report["relative_difference"] > 0.01
-    assert report["top1_agreement"] < 1.0
+    x = images(8, 64, 64, 3)
+    options = {"representative_data": x, "int8_io": True, "verify": False}
+    path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
+    details = interpreter.get_tensor_details()
+    assert not any(tensor["dtype"] == np.float32 for tensor in details)
+    layers = [
+        layer
+        for layer in interpreter._get_ops_details()
+        if layer["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    ]
+    by_index = {tensor["index"]: tensor for tensor in details}
+    for layer in layers:
+        kernel, output = by_index[layer["inputs"][1]], by_index[layer["outputs"][0]]
+        assert len(kernel["quantization_parameters"]["scales"]) == output["shape"][3]
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert source["dtype"] == target["dtype"] == np.int8
+    # Pixels are themselves: what a camera gives needs no arithmetic but an offset.
+    np.testing.assert_allclose(source["quantization"], (1.0, -128), rtol=0.01)
+    assert compare_exported(model, path, x)["relative_difference"] <= 0.15
+
+
+@tensorflow_only
+def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path):
+    model = randomize(tiny_classifier())
+    gate = next(w for w in model.weights if "gate_reduce" in w.path and "bias" in w.path)
+    kernel = next(w for w in model.weights if "gate_reduce" in w.path and "kernel" in w.path)
+    gate.assign(np.full(gate.shape, 1e-6, "float32"))
+    kernel.assign(-np.abs(array(kernel)))
+    x = images(8, 64, 64, 3)
+    path = to_tflite(model, tmp_path / "model.tflite", "int8", representative_data=x)
+    assert compare_exported(model, path, x)["relative_difference"] <= 0.15
+
+
+@tensorflow_only
+def test_representative_data_of_a_source(tmp_path):
+    pictures, masks, names = shapes(12)
+    source = open_source((pictures, masks, names), "all", task="segment")
+    backbone = tiny_backbone(input_shape=(None, None, 3))
+    model = randomize(SemanticFPN(backbone, 3, head_channels=8, class_names=names))
+    path = to_tflite(
+        model,
+        tmp_path / "model.tflite",
+        "int8",
+        representative_data=source,
+        images=source,
+        input_shape=(64, 64, 3),
+    )
+    report = json.loads(report_path(path).read_text())
+    assert report["compared"]["images"] == 12
+    assert report["compared"]["origin"] == "given"
+
+
+@tensorflow_only
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_model_in_16_bits_is_exported_in_float32(tmp_path, data_format):
+    shape = (64, 64, 3) if data_format == "channels_last" else (3, 64, 64)
+    model = tiny_classifier(dtype="mixed_bfloat16", data_format=data_format, input_shape=shape)
+    path = to_tflite(randomize(model), tmp_path / "model.tflite", verify=False)
+    exported = load_exported(path)
+    assert set(exported.operators()) <= OPERATORS
+    reference = tiny_classifier()
+    reference.set_weights(model.get_weights())
+    compared = compare_exported(reference, exported, images(4, 64, 64, 3))
+    assert compared["relative_difference"] <= 1e-4
+
+
+@tensorflow_only
+def test_what_another_program_needs_travels_inside(tmp_path):
+    model = randomize(tiny_classifier(class_names=["cat", "dog", "owl", "fox", "elk"]))
+    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt").decode().split() == ["cat", "dog", "owl", "fox", "elk"]
+        description = json.loads(archive.read("model.json"))
+    assert description["task"] == "classify"
+    assert description["input"]["shape"] == [64, 64, 3]
+    assert (description["input"]["mean"], description["input"]["std"]) == (0.0, 1.0)
+    assert description["output"] == {"activation": "linear"}
+    unscaled = tiny_classifier(include_rescaling=False)
+    path = to_tflite(unscaled, tmp_path / "unscaled.tflite", verify=False)
+    description = load_exported(path).description
+    assert (description["input"]["mean"], description["input"]["std"]) == (127.5, 127.5)
+
+
+@tensorflow_only
+def test_the_metadata_is_the_published_schema_s(tmp_path):
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = randomize(tiny_classifier(class_names=list("abcde"), name="five"))
+    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+    file = flatbuffer_utils.read_model(str(path))
+    (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
+    content = bytes(file.buffers[entry.buffer].data)
+    assert content[4:8] == b"M001"
+    for text in (b"images", b"outputs", b"labels.txt"):
+        assert text in content
+
+
+def test_a_keras_cv_classifier(tmp_path):
+    keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")
+    backbone = keras_cv.models.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
+    model = keras_cv.models.ImageClassifier(backbone=backbone, num_classes=4)
+    path = to_tflite(randomize(model), tmp_path / "model.tflite", verify=False)
+    exported = load_exported(path)
+    compared = compare_exported(model, exported, images(2, 64, 64, 3))
+    assert compared["relative_difference"] <= 1e-4
+    assert exported.description["task"] == "classify"
+    assert exported.activation == "softmax"
+
+
+@tensorflow_only
+def test_segmenters_of_keras_cv_and_keras_hub(tmp_path):
+    keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")
+    keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+    ours = keras_cv.models.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
+    hub = keras_hub.models.DMFormerBackbone(**TINY, image_shape=(64, 64, 3))
+    deeplab = keras_hub.models.DeepLabV3Backbone(
+        image_encoder=hub,
+        image_shape=hub.image_shape,
+        spatial_pyramid_pooling_key="P5",
+        low_level_feature_key="P2",
+        upsampling_size=8,
+        dilation_rates=[6, 12, 18],
+    )
+    for number, model in enumerate(
+        (
+            keras_cv.models.DeepLabV3Plus(backbone=ours, num_classes=4),
+            keras_hub.models.DeepLabV3ImageSegmenter(deeplab, num_classes=4),
+        )
+    ):
+        path = to_tflite(randomize(model), tmp_path / f"{number}.tflite", verify=False)
+        exported = load_exported(path)
+        compared = compare_exported(model, exported, images(2, 64, 64, 3))
+        assert compared["relative_difference"] <= 1e-3
+        assert exported.description["task"] == "segment"
+
+
+@tensorflow_only
+def test_a_saved_fused_model_exports_like_its_original(tmp_path):
+    model = randomize(tiny_classifier(class_names=list("abcde"), num_classes=5))
+    fuse(model).save(tmp_path / "fused.keras")
+    again = keras.saving.load_model(tmp_path / "fused.keras")
+    path = to_tflite(again, tmp_path / "model.tflite", verify=False)
+    assert compare_exported(model, path, images(4, 64, 64, 3))["relative_difference"] <= 1e-4
+    assert load_exported(path).class_names == list("abcde")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +304,13 @@ def test_a_wrong_file_is_seen_as_wrong(tmp_path):
             {"quantization": "int8", "representative_data": np.zeros((2, 8, 8, 3))},
             "must hold images of shape",
         ),
+        ({"quantization": "int8", "representative_data": 3}, "must be a data source or images"),
+        ({"quantization": "int8", "representative_data": "no/such/folder"}, "no/such/folder"),
+        ({"int8_io": True}, "int8_io is for"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"tolerance": -1}, "tolerance must be"),
+        ({"tolerance": 0.1, "verify": False}, "for verify=True"),
+        ({"images": np.zeros((0, 64, 64, 3))}, "images must hold"),
         ({"input_shape": (32, 32, 3)}, "does not fit the model"),
         ({"input_shape": (None, 64, 3)}, "pass input_shape with a fixed"),
         ({"input_shape": 64}, "pass input_shape with a fixed"),
@@ -125,6 +319,7 @@ def test_a_wrong_file_is_seen_as_wrong(tmp_path):
     ids=str,
 )
 def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, message):
+    arguments = dict(arguments)
     (tmp_path / "file").write_text("not a folder")
     path = tmp_path / arguments.pop("path", "model.tflite")
     with pytest.raises(DMFormerError, match=message):
@@ -132,26 +327,42 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, messag
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_channels_first_is_refused(tmp_path):
-    model = tiny_backbone(data_format="channels_first", input_shape=(3, 64, 64))
-    with pytest.raises(DMFormerError, match="channels_last"):
+def test_models_that_cannot_be_exported_are_named(tmp_path):
+    image = keras.Input((64, 64, 3))
+    two = keras.Model(image, [image, image])
+    vector = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    for model, message in (
+        (two, "one image input and one output"),
+        (vector, "one image input"),
+        (keras.Sequential([keras.layers.Dense(1)]), "functional"),
+        ("dmformer_n", "functional"),
+    ):
+        with pytest.raises(DMFormerError, match=message):
+            to_tflite(model, tmp_path / "model.tflite")
+    assert os.listdir(tmp_path) == []
+
+
+@tensorflow_only
+def test_an_operator_that_is_not_built_in_is_named(tmp_path):
+    image = keras.Input((64, 64, 3))
+    import tensorflow as tf
+
+    class Special(keras.layers.Layer):
+        def call(self, x):
+            return tf.math.bessel_i0(x)
+
+    model = keras.Model(image, Special()(image))
+    with pytest.raises(DMFormerError, match="cannot convert"):
         to_tflite(model, tmp_path / "model.tflite")
+    assert os.listdir(tmp_path) == []
 
 
 def test_failed_conversion_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"old")
-    monkeypatch.setattr(keras.Model, "export", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(tflite, "convert", lambda *args, **kwargs: 1 / 0)
     monkeypatch.setattr(keras.Model, "save", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         to_tflite(tiny_classifier(), path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model.tflite"]
-
-
-def test_running_what_is_no_tflite_file_is_named(tmp_path):
-    with pytest.raises(DMFormerError, match="There is no file"):
-        run_tflite(tmp_path / "absent.tflite", images(1, 64, 64, 3))
-    (tmp_path / "broken.tflite").write_bytes(b"broken")
-    with pytest.raises(DMFormerError, match="cannot be run"):
-        run_tflite(tmp_path / "broken.tflite", images(1, 64, 64, 3))

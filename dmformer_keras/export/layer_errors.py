@@ -1,0 +1,111 @@
+"""Where a quantised file loses its accuracy: its layers beside those of the float32 file."""
+
+import dataclasses
+
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.export.exported_model import dequantized, load_exported, quantized
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """How far one output of a quantised file lies from that of the float32 file.
+
+    Args:
+        name: str, the tensor's name, which holds those of the Keras layers around it.
+        operator: str, what computes it, such as "CONV_2D".
+        relative_error: float, the root mean square of the differences over the standard
+            deviation of the float32 values.
+    """
+
+    name: str
+    operator: str
+    relative_error: float
+
+
+def layer_errors(reference, path, images):
+    """Compares a quantised TFLite file with a float32 one of the same model, layer by layer.
+
+    Errors add up on their way through the network: look for the first great step.
+
+    Args:
+        reference: str or path of the float32 `.tflite` file.
+        path: str or path of the quantised one, of the same model, form and size.
+        images: array `(count, height, width, channels)`, as the model takes them.
+
+    Returns:
+        list of LayerError, in the order of computation, of the outputs that both files
+        have under the same name.
+
+    Raises:
+        DMFormerError: a file is none, or they have nothing in common.
+
+    Example:
+
+    >>> errors = layer_errors("float.tflite", "int8.tflite", images)  # doctest: +SKIP
+    """
+    images = np.asarray(images, np.float32)
+    sums = {}
+    files = [_Layers(file, images) for file in (reference, path)]
+    for image in images:
+        expected, found = (file.outputs(image) for file in files)
+        for name in expected.keys() & found.keys():
+            if expected[name].shape != found[name].shape:
+                continue
+            values = expected[name].astype(np.float64)
+            total = sums.setdefault(name, np.zeros(3))
+            difference = np.mean((found[name] - values) ** 2)
+            total += difference, values.mean(), np.mean(values**2)
+    if not sums:
+        raise DMFormerError(
+            f"{path} has no layer in common with {reference}; convert both from the same model "
+            "with the same arguments but for the quantization."
+        )
+    errors = []
+    for name, operator in files[1].operators.items():
+        if name in sums:
+            difference, mean, square = sums[name] / len(images)
+            spread = max(square - mean**2, np.finfo(np.float32).tiny)
+            errors.append(LayerError(name, operator, float(np.sqrt(difference / spread))))
+    return errors
+
+
+class _Layers:
+    """A file whose every output can be seen."""
+
+    def __init__(self, path, images):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        if load_exported(path).format != "TFLite":
+            raise DMFormerError(f"{path} is no TFLite file, of which alone layers can be seen.")
+        self.interpreter = Interpreter(
+            str(path),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
+        self.source = self.interpreter.get_input_details()[0]
+        shape = self.source["shape"]
+        if tuple(shape) != (1, *images.shape[1:]):
+            raise DMFormerError(
+                f"{path} takes images of shape {tuple(shape)}, not {(1, *images.shape[1:])}; "
+                "export it with batch_size=1 and give images of its size."
+            )
+        self.interpreter.allocate_tensors()
+        self.details = {tensor["index"]: tensor for tensor in self.interpreter.get_tensor_details()}
+        self.layers = {
+            self.details[layer["outputs"][0]]["name"]: layer
+            for layer in self.interpreter._get_ops_details()
+        }
+        self.operators = {name: layer["op_name"] for name, layer in self.layers.items()}
+
+    def outputs(self, image):
+        self.interpreter.set_tensor(self.source["index"], quantized(image[None], self.source))
+        self.interpreter.invoke()
+        return {
+            name: self._output(self.details[layer["outputs"][0]])
+            for name, layer in self.layers.items()
+        }
+
+    def _output(self, details):
+        return dequantized(self.interpreter.get_tensor(details["index"]), details)

@@ -1,0 +1,154 @@
+"""What every export begins with: the model in the form that is exported, and what it is."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from dmformer_keras.backbone import MINIMUM_SIZE, DMFormerBackbone
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.export.quiet import LOG
+from dmformer_keras.fuse import FusedModel, output_activation
+from dmformer_keras.fuse import fuse as fuse_model
+from dmformer_keras.layers.common import check_bool, is_positive_int
+from dmformer_keras.task_model import TaskModel
+
+# By the rank of the output.
+_TASKS = {2: "classify", 4: "segment"}
+_SIXTEEN_BITS = ("float16", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model ready to be converted.
+
+    Args:
+        model: `keras.Model` in float32, channels_last, fused if that was asked for.
+        reference: `keras.Model`, the same as it was given, but in float32, channels_last.
+        shape: (height, width, channels), ints; None for a side that may be any.
+        description: dict of JSON values, what another program must know of the file.
+    """
+
+    model: keras.Model
+    reference: keras.Model
+    shape: tuple
+    description: dict
+
+
+def prepare(model, input_shape, fuse, resizable=False):
+    """Checks a model and brings it into the form that is exported.
+
+    Args:
+        model: a `keras.Model` with one image input and one output.
+        input_shape: `(height, width, channels)` or None, as `to_tflite` takes it.
+        fuse: bool. Whether to fold every BatchNorm, see `dmformer_keras.fuse`.
+        resizable: bool. Whether height and width may stay open.
+
+    Returns:
+        Prepared. The model given is not changed.
+
+    Raises:
+        DMFormerError: the model is of a kind that cannot be exported, or cannot take images
+            of that shape.
+    """
+    check_bool("fuse", fuse)
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise DMFormerError(
+            f"model must be a functional keras.Model, not a {type(model).__name__}; wrap it in "
+            "keras.Model(inputs, outputs)."
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise DMFormerError("An export takes a model with one image input and one output.")
+    if len(model.output.shape) not in _TASKS:
+        raise DMFormerError(
+            f"{model.name!r} gives outputs of shape {model.output.shape}; an export takes a model "
+            "from images to classes, or to a map."
+        )
+    task = model.task if isinstance(model, FusedModel) else type(model).__name__
+    source = _float32_channels_last(model)
+    shape = _image_shape(source, input_shape, resizable)
+    exported = source
+    if fuse and not isinstance(source, FusedModel):
+        LOG.info("Folding every BatchNorm into its neighbours")
+        exported = fuse_model(source)
+    return Prepared(exported, source, shape, _description(source, task, shape))
+
+
+def _description(model, task, shape):
+    """What a program needs to feed the file and to understand what comes out of it."""
+    layers = model._flatten_layers(include_self=False)
+    rescales = any(isinstance(layer, keras.layers.Rescaling) for layer in layers)
+    colors = getattr(model, "class_colors", None)
+    return {
+        "format": 1,
+        "name": model.name,
+        "made_from": task,
+        "task": "features" if task.endswith("Backbone") else _TASKS[len(model.output.shape)],
+        "input": {
+            "shape": list(shape),
+            "layout": "height, width, channels",
+            "color_order": {1: "grey", 3: "RGB", 4: "RGBA"}.get(shape[2], "the model's own"),
+            # The values to feed: (pixel - mean) / std, of pixels in 0..255. A model that
+            # rescales by itself takes the pixels as they are.
+            "mean": 0.0 if rescales else 127.5,
+            "std": 1.0 if rescales else 127.5,
+        },
+        "output": {"activation": output_activation(model)},
+        "class_names": getattr(model, "class_names", None),
+        "class_colors": colors and [[int(part) for part in color] for color in colors],
+    }
+
+
+def _image_shape(model, input_shape, resizable):
+    own = tuple(model.inputs[0].shape[1:])
+    shape = own if input_shape is None else input_shape
+    shape = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
+    open_sides = resizable and len(shape) == 3 and shape[:2] == (None, None)
+    known = shape[2:] if open_sides else shape
+    if len(shape) != 3 or not all(is_positive_int(size) for size in known):
+        raise DMFormerError(
+            f"The model takes images of shape {own}; pass input_shape with a fixed height, "
+            "width and number of channels, such as (224, 224, 3)."
+        )
+    if any(size not in (None, given) for size, given in zip(own, shape, strict=True)):
+        raise DMFormerError(
+            f"input_shape {shape} does not fit the model, which takes images of shape {own}; "
+            "build the model with input_shape (None, None, channels) to export another size."
+        )
+    if not open_sides and min(shape[:2]) < MINIMUM_SIZE:
+        raise DMFormerError(
+            f"input_shape {shape} has a side under {MINIMUM_SIZE} pixels, the least that a "
+            "DMFormer takes."
+        )
+    return tuple(None if size is None else int(size) for size in shape)
+
+
+def _float32_channels_last(model):
+    """Returns the model, or a copy in float32 and channels_last, which runtimes compute in."""
+    in_16_bits = any(layer.compute_dtype in _SIXTEEN_BITS for layer in model._flatten_layers())
+    channels_first = any(
+        getattr(layer, "data_format", None) == "channels_first" for layer in model._flatten_layers()
+    )
+    if not in_16_bits and not channels_first:
+        return model
+    if isinstance(model, TaskModel) and isinstance(model.backbone, DMFormerBackbone):
+        copy = type(model).from_config({**model.get_config(), "backbone": _copy(model.backbone)})
+    elif isinstance(model, DMFormerBackbone):
+        copy = _copy(model)
+    else:
+        found = "computes in 16 bits" if in_16_bits else "takes images with the channels first"
+        raise DMFormerError(
+            f"{model.name!r} {found}, which an exported file does not; build it again on a float32 "
+            "channels_last backbone with the same weights and export that."
+        )
+    copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
+    return copy
+
+
+def _copy(backbone):
+    config = {**backbone.get_config(), "dtype": "float32", "data_format": "channels_last"}
+    key = "image_shape" if "image_shape" in config else "input_shape"  # KerasHub's, and ours
+    if backbone.data_format == "channels_first" and config[key] is not None:
+        channels, *sides = config[key]
+        config[key] = (*sides, channels)
+    return type(backbone).from_config(config)

@@ -1,0 +1,23 @@
+"""What an export says while it works, and what its C++ parts had better not say."""
+
+import contextlib
+import logging
+import os
+import sys
+
+# One line a step, for a program to show; silent unless it does.
+LOG = logging.getLogger("dmformer_keras.export")
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Keeps the C++ log of TensorFlow and LiteRT out of the terminal; exceptions come through."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as sink:
+            os.dup2(sink.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

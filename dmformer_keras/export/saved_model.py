@@ -1,0 +1,153 @@
+"""TensorFlow SavedModels that take encoded images, for TensorFlow Serving and the like."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.export import processes, verification
+from dmformer_keras.export.exported_model import DESCRIPTION_FILE, LABELS_FILE
+from dmformer_keras.export.preparation import prepare
+from dmformer_keras.export.quiet import quiet_stderr
+
+# What TensorFlow decodes files to; images of other channels come as arrays only.
+_CHANNELS_OF_FILES = (1, 3, 4)
+
+
+def to_saved_model(
+    model, path, input_shape=None, *, fuse=True, verify=True, images=None, tolerance=None
+):
+    """Converts a model to a SavedModel, and compares it with the model.
+
+    It has two signatures. `serving_default` takes `encoded`, strings of JPEG, PNG, BMP
+    or GIF files, `(batch,)`; it takes the largest centred part of each that has the
+    model's aspect ratio, and resizes it. `images` takes float images `(batch, height,
+    width, channels)`, as the model takes them. `serving_default` of a classifier gives
+    `probabilities`, `class` (the likeliest) and, with class names, `name`; of a segmenter
+    `classes`, the likeliest of each pixel; of a backbone `outputs`, as `images` always
+    does. Files are not turned as their EXIF orientation says. For images of other than 1,
+    3 or 4 channels `serving_default` is `images`. `labels.txt` and `model.json` are in the
+    folder `assets`.
+
+    The conversion needs TensorFlow, in a process of its own under JAX and PyTorch.
+
+    Args:
+        model: as in `to_tflite`.
+        path: str or path of the folder, without a suffix. Replaced if present.
+        input_shape: `(height, width, channels)`, for a model that takes any size.
+        fuse: bool. Whether to fold every BatchNorm first, see `dmformer_keras.fuse`.
+        verify, images, tolerance: as in `to_tflite`.
+
+    Returns:
+        `pathlib.Path` of the folder. The report is `NAME.report.json` beside it.
+
+    Raises:
+        DMFormerError: as `to_tflite`.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> model = dmformer_keras.DMFormerN(input_shape=(64, 64, 3), num_classes=10)
+    >>> path = to_saved_model(model, "classifier")  # doctest: +SKIP
+    """
+    path = verification.checked_path(path, "", "a SavedModel")
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+        raise DMFormerError(
+            f"The folder {path} holds something else than a SavedModel; choose another path."
+        )
+    prepared = prepare(model, input_shape, fuse)
+    check = verification.Check.planned(prepared, verify, images, tolerance, None)
+    options = {"shape": prepared.shape, "description": prepared.description}
+    with verification.verified(path, check) as beside:
+        processes.convert_under("tensorflow", __name__, prepared.model, beside, options)
+    return path
+
+
+def convert(model, path, arrays, *, shape, description):
+    """Converts under the TensorFlow backend; `to_saved_model` is the checked way in.
+
+    Args:
+        model: `keras.Model`, prepared.
+        path: str or path of the folder to write.
+        arrays: dict, not used.
+        shape: (height, width, channels).
+        description: dict, what travels with the model.
+
+    Raises:
+        DMFormerError: TensorFlow cannot convert the model.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.model = model  # holds the variables
+    names = description["class_names"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
+        if names:
+            files[LABELS_FILE] = "\n".join(names) + "\n"
+        module.assets = []
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+            module.assets.append(tf.saved_model.Asset(str(Path(folder) / name)))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])
+        def images(images):
+            return {"outputs": model(images, training=False)}
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="encoded")])
+        def encoded(encoded):
+            pixels = tf.map_fn(
+                lambda file: _decoded(file, shape),
+                encoded,
+                fn_output_signature=tf.TensorSpec(shape, tf.float32),
+            )
+            values = description["input"]
+            outputs = model((pixels - values["mean"]) / values["std"], training=False)
+            return _served(outputs, description)
+
+        from_files = shape[2] in _CHANNELS_OF_FILES
+        signatures = {"serving_default": encoded if from_files else images, "images": images}
+        try:
+            with quiet_stderr():
+                tf.saved_model.save(module, str(path), signatures)
+        except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DMFormerError(
+                f"TensorFlow cannot write {model.name!r} as a SavedModel: {reason}"
+            ) from error
+
+
+def _decoded(file, shape):
+    """Decodes an image to the size of the model, by the geometry of `resize_image`."""
+    import tensorflow as tf
+
+    height, width, channels = shape
+    image = tf.io.decode_image(file, channels=channels, expand_animations=False)
+    image.set_shape((None, None, channels))
+    found = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.minimum(found[0] / height, found[1] / width)
+    part = tf.cast(tf.round(scale * tf.constant([height, width], tf.float32)), tf.int32)
+    part = tf.clip_by_value(part, 1, tf.shape(image)[:2])
+    first = (tf.shape(image)[:2] - part) // 2
+    image = image[first[0] : first[0] + part[0], first[1] : first[1] + part[1]]
+    resized = tf.image.resize(image, (height, width), antialias=True)
+    return tf.round(tf.clip_by_value(resized, 0.0, 255.0))
+
+
+def _served(outputs, description):
+    """Names what comes out of the model."""
+    import tensorflow as tf
+
+    if description["task"] == "segment":
+        return {"classes": tf.argmax(outputs, axis=-1, output_type=tf.int32)}
+    if description["task"] == "features":
+        return {"outputs": outputs}
+    linear = description["output"]["activation"] == "linear"
+    probabilities = tf.nn.softmax(outputs) if linear else outputs
+    served = {
+        "probabilities": probabilities,
+        "class": tf.argmax(outputs, axis=-1, output_type=tf.int32),
+    }
+    if description["class_names"]:
+        served["name"] = tf.gather(tf.constant(description["class_names"]), served["class"])
+    return served

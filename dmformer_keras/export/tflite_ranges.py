@@ -1,0 +1,75 @@
+"""Ranges of int8 files that XNNPACK, which runs them on a CPU, can compute with."""
+
+import numpy as np
+
+# XNNPACK refuses an operator whose output is finer than its products by this or more.
+_LARGEST_RATIO = 256.0
+_SAFE_RATIO = 200.0
+# Index of the kernel and of the bias among the inputs of each operator with a kernel.
+_KERNEL, _BIAS = 1, 2
+
+
+def coarsen_dead_outputs(path):
+    """Gives the outputs of an int8 file that are next to nothing a coarser scale.
+
+    A layer that gives almost 0 for every calibration image, such as a gate's ReLU that has
+    died, gets a scale so small that XNNPACK refuses to run the file at all. With a coarser
+    one those values round to what they are: almost 0.
+
+    Args:
+        path: Path of the `.tflite` file, changed in place where that is needed.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(path))
+    (graph,) = model.subgraphs
+    with_kernel = {
+        getattr(schema.BuiltinOperator, name)
+        for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    }
+    layers = [
+        operator
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in with_kernel
+    ]
+    changed = False
+    for layer in layers:
+        ratio = _ratio(graph, layer)
+        if ratio >= _LARGEST_RATIO:
+            changed = True
+            _coarsen(model, graph, layers, layer.outputs[0], ratio / _SAFE_RATIO)
+    if changed:
+        path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _scales(graph, tensor):
+    quantization = graph.tensors[tensor].quantization
+    found = None if quantization is None else quantization.scale
+    return np.zeros(0) if found is None else np.asarray(found, np.float64)
+
+
+def _ratio(graph, layer):
+    """Returns how much coarser a layer's products are than its output, 0 for a float layer."""
+    source, kernel = _scales(graph, layer.inputs[0]), _scales(graph, layer.inputs[_KERNEL])
+    target = _scales(graph, layer.outputs[0])
+    if not (source.size and kernel.size and target.size):
+        return 0.0
+    return float(source[0] * kernel.max() / target[0])
+
+
+def _coarsen(model, graph, layers, tensor, factor):
+    """Multiplies a tensor's scale, and with it those of the biases that are added to its products.
+
+    The output's own zero point stays: of a ReLU it is the value of 0.
+    """
+    quantization = graph.tensors[tensor].quantization
+    quantization.scale = [float(scale) * factor for scale in quantization.scale]
+    for layer in layers:
+        if layer.inputs[0] != tensor or len(layer.inputs) <= _BIAS or layer.inputs[_BIAS] < 0:
+            continue
+        bias = graph.tensors[layer.inputs[_BIAS]]
+        bias.quantization.scale = [float(scale) * factor for scale in bias.quantization.scale]
+        buffer = model.buffers[bias.buffer]
+        values = np.frombuffer(bytes(buffer.data), np.int32) / factor
+        buffer.data = list(np.round(values).astype(np.int32).tobytes())

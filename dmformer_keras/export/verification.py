@@ -1,0 +1,290 @@
+"""Every export is run beside Keras before its file is put into place."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.export.calibration import images_of, made_up_images
+from dmformer_keras.export.exported_model import load_exported
+from dmformer_keras.export.quiet import LOG
+from dmformer_keras.layers.common import check_bool, is_finite_number
+
+# The most that an error may be of the outputs' own spread, see `compare_exported`.
+# In float32 operations come in another order. Quantised, a trained model stays far below;
+# what lies above has lost its outputs.
+TOLERANCES = {
+    None: 1e-3,
+    "float32": 1e-3,
+    "float16": 0.02,
+    "bfloat16": 0.1,
+    "dynamic": 0.3,
+    "int8": 0.5,
+}
+_MOST_IMAGES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What an exported file is compared with.
+
+    Args:
+        model: `keras.Model`, the reference.
+        images: float32 array (count, height, width, channels).
+        origin: str, where the images come from.
+        tolerance: float.
+        facts: dict of JSON values for the report.
+    """
+
+    model: Any
+    images: np.ndarray
+    origin: str
+    tolerance: float
+    facts: dict
+
+    @classmethod
+    def planned(cls, prepared, verify, images, tolerance, precision, calibration=None):
+        """Checks the arguments of an export that are about verification.
+
+        Args:
+            prepared: Prepared.
+            verify, images, tolerance: as in `to_tflite`.
+            precision: a key of `TOLERANCES`.
+            calibration: float32 array of images, or None.
+
+        Returns:
+            Check, or None with `verify=False`.
+
+        Raises:
+            DMFormerError: an argument is invalid.
+        """
+        check_bool("verify", verify)
+        given = tolerance is not None
+        if given and (not is_finite_number(tolerance) or tolerance <= 0):
+            raise DMFormerError(f"tolerance must be a positive number, not {tolerance!r}.")
+        if not verify:
+            if given or images is not None:
+                raise DMFormerError(
+                    "images and tolerance are for verify=True; leave them out, or verify."
+                )
+            return None
+        if images is not None:
+            images, origin = images_of(images, prepared, "val", "images"), "given"
+        elif calibration is not None:
+            images, origin = calibration[:_MOST_IMAGES], "representative_data"
+        else:
+            images, origin = made_up_images(prepared), "made up"
+        tolerance = float(tolerance) if given else TOLERANCES[precision]
+        facts = {"precision": precision or "float32"}
+        return cls(prepared.reference, images, origin, tolerance, facts)
+
+
+def compare_exported(model, exported, images, batch_size=32):
+    """Compares an exported file with the Keras model that it was made from.
+
+    Args:
+        model: the `keras.Model`.
+        exported: path of the file, or ExportedModel.
+        images: array `(count, height, width, channels)`, as the model takes them. Real
+            images say more than random ones.
+        batch_size: positive int, of the Keras model's predictions.
+
+    Returns:
+        dict of floats: `max_difference` and `mean_difference` of the outputs;
+        `output_range`, largest minus smallest Keras output; `relative_difference`,
+        `max_difference` over it; `relative_error`, the root mean square of the
+        differences over the standard deviation of Keras's outputs; `top1_agreement`, the
+        part of all positions (images, or pixels of a map) whose largest channel is the
+        same in both.
+
+    Raises:
+        DMFormerError: the file cannot be run on these images, or is of another model.
+
+    Example:
+
+    >>> compare_exported(model, "classifier.tflite", images)  # doctest: +SKIP
+    """
+    exported = load_exported(exported) if isinstance(exported, (str, os.PathLike)) else exported
+    actual = exported.predict(images, batch_size)
+    expected = np.asarray(model.predict(np.asarray(images), batch_size=batch_size, verbose=0))
+    expected = expected.astype(np.float32)
+    if expected.shape != actual.shape:
+        raise DMFormerError(
+            f"{exported.path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} gives "
+            f"{expected.shape[1:]}: it was made from another model."
+        )
+    differences = np.abs(expected.astype(np.float64) - actual)
+    output_range = float(expected.max() - expected.min())
+    tiny = np.finfo("float32").tiny
+    return {
+        "max_difference": float(differences.max()),
+        "mean_difference": float(differences.mean()),
+        "output_range": output_range,
+        "relative_difference": float(differences.max()) / max(output_range, tiny),
+        "relative_error": float(
+            np.sqrt((differences**2).mean()) / max(float(expected.std(dtype=np.float64)), tiny)
+        ),
+        "top1_agreement": float((expected.argmax(-1) == actual.argmax(-1)).mean()),
+    }
+
+
+def checked_path(path, suffix, what):
+    """Returns the path of a file to write, whose suffix must be right.
+
+    Args:
+        path: str or path.
+        suffix: str, "" for a folder.
+        what: str, of what kind the file is.
+    """
+    path = Path(path)
+    if path.suffix != suffix:
+        ending = f"ends in {suffix}" if suffix else "has no suffix"
+        raise DMFormerError(f"The path of {what} {ending}, which {path} does not.")
+    return path
+
+
+@contextlib.contextmanager
+def verified(path, check):
+    """Yields a path beside `path` to export to; moves what is there to `path` if it is right.
+
+    Args:
+        path: Path of the file or folder.
+        check: Check, or None.
+
+    Raises:
+        DMFormerError: the path cannot be written, or the file's outputs are not the
+            model's. What was at `path` before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    with folder as name:
+        beside = Path(name) / "new" / path.name
+        beside.parent.mkdir()
+        yield beside
+        report = report_path(beside)
+        if check is not None:
+            report.write_text(json.dumps(_verify(beside, check), indent=1) + "\n")
+        try:
+            _move(beside.parent, path.parent, Path(name) / "old")
+            if check is None:  # that of an older file would be taken for this one's
+                report_path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+
+
+def report_path(path):
+    """Returns where the report of an exported file is.
+
+    Args:
+        path: str or path of the exported file.
+
+    Returns:
+        Path.
+
+    Example:
+
+    >>> str(report_path("phone/streets.tflite"))
+    'phone/streets.tflite.report.json'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.name}.report.json")
+
+
+def _move(source, target, old):
+    """Moves all in a folder to another; what is replaced goes to a third, with it to be deleted."""
+    old.mkdir()
+    for entry in source.iterdir():
+        if (target / entry.name).is_dir() and entry.is_dir():
+            os.replace(target / entry.name, old / entry.name)
+        os.replace(entry, target / entry.name)
+
+
+def _not_writable(path, error):
+    return DMFormerError(
+        f"{path} cannot be written ({error.strerror}); choose a path that can be written."
+    )
+
+
+def _verify(path, check):
+    """Returns the report of a file; raises if its outputs are not the model's."""
+    LOG.info("Comparing it with Keras on %d images (%s)", len(check.images), check.origin)
+    exported = load_exported(path)
+    compared = compare_exported(check.model, exported, check.images)
+    if not compared["relative_error"] <= check.tolerance:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in compared.items())
+        raise DMFormerError(
+            f"The exported {exported.format} file differs from {check.model.name!r} by more than "
+            f"the tolerance {check.tolerance:g} (of relative_error, on {len(check.images)} "
+            f"{check.origin} images): {figures}; it was not kept."
+        )
+    LOG.info("Measuring latency and memory")
+    return {
+        "file": path.name,
+        "format": exported.format,
+        **check.facts,
+        "bytes": size_of(path),
+        "input_shape": list(exported.input.shape),
+        "output_shape": list(exported.output.shape),
+        "compared": {
+            "images": len(check.images),
+            "origin": check.origin,
+            "tolerance": check.tolerance,
+            **compared,
+        },
+        "operators": exported.operators(),
+        **measured(path, check.images.shape[1:]),
+    }
+
+
+def size_of(path):
+    """Returns the bytes of an exported file, of all its parts.
+
+    Args:
+        path: Path.
+    """
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(part.stat().st_size for part in parts)
+
+
+def measured(path, shape):
+    """Measures latency and memory of an exported file, in a process of its own.
+
+    Args:
+        path: Path.
+        shape: (height, width, channels) of the images, for a file of open sides.
+
+    Returns:
+        dict: `latency_ms`, {threads: median milliseconds of a batch}; `peak_memory_bytes`
+        beyond the runtime's libraries; `machine`.
+    """
+    request = json.dumps({"path": str(path), "shape": [int(side) for side in shape]})
+    finished = subprocess.run(
+        [sys.executable, "-m", "dmformer_keras.export.latency", request],
+        # The process measures a runtime: of Keras it needs no backend that takes long to load.
+        env={**os.environ, "KERAS_BACKEND": "numpy", "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+    )
+    if finished.returncode:
+        last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DMFormerError(f"The exported file could not be measured: {last[:300]}")
+    return {
+        **json.loads(finished.stdout.strip().splitlines()[-1]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "keras": keras.__version__,
+    }

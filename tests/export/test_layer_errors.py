@@ -1,0 +1,38 @@
+import pytest
+from helpers import array, images, randomize, tiny_classifier
+
+from dmformer_keras import DMFormerError
+from dmformer_keras.export import layer_errors, to_tflite
+
+pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
+pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
+pytestmark = pytest.mark.backend_independent
+
+
+def test_the_layer_that_loses_accuracy_is_seen(tmp_path):
+    model = randomize(tiny_classifier())
+    x = images(8, 64, 64, 3)
+    # One channel a hundred times as large as the others: int8 has no steps left for them.
+    expand = next(w for w in model.weights if "stage3" in w.path and "mlp_project/bias" in w.path)
+    value = array(expand)
+    value[0] = 3000
+    expand.assign(value)
+    plain = to_tflite(model, tmp_path / "plain.tflite", verify=False)
+    options = {"representative_data": x, "verify": False}
+    small = to_tflite(model, tmp_path / "small.tflite", "int8", **options)
+    errors = layer_errors(plain, small, x)
+    names = [error.name for error in errors]
+    before = [e.relative_error for e in errors if "stage2" in e.name]
+    assert max(before) < 0.2
+    assert any("stage3" in name for name in names)
+    assert all(error.relative_error == 0 for error in layer_errors(plain, plain, x[:2]))
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D"} <= {error.operator for error in errors}
+
+
+def test_files_that_cannot_be_compared_are_named(tmp_path):
+    model = randomize(tiny_classifier())
+    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+    with pytest.raises(DMFormerError, match="takes images of shape"):
+        layer_errors(path, path, images(1, 32, 64, 3))
+    with pytest.raises(DMFormerError, match="There is no file"):
+        layer_errors(path, tmp_path / "absent.tflite", images(1, 64, 64, 3))

@@ -1,0 +1,110 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from helpers import images, randomize, tiny_classifier
+
+from dmformer_keras import DMFormerError
+from dmformer_keras.export import (
+    compare_exported,
+    load_exported,
+    report_path,
+    to_tflite,
+    verification,
+)
+from dmformer_keras.export.preparation import prepare
+
+pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
+pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
+pytestmark = pytest.mark.backend_independent
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(model, its file)."""
+    model = randomize(tiny_classifier())
+    path = tmp_path_factory.mktemp("exported") / "model.tflite"
+    return model, to_tflite(model, path, verify=False)
+
+
+def test_a_wrong_file_is_seen_as_wrong(exported):
+    model, path = exported
+    other = randomize(tiny_classifier(), seed=1)
+    x = images(8, 64, 64, 3)
+    assert compare_exported(model, path, x)["relative_error"] < 1e-5
+    compared = compare_exported(other, path, x)
+    assert compared["relative_error"] > 0.1
+    assert compared["relative_difference"] > 0.01
+    assert compared["top1_agreement"] < 1.0
+    with pytest.raises(DMFormerError, match="made from another model"):
+        compare_exported(tiny_classifier(num_classes=4), path, x)
+
+
+def test_the_figures_are_what_they_are_called(exported):
+    model, path = exported
+    x = images(8, 64, 64, 3)
+    compared = compare_exported(model, path, x)
+    expected, actual = model.predict(x, verbose=0), load_exported(path).predict(x)
+    differences = np.abs(expected - actual)
+    assert compared["max_difference"] == pytest.approx(differences.max())
+    assert compared["mean_difference"] == pytest.approx(differences.mean())
+    assert compared["output_range"] == pytest.approx(np.ptp(expected))
+    rms = np.sqrt((differences.astype("float64") ** 2).mean())
+    assert compared["relative_error"] == pytest.approx(rms / expected.std(), rel=1e-4)
+
+
+def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
+    _, path = exported
+    other = prepare(randomize(tiny_classifier(), seed=1), None, fuse=True)
+    check = verification.Check.planned(other, True, None, None, None)
+    target = tmp_path / "model.tflite"
+    target.write_bytes(b"old")
+
+    def export():
+        with verification.verified(target, check) as beside:
+            beside.write_bytes(path.read_bytes())
+
+    with pytest.raises(DMFormerError, match=r"more than the tolerance 0.001.*top1_agreement"):
+        export()
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_path):
+    model, path = exported
+    check = verification.Check.planned(
+        prepare(model, None, fuse=True), True, images(3, 64, 64, 3), 0.01, None
+    )
+    target = tmp_path / "model.tflite"
+    target.write_bytes(b"old")
+    with verification.verified(target, check) as beside:
+        beside.write_bytes(path.read_bytes())
+    report = json.loads(report_path(target).read_text())
+    assert report["compared"]["images"] == 3
+    assert report["compared"]["origin"] == "given"
+    assert set(report["latency_ms"]) >= {"1", str(os.cpu_count())}
+    assert sorted(os.listdir(tmp_path)) == ["model.tflite", "model.tflite.report.json"]
+    # What is exported without a check has no report: that of another file would mislead.
+    with verification.verified(target, None) as beside:
+        beside.write_bytes(path.read_bytes())
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_folders_are_replaced_whole(tmp_path):
+    for content in ("first", "second"):
+        with verification.verified(tmp_path / "saved", None) as beside:
+            beside.mkdir()
+            (beside / content).write_text(content)
+    assert os.listdir(tmp_path / "saved") == ["second"]
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_made_up_images_are_in_the_model_s_own_range(exported):
+    model, _ = exported
+    for rescales, low, high in ((True, 0, 255), (False, -1, 1)):
+        model = tiny_classifier(include_rescaling=rescales)
+        found = verification.Check.planned(prepare(model, None, True), True, None, None, None)
+        assert found.images.min() >= low
+        assert found.images.max() <= high
+        assert np.ptp(found.images) > 0.5 * (high - low)
