@@ -77,10 +77,10 @@ def summary(name, paths, milliseconds):
     }
 
 
-def write(lines, command, machine):
+def write(folder, lines, command, machine):
     """Writes the results as JSON and as a table."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with written_whole(RESULTS / "results.json") as path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / "results.json") as path:
         content = {"command": command, "machine": machine, "models": lines}
         path.write_text(json.dumps(content, indent=1) + "\n")
     text = (
@@ -96,7 +96,7 @@ def write(lines, command, machine):
             f"{line['bytes']['float32'] / 1e6:.2f} MB, {line['size_ratio']:.3f} |\n"
         )
     text += f"\nMade by `{command}`\n"
-    with written_whole(RESULTS / "results.md") as path:
+    with written_whole(folder / "results.md") as path:
         path.write_text(text)
     print(text)
 
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a file in a round")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write to")
     args = parser.parse_args()
     command = shlex.join(["python", "benchmarks/int8.py", *sys.argv[1:]])
     lines = []
@@ -116,7 +117,7 @@ def main():
             paths = export(name, args.image_size, Path(folder))
             milliseconds = measure(paths, args.threads, args.rounds, args.seconds)
             lines.append(summary(name, paths, milliseconds))
-    write(lines, command, describe_machine(args.threads))
+    write(args.output, lines, command, describe_machine(args.threads))
 
 
 if __name__ == "__main__":

@@ -275,8 +275,11 @@ def measured(path, shape):
     request = json.dumps({"path": str(path), "shape": [int(side) for side in shape]})
     finished = subprocess.run(
         [sys.executable, "-m", "dmformer_keras.export.latency", request],
-        # The process measures a runtime: of Keras it needs no backend that takes long to load.
-        env={**os.environ, "KERAS_BACKEND": "numpy", "CUDA_VISIBLE_DEVICES": "-1"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": keras.config.backend(),  # the one that is sure to be installed
+            "CUDA_VISIBLE_DEVICES": "-1",
+        },
         capture_output=True,
         text=True,
     )
