@@ -56,9 +56,11 @@ def to_tflite(
         fuse: bool. Whether to fold every BatchNorm first, see `dmformer_keras.fuse`.
         batch_size: positive int, how many images the file takes at once.
         resizable: bool. Leaves height and width open, for a model that takes any size:
-            the program calls `resize_tensor_input` before `allocate_tensors`.
+            the program calls `resize_tensor_input` before `allocate_tensors`. Not for
+            MediaPipe, which shows such a file images of a size of its own.
         int8_io: bool, for `"int8"`: input and output in int8 with their scale and zero
-            point, rather than float32. Images are then uint8 values minus 128.
+            point, rather than float32. Images are then uint8 values minus 128. MediaPipe
+            refuses such files.
         verify: bool. Whether to run the file beside Keras, see
             `dmformer_keras.export.verify`, and to write the report beside it.
         images: images to verify with, like `representative_data` (of a source the

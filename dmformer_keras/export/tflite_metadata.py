@@ -14,7 +14,13 @@ from dmformer_keras.export.exported_model import DESCRIPTION_FILE, LABELS_FILE
 
 _METADATA_NAME = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
-_PARSER_VERSION = "1.0.0"
+_PARSER_VERSION = "1.5.0"  # the first with custom metadata
+# What MediaPipe's image segmenter reads (`image_segmenter_metadata_schema.fbs`): what it
+# still has to do to the outputs before it shows them as confidences.
+_SEGMENTER_NAME = "SEGMENTER_METADATA"
+_SEGMENTER_IDENTIFIER = b"V001"
+_SEGMENTER_VERSION = "1.0.0"
+_SEGMENTER_ACTIVATIONS = {"linear": 2}  # 2 a softmax; 0, the default here, nothing
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _IMAGE_PROPERTIES = 2  # the union ContentProperties
 _NORMALIZATION = 1  # the union ProcessUnitOptions
@@ -77,6 +83,11 @@ def _write(builder, value):
         return builder.CreateString(value)
     if isinstance(value, _Table):
         return value.write(builder)
+    if isinstance(value, bytes):
+        builder.StartVector(1, len(value), 16)  # the schema's force_align
+        for part in reversed(value):
+            builder.PrependByte(part)
+        return builder.EndVector()
     if all(isinstance(part, float) for part in value):
         builder.StartVector(4, len(value), 4)
         for part in reversed(value):
@@ -91,8 +102,6 @@ def _write(builder, value):
 
 def _encoded(description):
     """Returns the metadata as bytes."""
-    import flatbuffers
-
     values = description["input"]
     normalization = _Table({0: [float(values["mean"])], 1: [float(values["std"])]})
     image = {0: _Byte(_COLOR_SPACES.get(values["color_order"], 0))}
@@ -112,15 +121,26 @@ def _encoded(description):
     if description["class_names"]:
         labels = _Table({0: LABELS_FILE, 1: "Names of the classes.", 2: _Byte(_TENSOR_AXIS_LABELS)})
         target[6] = [labels]
-    subgraph = _Table({2: [source], 3: [_Table(target)]})
+    slots = {2: [source], 3: [_Table(target)]}
+    if description["task"] == "segment":
+        activation = _SEGMENTER_ACTIVATIONS.get(description["output"]["activation"], 0)
+        options = _Table({0: _Byte(activation), 1: _SEGMENTER_VERSION})
+        data = _finished(options, _SEGMENTER_IDENTIFIER)
+        slots[9] = [_Table({0: _SEGMENTER_NAME, 1: data})]
     root = _Table(
         {
             0: description["name"],
             1: f"{description['made_from']} of dmformer_keras",
-            3: [subgraph],
+            3: [_Table(slots)],
             7: _PARSER_VERSION,
         }
     )
+    return _finished(root, _IDENTIFIER)
+
+
+def _finished(root, identifier):
+    import flatbuffers
+
     builder = flatbuffers.Builder(1024)
-    builder.Finish(root.write(builder), file_identifier=_IDENTIFIER)
+    builder.Finish(root.write(builder), file_identifier=identifier)
     return bytes(builder.Output())

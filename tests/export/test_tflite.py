@@ -243,6 +243,26 @@ def test_the_metadata_is_the_published_schema_s(tmp_path):
     assert content[4:8] == b"M001"
     for text in (b"images", b"outputs", b"labels.txt"):
         assert text in content
+    assert b"SEGMENTER_METADATA" not in content
+
+
+@tensorflow_only
+@pytest.mark.parametrize(("activation", "code"), [(None, 2), ("softmax", 0)])
+def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, code):
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    backbone = tiny_backbone()
+    model = SemanticFPN(backbone, 3, head_channels=8, activation=activation)
+    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+    file = flatbuffer_utils.read_model(str(path))
+    (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
+    content = bytes(file.buffers[entry.buffer].data)
+    nested = content[content.index(b"V001") - 4 :]
+    # A FlatBuffers table: its offset, its own table of slots, and there that of slot 0.
+    root = int.from_bytes(nested[:4], "little")
+    slots = root - int.from_bytes(nested[root : root + 4], "little", signed=True)
+    first = int.from_bytes(nested[slots + 4 : slots + 6], "little")
+    assert (nested[root + first] if first else 0) == code
 
 
 def test_a_keras_cv_classifier(tmp_path):
