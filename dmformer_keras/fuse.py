@@ -18,6 +18,7 @@ from dmformer_keras import folding
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DynamicMultilevelAttention
 from dmformer_keras.layers.block import DMFormerBlock
+from dmformer_keras.task_model import TaskModel
 
 # What leaves a BatchNorm's factor and offset of each channel as they are.
 _IDENTITIES = (
@@ -148,7 +149,8 @@ def output_activation(model):
     >>> output_activation(DMFormerN(input_shape=(64, 64, 3), activation="softmax"))
     'softmax'
     """
-    own = getattr(model, "activation", None)
+    # A backbone has an attribute of this name, too: that of its blocks.
+    own = model.activation if isinstance(model, (TaskModel, FusedModel)) else None
     if isinstance(own, str):
         return own
     if len(model.outputs) != 1:
@@ -162,7 +164,7 @@ def output_activation(model):
     activation = own if own is not None else getattr(last, "activation", None)
     if activation is None or isinstance(activation, str):
         return activation or "linear"
-    return keras.activations.serialize(activation)
+    return getattr(activation, "__name__", "linear")
 
 
 @dataclasses.dataclass(eq=False)

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -29,5 +28,7 @@ def peak_resident():
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    import resource  # not on every system
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

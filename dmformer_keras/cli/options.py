@@ -43,7 +43,15 @@ def load_model(name, image_size=None, exported=True):
         raise DMFormerError(
             f"{name} takes images of the size that it was exported with; leave out --image-size."
         )
-    return load_exported(name)
+    model = load_exported(name)
+    description = model.description
+    values = description.get("input", {"mean": 0.0, "std": 1.0})
+    if description.get("task") == "features" or (values["mean"], values["std"]) != (0.0, 1.0):
+        kind = "gives features" if description.get("task") == "features" else "takes scaled images"
+        raise DMFormerError(
+            f"{name} {kind}, where a model from pixels in 0..255 to classes was expected."
+        )
+    return model
 
 
 def add_data_options(parser, required=True):

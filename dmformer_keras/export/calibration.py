@@ -31,7 +31,12 @@ def calibration_images(data, prepared):
             'quantization="int8" needs representative_data: pass some 100 images of the kind '
             "the model will meet, from which the ranges of the activations are measured."
         )
-    return images_of(data, prepared, "train", "representative_data")
+    images = images_of(data, prepared, "train", "representative_data")
+    # Dark photographs shall not narrow the input's range: it is known.
+    values = prepared.description["input"]
+    for place, pixel in enumerate((0, 255)):
+        images[0, 0, place] = (pixel - values["mean"]) / values["std"]
+    return images
 
 
 def images_of(data, prepared, split, argument):
@@ -52,7 +57,8 @@ def images_of(data, prepared, split, argument):
     shape, description = prepared.shape, prepared.description
     if isinstance(data, (str, os.PathLike)):
         task = "segment" if description["task"] == "segment" else "classify"
-        data = open_source(data, split, task=task, channels=shape[2])
+        # Only those that are read are looked at.
+        data = open_source(data, split, task=task, channels=shape[2], verify=False)
     if isinstance(data, ImageSource):
         return _sampled(data, prepared)
     try:
@@ -62,6 +68,8 @@ def images_of(data, prepared, split, argument):
             f"{argument} must be a data source or images, not {type(data).__name__}."
         ) from error
     wanted = shape if None not in shape else (images[0].shape if images else shape)
+    if images and None in shape and len({image.shape for image in images}) > 1:
+        raise DMFormerError(f"{argument} must hold images of one size; resize them.")
     fits = images and all(image.shape == wanted and image.ndim == 3 for image in images)
     if not fits or images[0].shape[2] != shape[2]:
         found = sorted({image.shape for image in images})

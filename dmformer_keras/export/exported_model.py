@@ -1,6 +1,7 @@
 """Exported files as models: to run, to evaluate, to predict with, without Keras computing."""
 
 import collections
+import importlib.util
 import json
 import os
 import zipfile
@@ -24,7 +25,8 @@ def load_exported(path, threads=None):
 
     Args:
         path: str or path: a `.tflite`, `.onnx` or `.xml` file, or the folder of a SavedModel.
-        threads: positive int, or None for the number of processors.
+        threads: positive int, or None for the number of processors. Of a SavedModel
+            TensorFlow's own setting counts.
 
     Returns:
         ExportedModel.
@@ -64,6 +66,23 @@ def load_exported(path, threads=None):
             f"{path} cannot be run as {format_name} ({reason}); it is damaged, or made for "
             "another runtime."
         ) from error
+
+
+def check_runner(path):
+    """Checks that what runs a kind of exported file is installed.
+
+    Args:
+        path: Path of the file, which need not be there yet.
+
+    Raises:
+        DMFormerError: it is not.
+    """
+    package, _, _ = _RUNNERS[path.suffix]
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        raise DMFormerError(
+            f"{path} is run by {package}, which is not installed: pip install {package}; or export "
+            "with verify=False."
+        )
 
 
 def is_exported(path):
@@ -179,6 +198,11 @@ class ExportedModel:
         Returns:
             float32 array (count, ...).
         """
+        if not is_positive_int(batch_size) or not len(images):
+            raise DMFormerError(
+                f"predict takes one or more images and a positive batch_size, not {len(images)} "
+                f"and {batch_size!r}."
+            )
         starts = range(0, len(images), batch_size)
         return np.concatenate(
             [self.predict_on_batch(images[start : start + batch_size]) for start in starts]

@@ -27,6 +27,8 @@ def measure(path, shape):
         counts.append(threads)
         threads *= 2
     counts.append(os.cpu_count() or 1)
+    if os.path.isdir(path):  # a SavedModel runs on TensorFlow's threads, all of them
+        counts = counts[-1:]
     load_exported(path, 1)  # brings the runtime's libraries
     latency, peak = {}, None
     for threads in counts:

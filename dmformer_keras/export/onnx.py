@@ -1,7 +1,7 @@
 """ONNX files from Keras models, by PyTorch's exporter."""
 
 import json
-from pathlib import Path
+import re
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.exported_model import DESCRIPTION_FILE
 from dmformer_keras.export.preparation import prepare
+from dmformer_keras.layers.backend_paths import for_onnx
 from dmformer_keras.layers.common import is_positive_int
 
 OPSET = 18
@@ -61,7 +62,7 @@ def to_onnx(
     if not is_positive_int(opset) or opset < OPSET:
         raise DMFormerError(f"opset must be a whole number from {OPSET}, not {opset!r}.")
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(prepared, verify, images, tolerance, None)
+    check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
     options = {
         "shape": prepared.shape,
         "batch_size": batch_size,
@@ -101,7 +102,7 @@ def convert(model, path, arrays, *, shape, batch_size, opset, description):
     sample = torch.from_numpy(np.zeros((batch_size or 2, *shape), np.float32))
     dynamic = None if batch_size else ({0: torch.export.Dim("batch")},)
     try:
-        with keras.device("cpu"), torch.no_grad():
+        with keras.device("cpu"), torch.no_grad(), for_onnx():
             torch.onnx.export(
                 _AsModule(model).eval(),
                 (sample,),
@@ -115,12 +116,14 @@ def convert(model, path, arrays, *, shape, batch_size, opset, description):
                 verbose=False,
             )
     except Exception as error:  # of many kinds, and none of PyTorch's own base
-        reason = " ".join(str(error).split())[:300]
+        # PyTorch says what failed in the cause, behind pages of advice in colours.
+        cause = re.sub(r"\x1b\[\d*m", "", str(error.__cause__ or error))
+        reason = " ".join(cause.split())[:300]
         raise DMFormerError(f"PyTorch cannot convert {model.name!r} to ONNX: {reason}") from error
     converted = onnx.load(str(path))
     onnx.helper.set_model_props(converted, {DESCRIPTION_FILE: json.dumps(description)})
     onnx.checker.check_model(converted, full_check=True)
-    onnx.save(converted, str(Path(path)))
+    onnx.save(converted, str(path))
 
 
 def _AsModule(model):  # noqa: N802

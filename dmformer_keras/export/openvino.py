@@ -60,7 +60,7 @@ def to_openvino(
     if not is_positive_int(batch_size):
         raise DMFormerError(f"batch_size must be a positive integer, not {batch_size!r}.")
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(prepared, verify, images, tolerance, precision)
+    check = verification.Check.planned(path, prepared, verify, images, tolerance, precision)
     options = {
         "shape": prepared.shape,
         "batch_size": int(batch_size),

@@ -59,9 +59,10 @@ def prepare(model, input_shape, fuse, resizable=False):
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
         raise DMFormerError("An export takes a model with one image input and one output.")
-    if len(model.output.shape) not in _TASKS:
+    output_shape = tuple(model.outputs[0].shape)
+    if len(output_shape) not in _TASKS:
         raise DMFormerError(
-            f"{model.name!r} gives outputs of shape {model.output.shape}; an export takes a model "
+            f"{model.name!r} gives outputs of shape {output_shape}; an export takes a model "
             "from images to classes, or to a map."
         )
     task = model.task if isinstance(model, FusedModel) else type(model).__name__
@@ -76,27 +77,37 @@ def prepare(model, input_shape, fuse, resizable=False):
 
 def _description(model, task, shape):
     """What a program needs to feed the file and to understand what comes out of it."""
-    layers = model._flatten_layers(include_self=False)
-    rescales = any(isinstance(layer, keras.layers.Rescaling) for layer in layers)
+    is_features = task.endswith("Backbone")
+    takes_pixels = _takes_pixels(model)
     colors = getattr(model, "class_colors", None)
     return {
         "format": 1,
         "name": model.name,
         "made_from": task,
-        "task": "features" if task.endswith("Backbone") else _TASKS[len(model.output.shape)],
+        "task": "features" if is_features else _TASKS[len(model.outputs[0].shape)],
         "input": {
             "shape": list(shape),
             "layout": "height, width, channels",
             "color_order": {1: "grey", 3: "RGB", 4: "RGBA"}.get(shape[2], "the model's own"),
-            # The values to feed: (pixel - mean) / std, of pixels in 0..255. A model that
-            # rescales by itself takes the pixels as they are.
-            "mean": 0.0 if rescales else 127.5,
-            "std": 1.0 if rescales else 127.5,
+            # The values to feed: (pixel - mean) / std, of pixels in 0..255.
+            "mean": 0.0 if takes_pixels else 127.5,
+            "std": 1.0 if takes_pixels else 127.5,
         },
-        "output": {"activation": output_activation(model)},
+        "output": {"activation": "linear" if is_features else output_activation(model)},
         "class_names": getattr(model, "class_names", None),
         "class_colors": colors and [[int(part) for part in color] for color in colors],
     }
+
+
+def _takes_pixels(model):
+    """Tells whether a model takes pixels as they are, as all do but ours without rescaling."""
+    layers = list(model._flatten_layers())
+    ours = [layer for layer in layers if isinstance(layer, DMFormerBackbone)]
+    if ours:
+        return all(backbone.get_config()["include_rescaling"] for backbone in ours)
+    return not isinstance(model, FusedModel) or any(
+        isinstance(layer, keras.layers.Rescaling) for layer in layers
+    )
 
 
 def _image_shape(model, input_shape, resizable):
@@ -104,6 +115,11 @@ def _image_shape(model, input_shape, resizable):
     shape = own if input_shape is None else input_shape
     shape = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
     open_sides = resizable and len(shape) == 3 and shape[:2] == (None, None)
+    if resizable and not open_sides:
+        raise DMFormerError(
+            f"resizable=True is for a model of any size, and this one takes images of shape {own}; "
+            "build it with input_shape=(None, None, channels), and give no other input_shape here."
+        )
     known = shape[2:] if open_sides else shape
     if len(shape) != 3 or not all(is_positive_int(size) for size in known):
         raise DMFormerError(

@@ -5,6 +5,7 @@ under one backend: here, if this process has it, and in a process of its own oth
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ _PACKAGES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
 _STATED = "dmformer-error: "
 
 
-def convert_under(backend, module, model, path, options, arrays=()):
+def convert_under(backend, module, model, path, options, arrays=None):
     """Calls a module's `convert` under a backend.
 
     Args:
@@ -44,7 +45,7 @@ def convert_under(backend, module, model, path, options, arrays=()):
             f"{backend}."
         )
     LOG.info("Converting%s", "" if keras.config.backend() == backend else f" under {backend}")
-    arrays = {name: array for name, array in dict(arrays).items() if array is not None}
+    arrays = {name: array for name, array in (arrays or {}).items() if array is not None}
     if keras.config.backend() == backend:
         importlib.import_module(module).convert(model, path, arrays, **options)
         return

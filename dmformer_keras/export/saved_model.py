@@ -19,8 +19,8 @@ def to_saved_model(
 ):
     """Converts a model to a SavedModel, and compares it with the model.
 
-    It has two signatures. `serving_default` takes `encoded`, strings of JPEG, PNG, BMP
-    or GIF files, `(batch,)`; it takes the largest centred part of each that has the
+    It has two signatures. `serving_default` takes `encoded`, strings of JPEG or PNG
+    files, `(batch,)`; it takes the largest centred part of each that has the
     model's aspect ratio, and resizes it. `images` takes float images `(batch, height,
     width, channels)`, as the model takes them. `serving_default` of a classifier gives
     `probabilities`, `class` (the likeliest) and, with class names, `name`; of a segmenter
@@ -56,7 +56,7 @@ def to_saved_model(
             f"The folder {path} holds something else than a SavedModel; choose another path."
         )
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(prepared, verify, images, tolerance, None)
+    check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
     options = {"shape": prepared.shape, "description": prepared.description}
     with verification.verified(path, check) as beside:
         processes.convert_under("tensorflow", __name__, prepared.model, beside, options)
@@ -84,7 +84,7 @@ def convert(model, path, arrays, *, shape, description):
     with tempfile.TemporaryDirectory() as folder:
         files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
         if names:
-            files[LABELS_FILE] = "\n".join(names) + "\n"
+            files[LABELS_FILE] = "".join(f"{' '.join(name.split())}\n" for name in names)
         module.assets = []
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")

@@ -62,11 +62,12 @@ def to_tflite(
             point, rather than float32. Images are then uint8 values minus 128. MediaPipe
             refuses such files.
         verify: bool. Whether to run the file beside Keras, see
-            `dmformer_keras.export.verify`, and to write the report beside it.
+            `compare_exported`, and to write the report beside it.
         images: images to verify with, like `representative_data` (of a source the
             validation images). By default the first of `representative_data`, else
             made-up ones.
-        tolerance: positive float, the most that the outputs may differ, see `verify`.
+        tolerance: positive float, the most that `relative_error` of `compare_exported` may
+            be; by default 0.001 in float32, 0.25 in int8.
 
     Returns:
         `pathlib.Path` of the file. The report is `NAME.tflite.report.json` beside it.
@@ -97,7 +98,7 @@ def to_tflite(
     if quantization == "int8":
         calibration = calibration_images(representative_data, prepared)
     check = verification.Check.planned(
-        prepared, verify, images, tolerance, quantization, calibration
+        path, prepared, verify, images, tolerance, quantization, calibration
     )
     options = {
         "shape": prepared.shape,

@@ -46,7 +46,9 @@ def add_metadata(path, description):
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
     if description["class_names"]:
-        files[LABELS_FILE] = "\n".join(description["class_names"]) + "\n"
+        files[LABELS_FILE] = "".join(
+            f"{' '.join(name.split())}\n" for name in description["class_names"]
+        )
     with zipfile.ZipFile(path, "a") as archive:  # stored, so that programs can map it
         for name, text in files.items():
             archive.writestr(name, text)

@@ -5,6 +5,16 @@ import numpy as np
 # XNNPACK refuses an operator whose output is finer than its products by this or more.
 _LARGEST_RATIO = 256.0
 _SAFE_RATIO = 200.0
+# Operators whose output has the scale of their input.
+_KEEPING = (
+    "MAX_POOL_2D",
+    "PAD",
+    "RESHAPE",
+    "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+)
 # Index of the kernel and of the bias among the inputs of each operator with a kernel.
 _KERNEL, _BIAS = 1, 2
 
@@ -23,22 +33,23 @@ def coarsen_dead_outputs(path):
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
-    (graph,) = model.subgraphs
-    with_kernel = {
-        getattr(schema.BuiltinOperator, name)
-        for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    }
-    layers = [
-        operator
-        for operator in graph.operators
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in with_kernel
-    ]
+    graph = model.subgraphs[0]
+    layers, keeping = (
+        [
+            operator
+            for operator in graph.operators
+            if model.operatorCodes[operator.opcodeIndex].builtinCode
+            in {getattr(schema.BuiltinOperator, name) for name in names}
+        ]
+        for names in (("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), _KEEPING)
+    )
     changed = False
     for layer in layers:
         ratio = _ratio(graph, layer)
         if ratio >= _LARGEST_RATIO:
             changed = True
-            _coarsen(model, graph, layers, layer.outputs[0], ratio / _SAFE_RATIO)
+            for tensor in _with_the_same_scale(keeping, layer.outputs[0]):
+                _coarsen(model, graph, layers, tensor, ratio / _SAFE_RATIO)
     if changed:
         path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
@@ -56,6 +67,14 @@ def _ratio(graph, layer):
     if not (source.size and kernel.size and target.size):
         return 0.0
     return float(source[0] * kernel.max() / target[0])
+
+
+def _with_the_same_scale(keeping, tensor):
+    """Returns a tensor and all those behind it whose scale is its own."""
+    found = [tensor]
+    for known in found:
+        found += [operator.outputs[0] for operator in keeping if operator.inputs[0] == known]
+    return found
 
 
 def _coarsen(model, graph, layers, tensor, factor):

@@ -16,7 +16,7 @@ import numpy as np
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.calibration import images_of, made_up_images
-from dmformer_keras.export.exported_model import load_exported
+from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.layers.common import check_bool, is_finite_number
 
@@ -28,10 +28,11 @@ TOLERANCES = {
     "float32": 1e-3,
     "float16": 0.02,
     "bfloat16": 0.1,
-    "dynamic": 0.3,
-    "int8": 0.5,
+    "dynamic": 0.15,
+    "int8": 0.25,
 }
 _MOST_IMAGES = 16
+_REPORT = ".report.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,11 @@ class Check:
     facts: dict
 
     @classmethod
-    def planned(cls, prepared, verify, images, tolerance, precision, calibration=None):
+    def planned(cls, path, prepared, verify, images, tolerance, precision, calibration=None):
         """Checks the arguments of an export that are about verification.
 
         Args:
+            path: Path of the file to write.
             prepared: Prepared.
             verify, images, tolerance: as in `to_tflite`.
             precision: a key of `TOLERANCES`.
@@ -78,10 +80,13 @@ class Check:
                     "images and tolerance are for verify=True; leave them out, or verify."
                 )
             return None
+        check_runner(path)
         if images is not None:
             images, origin = images_of(images, prepared, "val", "images"), "given"
         elif calibration is not None:
-            images, origin = calibration[:_MOST_IMAGES], "representative_data"
+            chosen = np.linspace(0, len(calibration) - 1, min(_MOST_IMAGES, len(calibration)))
+            images = calibration[chosen.round().astype(int)]
+            origin = "representative_data"
         else:
             images, origin = made_up_images(prepared), "made up"
         tolerance = float(tolerance) if given else TOLERANCES[precision]
@@ -97,7 +102,7 @@ def compare_exported(model, exported, images, batch_size=32):
         exported: path of the file, or ExportedModel.
         images: array `(count, height, width, channels)`, as the model takes them. Real
             images say more than random ones.
-        batch_size: positive int, of the Keras model's predictions.
+        batch_size: positive int, images at a time, of maps always one.
 
     Returns:
         dict of floats: `max_difference` and `mean_difference` of the outputs;
@@ -115,27 +120,57 @@ def compare_exported(model, exported, images, batch_size=32):
     >>> compare_exported(model, "classifier.tflite", images)  # doctest: +SKIP
     """
     exported = load_exported(exported) if isinstance(exported, (str, os.PathLike)) else exported
-    actual = exported.predict(images, batch_size)
-    expected = np.asarray(model.predict(np.asarray(images), batch_size=batch_size, verbose=0))
-    expected = expected.astype(np.float32)
-    if expected.shape != actual.shape:
-        raise DMFormerError(
-            f"{exported.path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} gives "
-            f"{expected.shape[1:]}: it was made from another model."
-        )
-    differences = np.abs(expected.astype(np.float64) - actual)
-    output_range = float(expected.max() - expected.min())
-    tiny = np.finfo("float32").tiny
-    return {
-        "max_difference": float(differences.max()),
-        "mean_difference": float(differences.mean()),
-        "output_range": output_range,
-        "relative_difference": float(differences.max()) / max(output_range, tiny),
-        "relative_error": float(
-            np.sqrt((differences**2).mean()) / max(float(expected.std(dtype=np.float64)), tiny)
-        ),
-        "top1_agreement": float((expected.argmax(-1) == actual.argmax(-1)).mean()),
-    }
+    sums = _Sums()
+    # Maps one at a time: a batch of them may take gigabytes.
+    batch_size = 1 if len(exported.output.shape) == 4 else batch_size
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size], np.float32)
+        actual = exported.predict_on_batch(batch)
+        expected = np.asarray(model.predict(batch, batch_size=batch_size, verbose=0), np.float32)
+        if expected.shape != actual.shape:
+            raise DMFormerError(
+                f"{exported.path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} "
+                f"gives {expected.shape[1:]}: it was made from another model."
+            )
+        sums.add(expected.astype(np.float64), actual)
+    return sums.figures()
+
+
+class _Sums:
+    """What `compare_exported` needs of all outputs, without keeping them."""
+
+    def __init__(self):
+        self.count = self.total = self.squares = self.differences = self.square_differences = 0
+        self.largest_difference, self.least, self.most = 0.0, np.inf, -np.inf
+        self.positions = self.agreeing = 0
+
+    def add(self, expected, actual):
+        differences = np.abs(expected - actual)
+        self.count += expected.size
+        self.total += expected.sum()
+        self.squares += (expected**2).sum()
+        self.differences += differences.sum()
+        self.square_differences += (differences**2).sum()
+        self.largest_difference = np.maximum(self.largest_difference, differences.max())
+        self.least = min(self.least, expected.min())
+        self.most = max(self.most, expected.max())
+        agreeing = expected.argmax(-1) == actual.argmax(-1)
+        self.positions += agreeing.size
+        self.agreeing += agreeing.sum()
+
+    def figures(self):
+        tiny = np.finfo("float32").tiny
+        output_range = self.most - self.least
+        variance = max(self.squares / self.count - (self.total / self.count) ** 2, tiny)
+        figures = {
+            "max_difference": self.largest_difference,
+            "mean_difference": self.differences / self.count,
+            "output_range": output_range,
+            "relative_difference": self.largest_difference / max(output_range, tiny),
+            "relative_error": np.sqrt(self.square_differences / self.count / variance),
+            "top1_agreement": self.agreeing / self.positions,
+        }
+        return {name: float(value) for name, value in figures.items()}
 
 
 def checked_path(path, suffix, what):
@@ -146,7 +181,12 @@ def checked_path(path, suffix, what):
         suffix: str, "" for a folder.
         what: str, of what kind the file is.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DMFormerError(f"The path of {what} must be a str or path, not {path!r}.")
     path = Path(path)
+    if path.exists() and path.is_dir() != (suffix == ""):
+        found = "a folder" if path.is_dir() else "a file"
+        raise DMFormerError(f"{path} is {found}, where {what} was to be written; choose another.")
     if path.suffix != suffix:
         ending = f"ends in {suffix}" if suffix else "has no suffix"
         raise DMFormerError(f"The path of {what} {ending}, which {path} does not.")
@@ -200,16 +240,23 @@ def report_path(path):
     'phone/streets.tflite.report.json'
     """
     path = Path(path)
-    return path.with_name(f"{path.name}.report.json")
+    return path.with_name(f"{path.name}{_REPORT}")
 
 
 def _move(source, target, old):
     """Moves all in a folder to another; what is replaced goes to a third, with it to be deleted."""
     old.mkdir()
-    for entry in source.iterdir():
-        if (target / entry.name).is_dir() and entry.is_dir():
-            os.replace(target / entry.name, old / entry.name)
-        os.replace(entry, target / entry.name)
+    # The report last: none is without its model.
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name.endswith(_REPORT)):
+        goal, kept = target / entry.name, old / entry.name
+        if goal.is_dir():
+            os.replace(goal, kept)
+        try:
+            os.replace(entry, goal)
+        except OSError:
+            if kept.exists():
+                os.replace(kept, goal)
+            raise
 
 
 def _not_writable(path, error):
@@ -220,6 +267,9 @@ def _not_writable(path, error):
 
 def _verify(path, check):
     """Returns the report of a file; raises if its outputs are not the model's."""
+    LOG.info("Measuring latency and memory")
+    # First, in a process of its own: a file that a runtime cannot run may end the process.
+    figures = measured(path, check.images.shape[1:])
     LOG.info("Comparing it with Keras on %d images (%s)", len(check.images), check.origin)
     exported = load_exported(path)
     compared = compare_exported(check.model, exported, check.images)
@@ -230,7 +280,6 @@ def _verify(path, check):
             f"the tolerance {check.tolerance:g} (of relative_error, on {len(check.images)} "
             f"{check.origin} images): {figures}; it was not kept."
         )
-    LOG.info("Measuring latency and memory")
     return {
         "file": path.name,
         "format": exported.format,
@@ -245,7 +294,7 @@ def _verify(path, check):
             **compared,
         },
         "operators": exported.operators(),
-        **measured(path, check.images.shape[1:]),
+        **figures,
     }
 
 
@@ -270,7 +319,7 @@ def measured(path, shape):
 
     Returns:
         dict: `latency_ms`, {threads: median milliseconds of a batch}; `peak_memory_bytes`
-        beyond the runtime's libraries; `machine`.
+        beyond the runtime's libraries; `machine` and `keras`, what it was measured with.
     """
     request = json.dumps({"path": str(path), "shape": [int(side) for side in shape]})
     finished = subprocess.run(
@@ -285,7 +334,7 @@ def measured(path, shape):
     )
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DMFormerError(f"The exported file could not be measured: {last[:300]}")
+        raise DMFormerError(f"{path.name} was converted, but cannot be run here: {last[:300]}")
     return {
         **json.loads(finished.stdout.strip().splitlines()[-1]),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",

@@ -236,6 +236,19 @@ def for_tflite():
         _for_tflite.reset(token)
 
 
+_for_onnx = contextvars.ContextVar("for_onnx", default=False)
+
+
+@contextlib.contextmanager
+def for_onnx():
+    """While it lasts, models are traced without what is a remedy for PyTorch's own kernels."""
+    token = _for_onnx.set(True)
+    try:
+        yield
+    finally:
+        _for_onnx.reset(token)
+
+
 def positions_stay_maps():
     """Tells whether 1x1 convolutions are to be convolutions of maps, not products of tables.
 
@@ -308,7 +321,8 @@ def _depthwise_on_cpu(inputs, kernel, dilations, training):
         return _compiled_on_jax()(inputs, kernel, dilations, training)
     if BACKEND == "tensorflow" and _traced_for_xla():
         return _with_gradients(_shifted_products, dilations)(inputs, kernel)
-    forward = _phases_where_onednn_fails if BACKEND == "torch" else _framework_form
+    in_phases = BACKEND == "torch" and not _for_onnx.get()
+    forward = _phases_where_onednn_fails if in_phases else _framework_form
     if training and max(dilations) > 1:
         return _with_gradients(forward, dilations)(inputs, kernel)
     return forward(inputs, kernel, dilations)

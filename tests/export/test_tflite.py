@@ -16,6 +16,7 @@ from dmformer_keras.export import (
     tflite,
     to_tflite,
 )
+from dmformer_keras.export.preparation import prepare
 
 pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
 pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
@@ -146,7 +147,7 @@ def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     model = randomize(tiny_classifier())
-    x = images(8, 64, 64, 3)
+    x = 0.4 * images(8, 64, 64, 3)  # dark: the input's range shall be that of all pixels
     options = {"representative_data": x, "int8_io": True, "verify": False}
     path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -179,6 +180,23 @@ def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path):
     x = images(8, 64, 64, 3)
     path = to_tflite(model, tmp_path / "model.tflite", "int8", representative_data=x)
     assert compare_exported(model, path, x)["relative_difference"] <= 0.15
+
+
+@tensorflow_only
+@pytest.mark.parametrize("behind", ["UpSampling2D", "ZeroPadding2D", "MaxPooling2D"])
+def test_int8_runs_where_almost_nothing_is_passed_on(tmp_path, behind):
+    image = keras.Input((64, 64, 3))
+    dead = keras.layers.Conv2D(4, 3, activation="relu")
+    options = {"interpolation": "bilinear"} if behind == "UpSampling2D" else {}
+    x = getattr(keras.layers, behind)(2, **options)(dead(image))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1, bias_initializer="ones")(x))
+    kernel, bias = dead.get_weights()
+    dead.set_weights([-np.abs(kernel), bias + 1e-4])
+    data = images(4, 64, 64, 3)
+    data[:, :32] = 0  # where alone anything comes out
+    options = {"representative_data": data, "verify": False}
+    path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
+    np.testing.assert_allclose(load_exported(path).predict(data), array(model(data)), atol=0.02)
 
 
 @tensorflow_only
@@ -225,10 +243,29 @@ def test_what_another_program_needs_travels_inside(tmp_path):
     assert description["input"]["shape"] == [64, 64, 3]
     assert (description["input"]["mean"], description["input"]["std"]) == (0.0, 1.0)
     assert description["output"] == {"activation": "linear"}
+
+
+def test_the_description_says_what_to_feed_and_what_comes_out():
+    def described(model):
+        description = prepare(model, None, fuse=True).description
+        return (
+            description["input"]["mean"],
+            description["task"],
+            description["output"]["activation"],
+        )
+
     unscaled = tiny_classifier(include_rescaling=False)
-    path = to_tflite(unscaled, tmp_path / "unscaled.tflite", verify=False)
-    description = load_exported(path).description
-    assert (description["input"]["mean"], description["input"]["std"]) == (127.5, 127.5)
+    assert described(unscaled) == (127.5, "classify", "linear")
+    assert described(fuse(unscaled)) == (127.5, "classify", "linear")
+    for model in (tiny_backbone(), fuse(tiny_backbone())):
+        assert described(model) == (0.0, "features", "linear")
+    image = keras.Input((64, 64, 3))
+    own = keras.layers.Conv2D(4, 3, activation="softmax")(
+        keras.layers.Normalization(mean=0, variance=1)(image)
+    )
+    assert described(keras.Model(image, own)) == (0.0, "segment", "softmax")
+    softmax = tiny_classifier()
+    assert described(keras.Model([softmax.input], [softmax.output])) == (0.0, "classify", "linear")
 
 
 @tensorflow_only
@@ -335,13 +372,16 @@ def test_a_saved_fused_model_exports_like_its_original(tmp_path):
         ({"input_shape": (None, 64, 3)}, "pass input_shape with a fixed"),
         ({"input_shape": 64}, "pass input_shape with a fixed"),
         ({"path": "file/model.tflite"}, "cannot be written"),
+        ({"path": 3}, "must be a str or path"),
+        ({"resizable": True}, "for a model of any size"),
     ],
     ids=str,
 )
 def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, message):
     arguments = dict(arguments)
     (tmp_path / "file").write_text("not a folder")
-    path = tmp_path / arguments.pop("path", "model.tflite")
+    path = arguments.pop("path", "model.tflite")
+    path = tmp_path / path if isinstance(path, str) else path
     with pytest.raises(DMFormerError, match=message):
         to_tflite(tiny_classifier(), path, **arguments)
     assert os.listdir(tmp_path) == ["file"]

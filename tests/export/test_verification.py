@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from dmformer_keras.export.preparation import prepare
 pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
 pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
 pytestmark = pytest.mark.backend_independent
+TFLITE = Path("model.tflite")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_the_figures_are_what_they_are_called(exported):
 def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
     _, path = exported
     other = prepare(randomize(tiny_classifier(), seed=1), None, fuse=True)
-    check = verification.Check.planned(other, True, None, None, None)
+    check = verification.Check.planned(TFLITE, other, True, None, None, None)
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
 
@@ -74,7 +76,7 @@ def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
 def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_path):
     model, path = exported
     check = verification.Check.planned(
-        prepare(model, None, fuse=True), True, images(3, 64, 64, 3), 0.01, None
+        TFLITE, prepare(model, None, fuse=True), True, images(3, 64, 64, 3), 0.01, None
     )
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
@@ -100,11 +102,52 @@ def test_folders_are_replaced_whole(tmp_path):
     assert os.listdir(tmp_path) == ["saved"]
 
 
+def test_what_was_there_stays_if_a_file_cannot_be_put_into_place(tmp_path, monkeypatch):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "old").write_text("old")
+    replace = os.replace
+
+    def failing(source, target):
+        if str(target) == str(tmp_path / "saved") and "new" in str(source):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+
+    def export():
+        with verification.verified(tmp_path / "saved", None) as beside:
+            beside.mkdir()
+
+    with pytest.raises(DMFormerError, match="No space left"):
+        export()
+    assert (tmp_path / "saved" / "old").read_text() == "old"
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path):
+    (tmp_path / "model.tflite").mkdir()
+    (tmp_path / "served").write_text("")
+    for name, suffix in (("model.tflite", ".tflite"), ("served", "")):
+        with pytest.raises(DMFormerError, match="choose another"):
+            verification.checked_path(tmp_path / name, suffix, "an export")
+    with pytest.raises(DMFormerError, match="str or path"):
+        verification.checked_path(3, ".tflite", "an export")
+
+
+def test_maps_are_compared_one_by_one_alike(exported):
+    model, path = exported
+    x = images(5, 64, 64, 3)
+    whole, parts = (compare_exported(model, path, x, batch_size=size) for size in (5, 2))
+    assert whole == pytest.approx(parts, rel=1e-3, abs=1e-7)
+
+
 def test_made_up_images_are_in_the_model_s_own_range(exported):
     model, _ = exported
     for rescales, low, high in ((True, 0, 255), (False, -1, 1)):
         model = tiny_classifier(include_rescaling=rescales)
-        found = verification.Check.planned(prepare(model, None, True), True, None, None, None)
+        found = verification.Check.planned(
+            TFLITE, prepare(model, None, True), True, None, None, None
+        )
         assert found.images.min() >= low
         assert found.images.max() <= high
         assert np.ptp(found.images) > 0.5 * (high - low)
