@@ -193,8 +193,8 @@ def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, cap
     assert "without weights" in failure(capsys, "predict", "dmformer_n", picture)
     assert "config.json" in failure(capsys, "evaluate", pictures, "--data", pictures)
     assert "classes" in failure(capsys, "evaluate", trained, "--data", "digits")
-    assert "--data" in failure(capsys, "export", trained, "--output", new, "--quantization", "int8")
     export = ("export", trained, "--output")
+    assert "--data" in failure(capsys, *export, tmp_path / "new.tflite", "--quantization", "int8")
     assert "--format" in failure(capsys, *export, tmp_path / "model.pb")
     assert "--quantization is for tflite" in failure(
         capsys, *export, tmp_path / "model.onnx", "--quantization", "float16"
