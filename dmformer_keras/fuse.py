@@ -15,7 +15,7 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from dmformer_keras import folding
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.layers.attention import DynamicMultilevelAttention
 from dmformer_keras.layers.block import DMFormerBlock
 from dmformer_keras.task_model import TaskModel
@@ -399,7 +399,7 @@ def _traced(call):
         found = function(list(sample.values()))
         is_same = all(map(_is_close, expected, found))
     except Exception as error:
-        raise _refusal(layer, " ".join(str(error).split())[:200]) from error
+        raise _refusal(layer, shortened(error)) from error
     if not is_same:
         raise _refusal(layer, "it does not do the same for every batch")
     for node in itertools.chain(*function._nodes_by_depth.values()):

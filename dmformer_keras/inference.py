@@ -26,7 +26,12 @@ import numpy as np
 
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import check_bool, is_finite_number, is_positive_int
+from dmformer_keras.layers.common import (
+    check_bool,
+    check_positive_int,
+    is_finite_number,
+    is_positive_int,
+)
 
 # The coarsest stride of a DMFormer's feature maps, and the smallest side it takes.
 STRIDE = 32
@@ -137,8 +142,7 @@ def _probability_bands(model, image, window, overlap, flip, scales, batch_size):
     if not is_finite_number(overlap) or not 0 <= overlap < 1:
         raise DMFormerError(f"overlap must be at least 0 and less than 1, not {overlap!r}.")
     check_bool("flip", flip)
-    if not is_positive_int(batch_size):
-        raise DMFormerError(f"batch_size must be a positive integer, not {batch_size!r}.")
+    check_positive_int("batch_size", batch_size)
     height, width = image.shape[:2]
     views = []
     for scale in _checked_scales(scales):

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.architectures import ARCHITECTURES
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -393,10 +393,9 @@ def _load_weights_file(model, path, preset):
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DMFormerError(
-            f"The weights {path} do not fit {model.name!r}: {reason}; leave out overrides that "
-            "change the architecture, or pass load_weights=False."
+            f"The weights {path} do not fit {model.name!r}: {shortened(error)}; leave out "
+            "overrides that change the architecture, or pass load_weights=False."
         ) from error
 
 

@@ -11,7 +11,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
-    is_positive_int,
+    check_positive_int,
     spatial_initializer,
 )
 from dmformer_keras.layers.convolution import Convolution
@@ -57,8 +57,7 @@ class _Segmenter(TaskModel):
         given = {"head_channels": head_channels, "normalization": normalization, "dropout": dropout}
         given = self.paper | {key: value for key, value in given.items() if value is not None}
         check_head(num_classes, given["dropout"], activation)
-        if not is_positive_int(given["head_channels"]):
-            raise DMFormerError(f"head_channels must be a positive integer, not {head_channels!r}.")
+        check_positive_int("head_channels", given["head_channels"])
         if given["normalization"] not in NORMALIZATIONS:
             raise DMFormerError(f'normalization must be "batch" or "group", not {normalization!r}.')
         class_names = checked_class_names(class_names, num_classes)

@@ -5,7 +5,7 @@ import keras
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import check_activation, is_finite_number, is_positive_int
+from dmformer_keras.layers.common import check_activation, check_positive_int, is_finite_number
 
 
 class TaskModel(keras.Model):
@@ -66,8 +66,7 @@ def check_head(num_classes, dropout, activation):
     Raises:
         DMFormerError: if one is invalid.
     """
-    if not is_positive_int(num_classes):
-        raise DMFormerError(f"num_classes must be a positive integer, not {num_classes!r}.")
+    check_positive_int("num_classes", num_classes)
     if not is_finite_number(dropout) or not 0 <= dropout < 1:
         raise DMFormerError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
     if activation is not None:

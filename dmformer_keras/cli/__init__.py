@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 
 COMMANDS = {
     "quickstart": "train, measure and export a digit classifier in minutes, offline",
@@ -105,7 +105,7 @@ def _sentence(error):
     """One sentence that says what failed, and whose fault it is."""
     if isinstance(error, DMFormerError):
         return str(error)
-    text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = shortened(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text:
         return f"Out of memory; lower --batch-size or --image-size ({text[:120]})."
     if isinstance(error, OSError):

@@ -12,6 +12,7 @@ from dmformer_keras.cli.options import (
     percent,
 )
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.export.exported_model import SUFFIXES
 from dmformer_keras.training import image_size_of, is_segmenter
 
 DESCRIPTION = """\
@@ -29,7 +30,6 @@ examples:
 then:
   dmformer evaluate small.tflite --data photos/
 """
-_FORMATS = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
 # Options that are for some formats only: {attribute: (option, formats)}.
 _OF_FORMATS = {
     "quantization": ("--quantization", ("tflite",)),
@@ -48,7 +48,7 @@ def add_arguments(parser):
         "--output", metavar="FILE", required=True, help="the file, or SavedModel folder, to write"
     )
     parser.add_argument(
-        "--format", choices=tuple(_FORMATS), help="(default: what the suffix of FILE says)"
+        "--format", choices=tuple(SUFFIXES), help="(default: what the suffix of FILE says)"
     )
     parser.add_argument(
         "--data",
@@ -143,10 +143,10 @@ def _options(args, form):
 
 def _format_of(output):
     """Returns the format that a path's suffix says."""
-    for form, suffix in _FORMATS.items():
+    for form, suffix in SUFFIXES.items():
         if suffix and output.endswith(suffix):
             return form
-    suffixes = ", ".join(filter(None, _FORMATS.values()))
+    suffixes = ", ".join(filter(None, SUFFIXES.values()))
     raise DMFormerError(
         f"{output!r} ends in none of {suffixes}; name the format with --format, or change the end."
     )

@@ -43,13 +43,10 @@ def load_model(name, image_size=None, exported=True):
         raise DMFormerError(
             f"{name} takes images of the size that it was exported with; leave out --image-size."
         )
-    model = load_exported(name)
-    description = model.description
-    values = description.get("input", {"mean": 0.0, "std": 1.0})
-    if description.get("task") == "features" or (values["mean"], values["std"]) != (0.0, 1.0):
-        kind = "gives features" if description.get("task") == "features" else "takes scaled images"
+    model = load_exported(name).taking_pixels()
+    if model.description.get("task") == "features":
         raise DMFormerError(
-            f"{name} {kind}, where a model from pixels in 0..255 to classes was expected."
+            f"{name} gives features, where a model from images to classes was expected."
         )
     return model
 

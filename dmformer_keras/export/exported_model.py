@@ -10,14 +10,32 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import quiet_stderr
-from dmformer_keras.layers.common import is_positive_int
+from dmformer_keras.layers.common import check_positive_int, is_positive_int
 
 # What an export writes beside or into its file.
 DESCRIPTION_FILE = "model.json"
 LABELS_FILE = "labels.txt"
 OPENVINO_KEY = "description"
+# What `to_...` writes, by the end of its name.
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
+
+
+def side_files(description):
+    """Returns the files that travel inside an export which holds files.
+
+    Args:
+        description: dict, see `preparation`.
+
+    Returns:
+        dict {name: text}: the description, and the class names if there are any, a line each.
+    """
+    files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
+    if description["class_names"]:
+        lines = (" ".join(name.split()) for name in description["class_names"])
+        files[LABELS_FILE] = "".join(f"{line}\n" for line in lines)
+    return files
 
 
 def load_exported(path, threads=None):
@@ -48,8 +66,8 @@ def load_exported(path, threads=None):
             f"{path} is no exported model; give a .tflite, .onnx or .xml file, or the folder of a "
             "SavedModel."
         )
-    if threads is not None and not is_positive_int(threads):
-        raise DMFormerError(f"threads must be a positive integer, not {threads!r}.")
+    if threads is not None:
+        check_positive_int("threads", threads)
     package, runner, format_name = _RUNNERS[kind]
     try:
         with quiet_stderr():
@@ -61,10 +79,9 @@ def load_exported(path, threads=None):
     except DMFormerError:
         raise
     except Exception as error:  # each runtime has kinds of its own
-        reason = " ".join(str(error).split())[:200]
         raise DMFormerError(
-            f"{path} cannot be run as {format_name} ({reason}); it is damaged, or made for "
-            "another runtime."
+            f"{path} cannot be run as {format_name} ({shortened(error)}); it is damaged, or "
+            "made for another runtime."
         ) from error
 
 
@@ -100,7 +117,8 @@ def is_exported(path):
     (True, False)
     """
     path = Path(path)
-    return path.suffix in (".tflite", ".onnx", ".xml") or (path / "saved_model.pb").is_file()
+    suffixes = filter(None, SUFFIXES.values())
+    return path.suffix in suffixes or (path / "saved_model.pb").is_file()
 
 
 class ExportedModel:
@@ -155,6 +173,18 @@ class ExportedModel:
         """
         return dict(collections.Counter(self._runner.operators()).most_common())
 
+    def taking_pixels(self):
+        """This model for images in 0..255, as a model with rescaling inside takes them.
+
+        Returns:
+            ExportedModel: itself, or one that scales the images before it runs the same file.
+        """
+        values = self.description.get("input", {})
+        mean, std = values.get("mean", 0.0), values.get("std", 1.0)
+        if (mean, std) == (0.0, 1.0):
+            return self
+        return ExportedModel(self.path, self.format, _Scaled(self._runner, mean, std))
+
     def predict_on_batch(self, images):
         """Runs the file on images.
 
@@ -207,6 +237,20 @@ class ExportedModel:
         return np.concatenate(
             [self.predict_on_batch(images[start : start + batch_size]) for start in starts]
         )
+
+
+class _Scaled:
+    """A runner whose images are scaled first."""
+
+    def __init__(self, runner, mean, std):
+        self.runner, self.mean, self.std = runner, mean, std
+        self.input_shape, self.output_shape = runner.input_shape, runner.output_shape
+        self.operators = runner.operators
+        scaled = {**runner.description["input"], "mean": 0.0, "std": 1.0}
+        self.description = {**runner.description, "input": scaled}
+
+    def run(self, images):
+        return self.runner.run((images - np.float32(self.mean)) / np.float32(self.std))
 
 
 class _TFLite:
@@ -392,8 +436,8 @@ def _open_shape(shape):
 
 
 _RUNNERS = {
-    ".tflite": ("ai-edge-litert", _TFLite, "TFLite"),
-    ".onnx": ("onnxruntime", _Onnx, "ONNX"),
-    ".xml": ("openvino", _OpenVINO, "OpenVINO"),
-    "": ("tensorflow", _SavedModel, "SavedModel"),
+    SUFFIXES["tflite"]: ("ai-edge-litert", _TFLite, "TFLite"),
+    SUFFIXES["onnx"]: ("onnxruntime", _Onnx, "ONNX"),
+    SUFFIXES["openvino"]: ("openvino", _OpenVINO, "OpenVINO"),
+    SUFFIXES["saved_model"]: ("tensorflow", _SavedModel, "SavedModel"),
 }

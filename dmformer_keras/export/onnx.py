@@ -6,12 +6,12 @@ import re
 import keras
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.exported_model import DESCRIPTION_FILE
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.layers.backend_paths import for_onnx
-from dmformer_keras.layers.common import is_positive_int
+from dmformer_keras.layers.common import check_positive_int, is_positive_int
 
 OPSET = 18
 
@@ -57,8 +57,8 @@ def to_onnx(
     >>> path = to_onnx(model, "classifier.onnx")  # doctest: +SKIP
     """
     path = verification.checked_path(path, ".onnx", "an ONNX file")
-    if batch_size is not None and not is_positive_int(batch_size):
-        raise DMFormerError(f"batch_size must be a positive integer or None, not {batch_size!r}.")
+    if batch_size is not None:
+        check_positive_int("batch_size", batch_size)
     if not is_positive_int(opset) or opset < OPSET:
         raise DMFormerError(f"opset must be a whole number from {OPSET}, not {opset!r}.")
     prepared = prepare(model, input_shape, fuse)
@@ -118,8 +118,9 @@ def convert(model, path, arrays, *, shape, batch_size, opset, description):
     except Exception as error:  # of many kinds, and none of PyTorch's own base
         # PyTorch says what failed in the cause, behind pages of advice in colours.
         cause = re.sub(r"\x1b\[\d*m", "", str(error.__cause__ or error))
-        reason = " ".join(cause.split())[:300]
-        raise DMFormerError(f"PyTorch cannot convert {model.name!r} to ONNX: {reason}") from error
+        raise DMFormerError(
+            f"PyTorch cannot convert {model.name!r} to ONNX: {shortened(cause)}"
+        ) from error
     converted = onnx.load(str(path))
     onnx.helper.set_model_props(converted, {DESCRIPTION_FILE: json.dumps(description)})
     onnx.checker.check_model(converted, full_check=True)

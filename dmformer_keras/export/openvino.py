@@ -2,12 +2,12 @@
 
 import json
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.exported_model import OPENVINO_KEY
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
-from dmformer_keras.layers.common import is_positive_int
+from dmformer_keras.layers.common import check_positive_int
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -57,8 +57,7 @@ def to_openvino(
     if precision not in PRECISIONS:
         names = " or ".join(repr(name) for name in PRECISIONS)
         raise DMFormerError(f"precision must be {names}, not {precision!r}.")
-    if not is_positive_int(batch_size):
-        raise DMFormerError(f"batch_size must be a positive integer, not {batch_size!r}.")
+    check_positive_int("batch_size", batch_size)
     prepared = prepare(model, input_shape, fuse)
     check = verification.Check.planned(path, prepared, verify, images, tolerance, precision)
     options = {
@@ -101,5 +100,6 @@ def convert(model, path, arrays, *, shape, batch_size, description):
             converted.set_rt_info(json.dumps(description), ["model_info", OPENVINO_KEY])
             openvino.save_model(converted, str(path), compress_to_fp16=False)
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DMFormerError(f"OpenVINO cannot convert {model.name!r}: {reason}") from error
+        raise DMFormerError(
+            f"OpenVINO cannot convert {model.name!r}: {shortened(error)}"
+        ) from error

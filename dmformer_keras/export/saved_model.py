@@ -1,12 +1,11 @@
 """TensorFlow SavedModels that take encoded images, for TensorFlow Serving and the like."""
 
-import json
 import tempfile
 from pathlib import Path
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
-from dmformer_keras.export.exported_model import DESCRIPTION_FILE, LABELS_FILE
+from dmformer_keras.export.exported_model import side_files
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
 
@@ -80,13 +79,9 @@ def convert(model, path, arrays, *, shape, description):
 
     module = tf.Module()
     module.model = model  # holds the variables
-    names = description["class_names"]
     with tempfile.TemporaryDirectory() as folder:
-        files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
-        if names:
-            files[LABELS_FILE] = "".join(f"{' '.join(name.split())}\n" for name in names)
         module.assets = []
-        for name, text in files.items():
+        for name, text in side_files(description).items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
             module.assets.append(tf.saved_model.Asset(str(Path(folder) / name)))
 
@@ -111,9 +106,8 @@ def convert(model, path, arrays, *, shape, description):
             with quiet_stderr():
                 tf.saved_model.save(module, str(path), signatures)
         except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise DMFormerError(
-                f"TensorFlow cannot write {model.name!r} as a SavedModel: {reason}"
+                f"TensorFlow cannot write {model.name!r} as a SavedModel: {shortened(error)}"
             ) from error
 
 

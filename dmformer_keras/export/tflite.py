@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.calibration import calibration_images
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
-from dmformer_keras.export.tflite_metadata import add_metadata
+from dmformer_keras.export.tflite_file import packed
+from dmformer_keras.export.tflite_metadata import add_metadata, add_side_files
 from dmformer_keras.export.tflite_ranges import coarsen_dead_outputs
 from dmformer_keras.layers.backend_paths import for_tflite
-from dmformer_keras.layers.common import check_bool, is_positive_int
+from dmformer_keras.layers.common import check_bool, check_positive_int
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
@@ -91,8 +92,7 @@ def to_tflite(
     check_bool("int8_io", int8_io)
     if int8_io and quantization != "int8":
         raise DMFormerError('int8_io is for quantization="int8"; leave it out.')
-    if not is_positive_int(batch_size):
-        raise DMFormerError(f"batch_size must be a positive integer, not {batch_size!r}.")
+    check_positive_int("batch_size", batch_size)
     prepared = prepare(model, input_shape, fuse, resizable)
     calibration = None
     if quantization == "int8":
@@ -130,6 +130,7 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, int8_io, de
     """
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
+    from tensorflow.lite.tools import flatbuffer_utils
 
     module = tf.Module()
     # Weights that the converter does not find here it would leave empty, without a word.
@@ -142,15 +143,16 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, int8_io, de
                 concrete = function.get_concrete_function(signature)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
             _quantize(converter, quantization, arrays.get("images"), batch_size, int8_io)
-            Path(path).write_bytes(converter.convert())
+            converted = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, ConverterError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise DMFormerError(
-            f"TensorFlow cannot convert {model.name!r} to TFLite: {reason}"
+            f"TensorFlow cannot convert {model.name!r} to TFLite: {shortened(error)}"
         ) from error
     if quantization == "int8":
-        coarsen_dead_outputs(Path(path))
-    add_metadata(Path(path), description)
+        coarsen_dead_outputs(converted)
+    add_metadata(converted, description)
+    Path(path).write_bytes(packed(converted))
+    add_side_files(Path(path), description)
 
 
 def _quantize(converter, quantization, images, batch_size, int8_io):

@@ -6,11 +6,12 @@ names. The published writers load only beside libraries of hundreds of megabytes
 all with Python of today; the few tables that an image model needs are written here.
 """
 
-import json
 import zipfile
 from dataclasses import dataclass, field
 
-from dmformer_keras.export.exported_model import DESCRIPTION_FILE, LABELS_FILE
+import numpy as np
+
+from dmformer_keras.export.exported_model import LABELS_FILE, side_files
 
 _METADATA_NAME = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
@@ -27,30 +28,31 @@ _NORMALIZATION = 1  # the union ProcessUnitOptions
 _COLOR_SPACES = {"RGB": 1, "grey": 2}
 
 
-def add_metadata(path, description):
-    """Adds metadata, `labels.txt` and `model.json` to a TFLite file.
+def add_metadata(model, description):
+    """Adds metadata to a TFLite model.
+
+    Args:
+        model: `ModelT`, TensorFlow's object of a TFLite file, which is changed.
+        description: dict, see `preparation`.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(_encoded(description), np.uint8)
+    entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def add_side_files(path, description):
+    """Adds `labels.txt` and `model.json` to a TFLite file.
 
     Args:
         path: Path of the file.
         description: dict, see `preparation`.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model(str(path))
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(_encoded(description))
-    entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
-    if description["class_names"]:
-        files[LABELS_FILE] = "".join(
-            f"{' '.join(name.split())}\n" for name in description["class_names"]
-        )
     with zipfile.ZipFile(path, "a") as archive:  # stored, so that programs can map it
-        for name, text in files.items():
+        for name, text in side_files(description).items():
             archive.writestr(name, text)
 
 

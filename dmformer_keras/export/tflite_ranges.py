@@ -19,20 +19,18 @@ _KEEPING = (
 _KERNEL, _BIAS = 1, 2
 
 
-def coarsen_dead_outputs(path):
-    """Gives the outputs of an int8 file that are next to nothing a coarser scale.
+def coarsen_dead_outputs(model):
+    """Gives the outputs of an int8 model that are next to nothing a coarser scale.
 
     A layer that gives almost 0 for every calibration image, such as a gate's ReLU that has
-    died, gets a scale so small that XNNPACK refuses to run the file at all. With a coarser
+    died, gets a scale so small that XNNPACK refuses to run the model at all. With a coarser
     one those values round to what they are: almost 0.
 
     Args:
-        path: Path of the `.tflite` file, changed in place where that is needed.
+        model: `ModelT`, TensorFlow's object of a TFLite file, changed where that is needed.
     """
     from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model(str(path))
     graph = model.subgraphs[0]
     layers, keeping = (
         [
@@ -43,15 +41,11 @@ def coarsen_dead_outputs(path):
         ]
         for names in (("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), _KEEPING)
     )
-    changed = False
     for layer in layers:
         ratio = _ratio(graph, layer)
         if ratio >= _LARGEST_RATIO:
-            changed = True
             for tensor in _with_the_same_scale(keeping, layer.outputs[0]):
                 _coarsen(model, graph, layers, tensor, ratio / _SAFE_RATIO)
-    if changed:
-        path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _scales(graph, tensor):
@@ -83,12 +77,12 @@ def _coarsen(model, graph, layers, tensor, factor):
     The output's own zero point stays: of a ReLU it is the value of 0.
     """
     quantization = graph.tensors[tensor].quantization
-    quantization.scale = [float(scale) * factor for scale in quantization.scale]
+    quantization.scale = quantization.scale * np.float32(factor)
     for layer in layers:
         if layer.inputs[0] != tensor or len(layer.inputs) <= _BIAS or layer.inputs[_BIAS] < 0:
             continue
         bias = graph.tensors[layer.inputs[_BIAS]]
-        bias.quantization.scale = [float(scale) * factor for scale in bias.quantization.scale]
+        bias.quantization.scale = bias.quantization.scale * np.float32(factor)
         buffer = model.buffers[bias.buffer]
         values = np.frombuffer(bytes(buffer.data), np.int32) / factor
-        buffer.data = list(np.round(values).astype(np.int32).tobytes())
+        buffer.data = np.round(values).astype(np.int32).view(np.uint8)

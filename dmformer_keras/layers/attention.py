@@ -8,6 +8,7 @@ from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
     check_bool,
+    check_positive_int,
     is_positive_int,
     pointwise_convolution,
     pointwise_initializer,
@@ -81,11 +82,7 @@ class DynamicMultilevelAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.levels = check_levels(levels)
-        if not is_positive_int(gate_reduction):
-            raise DMFormerError(
-                f"gate_reduction must be a positive integer, not {gate_reduction!r}."
-            )
-        self.gate_reduction = int(gate_reduction)
+        self.gate_reduction = check_positive_int("gate_reduction", gate_reduction)
         self.use_gate = check_bool("use_gate", use_gate)
         self.inner_residual = check_bool("inner_residual", inner_residual)
         self.data_format = standard_data_format(data_format)

@@ -80,6 +80,13 @@ def is_positive_int(value):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
 
 
+def check_positive_int(name, value):
+    """Returns `value` as an int, or raises if it is no positive integer."""
+    if not is_positive_int(value):
+        raise DMFormerError(f"{name} must be a positive integer, not {value!r}.")
+    return int(value)
+
+
 def is_finite_number(value):
     """Tells whether `value` is a finite real number (not a bool)."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

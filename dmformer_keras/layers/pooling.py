@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import is_positive_int, spatial_axes, standard_data_format
+from dmformer_keras.layers.common import check_positive_int, spatial_axes, standard_data_format
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -40,9 +39,7 @@ class PartAverages(keras.layers.Layer):
 
     def __init__(self, parts, data_format=None, **kwargs):
         super().__init__(**kwargs)
-        if not is_positive_int(parts):
-            raise DMFormerError(f"parts must be a positive integer, not {parts!r}.")
-        self.parts = int(parts)
+        self.parts = check_positive_int("parts", parts)
         self.data_format = standard_data_format(data_format)
 
     def call(self, inputs):

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.files import written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -114,10 +114,9 @@ def restore_epoch(folder, state, model):
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DMFormerError(
-            f"The checkpoint {path} cannot be loaded ({reason}); start the run again in another "
-            "folder."
+            f"The checkpoint {path} cannot be loaded ({shortened(error)}); start the run again "
+            "in another folder."
         ) from error
     for variable, seed in zip(_seed_states(model), state.seeds, strict=True):
         variable.assign(keras.ops.convert_to_tensor(seed, dtype=variable.dtype))

@@ -9,7 +9,7 @@ import keras
 from dmformer_keras import presets
 from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data.images import checked_size
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.fuse import FusedModel
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
@@ -156,10 +156,9 @@ def _load_keras_file(path, image_size):
     try:
         model = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DMFormerError(
-            f"{os.fspath(path)!r} cannot be loaded ({reason}); it is damaged or no Keras model, "
-            "save it again."
+            f"{os.fspath(path)!r} cannot be loaded ({shortened(error)}); it is damaged or no "
+            "Keras model, save it again."
         ) from error
     if not _is_trained_task(model):
         raise DMFormerError(

@@ -39,6 +39,19 @@ def test_what_it_knows_of_its_model(path):
     assert exported.output.shape == (2, 5)
 
 
+def test_a_file_of_scaled_values_takes_pixels_if_asked(path, tmp_path):
+    exported = load_exported(path)
+    assert exported.taking_pixels() is exported
+    model = randomize(tiny_classifier(include_rescaling=False, class_names=list("abcde")))
+    path = to_tflite(model, tmp_path / "scaled.tflite", verify=False)
+    scaled, pixels = load_exported(path), load_exported(path).taking_pixels()
+    x = images(3, 64, 64, 3)
+    np.testing.assert_array_equal(pixels.predict(x), scaled.predict((x - 127.5) / 127.5))
+    assert pixels.class_names == list("abcde")
+    assert pixels.operators() == scaled.operators()
+    assert pixels.taking_pixels() is pixels
+
+
 def test_a_file_of_another_origin_has_no_description(path, tmp_path):
     content = path.read_bytes()
     bare = tmp_path / "bare.tflite"

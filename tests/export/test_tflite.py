@@ -171,6 +171,35 @@ def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
 
 
 @tensorflow_only
+def test_equal_vectors_are_stored_once_and_weights_are_aligned(tmp_path):
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = randomize(tiny_classifier())
+    options = {"representative_data": images(4, 64, 64, 3), "verify": False}
+    path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
+    file = schema.Model.GetRootAs(path.read_bytes())
+    buffers = [file.Buffers(index) for index in range(file.BuffersLength())]
+    starts = [start for start in (_start(buffer, 0) for buffer in buffers) if start]
+    assert len(starts) > 50
+    assert not any(start % 16 for start in starts)
+    graph = file.Subgraphs(0)
+    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+    scaled = [found for found in (tensor.Quantization() for tensor in tensors) if found]
+    starts = {
+        (_start(found, 3), found.ZeroPointAsNumpy().tobytes())
+        for found in scaled
+        if found.ZeroPointLength()
+    }
+    assert len({values for _, values in starts}) == len(starts) < len(scaled) / 4
+
+
+def _start(table, slot):
+    """Returns where the vector of a FlatBuffers table begins, or None."""
+    field = table._tab.Offset(4 + 2 * slot)
+    return table._tab.Vector(field) if field else None
+
+
+@tensorflow_only
 def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path):
     model = randomize(tiny_classifier())
     gate = next(w for w in model.weights if "gate_reduce" in w.path and "bias" in w.path)

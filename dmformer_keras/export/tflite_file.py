@@ -1,0 +1,51 @@
+"""TFLite files packed anew: smaller than the converter leaves them, and aligned.
+
+The file is a FlatBuffer, in which one vector may serve in many places. The converter
+writes every zero point of every channel, eight bytes each and all of them 0, for kernels
+and biases alike: a tenth of a small int8 file.
+"""
+
+import numpy as np
+
+# What the schema asks of a buffer's data (`force_align`), so that a program can map the file.
+_ALIGNMENT = 16
+_IDENTIFIER = b"TFL3"
+
+
+def packed(model):
+    """Returns a model as the content of a `.tflite` file, equal vectors stored once.
+
+    Args:
+        model: `ModelT`, as `flatbuffer_utils.convert_bytearray_to_object` returns it.
+
+    Returns:
+        bytes.
+    """
+    import flatbuffers
+
+    class SharingBuilder(flatbuffers.Builder):
+        """Writes a vector of numbers once, however often it is asked for."""
+
+        def __init__(self):
+            super().__init__(1024)
+            self.written = {}
+
+        def CreateNumpyVector(self, x):  # noqa: N802  overrides
+            key = (x.dtype.str, x.tobytes())
+            if key not in self.written:
+                self.written[key] = self._aligned(x)
+            return self.written[key]
+
+        def _aligned(self, x):
+            if x.dtype != np.uint8:
+                return super().CreateNumpyVector(x)
+            # Bytes of a buffer, of which the base class knows no alignment.
+            self.StartVector(1, x.size, _ALIGNMENT)
+            self.head -= x.size
+            self.Bytes[self.head : self.head + x.size] = x.tobytes()
+            self.vectorNumElems = x.size
+            return self.EndVector()
+
+    builder = SharingBuilder()
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
