@@ -16,12 +16,15 @@ class LayerError:
         name: str, the tensor's name, which holds those of the Keras layers around it.
         operator: str, what computes it, such as "CONV_2D".
         relative_error: float, the root mean square of the differences over the standard
-            deviation of the float32 values.
+            deviation of the float32 values, of all channels together.
+        channel_error: float, the same of each channel by itself, the median of them: where
+            it is far above `relative_error`, a few large channels leave the others no steps.
     """
 
     name: str
     operator: str
     relative_error: float
+    channel_error: float
 
 
 def layer_errors(reference, path, images):
@@ -54,21 +57,30 @@ def layer_errors(reference, path, images):
             if expected[name].shape != found[name].shape:
                 continue
             values = expected[name].astype(np.float64)
-            total = sums.setdefault(name, np.zeros(3))
-            difference = np.mean((found[name] - values) ** 2)
-            total += difference, values.mean(), np.mean(values**2)
+            parts = ((found[name] - values) ** 2, values, values**2)
+            channels = [part.reshape(-1, part.shape[-1]).mean(axis=0) for part in parts]
+            sums[name] = sums.get(name, 0) + np.stack(channels) / len(images)
     if not sums:
         raise DMFormerError(
             f"{path} has no layer in common with {reference}; convert both from the same model "
             "with the same arguments but for the quantization."
         )
-    errors = []
-    for name, operator in files[1].operators.items():
-        if name in sums:
-            difference, mean, square = sums[name] / len(images)
-            spread = max(square - mean**2, np.finfo(np.float32).tiny)
-            errors.append(LayerError(name, operator, float(np.sqrt(difference / spread))))
-    return errors
+    return [
+        LayerError(
+            name,
+            operator,
+            float(_relative_errors(sums[name].mean(axis=1))),
+            float(np.median(_relative_errors(sums[name]))),
+        )
+        for name, operator in files[1].operators.items()
+        if name in sums
+    ]
+
+
+def _relative_errors(means):
+    """Returns errors over deviations, from the means of squared errors, values and squares."""
+    difference, mean, square = means
+    return np.sqrt(difference / np.maximum(square - mean**2, np.finfo(np.float32).tiny))
 
 
 class _Layers:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.backend_independent
 def test_the_layer_that_loses_accuracy_is_seen(tmp_path):
     model = randomize(tiny_classifier())
     x = images(8, 64, 64, 3)
-    # One channel a hundred times as large as the others: int8 has no steps left for them.
+    # One channel a thousand times as large as the others: int8 has no steps left for them.
     expand = next(w for w in model.weights if "stage3" in w.path and "mlp_project/bias" in w.path)
     value = array(expand)
     value[0] = 3000
@@ -21,10 +21,14 @@ def test_the_layer_that_loses_accuracy_is_seen(tmp_path):
     options = {"representative_data": x, "verify": False}
     small = to_tflite(model, tmp_path / "small.tflite", "int8", **options)
     errors = layer_errors(plain, small, x)
-    names = [error.name for error in errors]
-    before = [e.relative_error for e in errors if "stage2" in e.name]
-    assert max(before) < 0.2
-    assert any("stage3" in name for name in names)
+    # A gate's values hardly change from image to image, which makes any error look great.
+    convolutions = [error for error in errors if error.operator == "CONV_2D"]
+    first = next(error for error in convolutions if error.channel_error > 0.5)
+    assert "stage3_block1" in first.name
+    assert "mlp_project" in first.name
+    # Over all channels together the great one hides what the others lost.
+    assert first.relative_error < 0.01
+    assert max(error.relative_error for error in errors) < 0.2
     assert all(error.relative_error == 0 for error in layer_errors(plain, plain, x[:2]))
     assert {"CONV_2D", "DEPTHWISE_CONV_2D"} <= {error.operator for error in errors}
 
