@@ -43,7 +43,7 @@ def images_of(data, prepared, split, argument):
     """Reads images for a model from wherever they are.
 
     Args:
-        data: str or path of a source, ImageSource, array or iterable of images.
+        data: what `open_source` takes or returns, array or iterable of images.
         prepared: Prepared.
         split: str, which images of a source.
         argument: str, what to call `data` in an error.
@@ -55,7 +55,7 @@ def images_of(data, prepared, split, argument):
         DMFormerError: as `calibration_images`.
     """
     shape, description = prepared.shape, prepared.description
-    if isinstance(data, (str, os.PathLike)):
+    if isinstance(data, (str, os.PathLike)) or _is_labelled(data):
         task = "segment" if description["task"] == "segment" else "classify"
         # Only those that are read are looked at.
         data = open_source(data, split, task=task, channels=shape[2], verify=False)
@@ -77,6 +77,11 @@ def images_of(data, prepared, split, argument):
             f"{argument} must hold images of shape {shape}, not {found or 'none at all'}."
         )
     return np.stack(images)
+
+
+def _is_labelled(data):
+    """Tells (images, labels) or (images, masks), of which each has a number, from two images."""
+    return isinstance(data, tuple) and len(data) in (2, 3) and np.ndim(data[0]) != np.ndim(data[1])
 
 
 def made_up_images(prepared, count=8, seed=0):

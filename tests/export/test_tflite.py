@@ -16,6 +16,7 @@ from dmformer_keras.export import (
     tflite,
     to_tflite,
 )
+from dmformer_keras.export.calibration import calibration_images, images_of
 from dmformer_keras.export.preparation import prepare
 
 pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
@@ -245,6 +246,17 @@ def test_representative_data_of_a_source(tmp_path):
     report = json.loads(report_path(path).read_text())
     assert report["compared"]["images"] == 12
     assert report["compared"]["origin"] == "given"
+
+
+def test_arrays_with_labels_are_a_source_and_two_images_are_images():
+    prepared = prepare(tiny_classifier(), None, fuse=True)
+    x = np.uint8(images(10, 80, 64, 3))
+    labels = np.arange(10) % 5
+    for data in ((x, labels), (x, labels, list("abcde"))):
+        found = calibration_images(data, prepared)
+        assert found.shape == (5, 64, 64, 3)  # one of every class is left for validation
+    x = images(2, 64, 64, 3)
+    np.testing.assert_array_equal(images_of(tuple(x), prepared, "train", "images"), x)
 
 
 @tensorflow_only
