@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.backbone import MINIMUM_SIZE, DMFormerBackbone
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.fuse import FusedModel, output_activation
 from dmformer_keras.fuse import fuse as fuse_model
@@ -141,30 +141,60 @@ def _image_shape(model, input_shape, resizable):
 
 def _float32_channels_last(model):
     """Returns the model, or a copy in float32 and channels_last, which runtimes compute in."""
-    in_16_bits = any(layer.compute_dtype in _SIXTEEN_BITS for layer in model._flatten_layers())
-    channels_first = any(
-        getattr(layer, "data_format", None) == "channels_first" for layer in model._flatten_layers()
-    )
-    if not in_16_bits and not channels_first:
-        return model
-    if isinstance(model, TaskModel) and isinstance(model.backbone, DMFormerBackbone):
-        copy = type(model).from_config({**model.get_config(), "backbone": _copy(model.backbone)})
-    elif isinstance(model, DMFormerBackbone):
-        copy = _copy(model)
-    else:
-        found = "computes in 16 bits" if in_16_bits else "takes images with the channels first"
-        raise DMFormerError(
-            f"{model.name!r} {found}, which an exported file does not; build it again on a float32 "
-            "channels_last backbone with the same weights and export that."
-        )
-    copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
+    layers = list(model._flatten_layers())
+    copy = model
+    if any(getattr(layer, "data_format", None) == "channels_first" for layer in layers):
+        copy = _channels_last(model)
+    if any(layer.compute_dtype in _SIXTEEN_BITS for layer in layers):
+        copy = _float32(copy)
+    if copy is not model:
+        copy.set_weights([np.asarray(weight, "float32") for weight in model.get_weights()])
     return copy
 
 
-def _copy(backbone):
-    config = {**backbone.get_config(), "dtype": "float32", "data_format": "channels_last"}
+def _channels_last(model):
+    if isinstance(model, TaskModel) and isinstance(model.backbone, DMFormerBackbone):
+        backbone = _channels_last(model.backbone)
+        return type(model).from_config({**model.get_config(), "backbone": backbone})
+    if not isinstance(model, DMFormerBackbone):
+        raise DMFormerError(
+            f"{model.name!r} takes images with the channels first, which an exported file does "
+            "not; build it again on a channels_last backbone with the same weights and export that."
+        )
+    config = {**model.get_config(), "data_format": "channels_last"}
     key = "image_shape" if "image_shape" in config else "input_shape"  # KerasHub's, and ours
-    if backbone.data_format == "channels_first" and config[key] is not None:
+    if model.data_format == "channels_first" and config[key] is not None:
         channels, *sides = config[key]
         config[key] = (*sides, channels)
-    return type(backbone).from_config(config)
+    return type(model).from_config(config)
+
+
+def _float32(model):
+    """Returns a model of the same architecture, every layer in float32."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    policy = keras.config.dtype_policy()
+    # Of the libraries' task models some layers take the global policy.
+    keras.config.set_dtype_policy("float32")
+    try:
+        return keras.saving.deserialize_keras_object(_in_float32(config))
+    except (TypeError, ValueError, KeyError) as error:
+        raise DMFormerError(
+            f"{model.name!r} computes in 16 bits, which an exported file does not, and cannot be "
+            f"built again in float32 ({shortened(error)}); build it so with the same weights and "
+            "export that."
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _in_float32(config):
+    """Returns the configuration of a model with every dtype policy replaced."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(part) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: "float32" if key == "dtype" and value is not None else _in_float32(value)
+        for key, value in config.items()
+    }

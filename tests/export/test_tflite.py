@@ -273,6 +273,41 @@ def test_a_model_in_16_bits_is_exported_in_float32(tmp_path, data_format):
     assert compared["relative_difference"] <= 1e-4
 
 
+def _keras_cv_classifier():
+    keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")
+    backbone = keras_cv.models.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
+    return keras_cv.models.ImageClassifier(backbone=backbone, num_classes=4)
+
+
+def _keras_hub_classifier():
+    keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+    backbone = keras_hub.models.DMFormerBackbone(**TINY, image_shape=(64, 64, 3))
+    return keras_hub.models.ImageClassifier(backbone=backbone, num_classes=4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [_keras_cv_classifier, _keras_hub_classifier, lambda: fuse(randomize(tiny_classifier()))],
+    ids=["KerasCV", "KerasHub", "fused"],
+)
+def test_other_models_in_16_bits_are_prepared_in_float32(build):
+    reference = build()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    reference.set_weights(randomize(model).get_weights())
+    prepared = prepare(model, None, fuse=True)
+    assert {layer.compute_dtype for layer in prepared.reference._flatten_layers()} == {"float32"}
+    x = images(2, 64, 64, 3)
+    expected = array(reference(x))
+    for found in (prepared.reference, prepared.model):
+        atol = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(array(found(x)), expected, atol=atol)
+    assert keras.config.dtype_policy().name == "float32"
+
+
 @tensorflow_only
 def test_what_another_program_needs_travels_inside(tmp_path):
     model = randomize(tiny_classifier(class_names=["cat", "dog", "owl", "fox", "elk"]))
@@ -344,9 +379,7 @@ def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, co
 
 
 def test_a_keras_cv_classifier(tmp_path):
-    keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")
-    backbone = keras_cv.models.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
-    model = keras_cv.models.ImageClassifier(backbone=backbone, num_classes=4)
+    model = _keras_cv_classifier()
     path = to_tflite(randomize(model), tmp_path / "model.tflite", verify=False)
     exported = load_exported(path)
     compared = compare_exported(model, exported, images(2, 64, 64, 3))
