@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config, items):
     once = pytest.mark.skip(reason="no backend has a part in it: runs under TensorFlow only")
     for item in items:
         is_slow = any(
-            mark.kwargs.get("on") in (None, backend) for mark in item.iter_markers("slow")
+            "on" not in mark.kwargs or backend in mark.kwargs["on"]
+            for mark in item.iter_markers("slow")
         )
         if is_slow and not config.getoption("--slow"):
             item.add_marker(slow)

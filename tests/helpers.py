@@ -11,6 +11,8 @@ from dmformer_keras import DMFormerBackbone, DMFormerClassifier
 
 BACKENDS = ("tensorflow", "jax", "torch")
 TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 2, 1)}
+# To train: TensorFlow traces for as long as there are weights.
+TINIEST = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "levels": ((3, 1), (5, 2))}
 
 
 def tiny_backbone(**overrides):

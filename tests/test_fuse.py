@@ -473,7 +473,7 @@ def keras_hub_tasks():
     )
 
 
-@pytest.mark.slow(on="jax")  # compiles for minutes on a CPU
+@pytest.mark.slow(on=["jax"])  # compiles for minutes on a CPU
 @pytest.mark.parametrize("tasks", [keras_cv_tasks, keras_hub_tasks])
 def test_tasks_of_other_libraries(tasks, tmp_path):
     pytest.importorskip("tensorflow", reason="KerasCV and KerasHub need it on every backend")

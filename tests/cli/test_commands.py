@@ -9,7 +9,7 @@ from dmformer_keras import DMFormerError
 from dmformer_keras.cli import COMMANDS, main
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 
 def failure(capsys, *arguments):
@@ -217,6 +217,7 @@ def test_damaged_files_are_stated(trained, pictures, tmp_path, capsys):
     assert "config.json" in failure(capsys, "evaluate", broken, "--data", pictures)
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_damaged_training_images_stop_the_training_or_are_skipped(
     pictures, train_arguments, tmp_path, capsys
 ):

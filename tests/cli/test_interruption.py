@@ -12,7 +12,7 @@ import pytest
 from dmformer_keras.cli import main
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 COMMAND = [sys.executable, "-m", "dmformer_keras.cli"]
 

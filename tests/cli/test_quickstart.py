@@ -21,7 +21,7 @@ def check_what_was_left(folder, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow(on="jax")  # compiles for a minute on a CPU
+@pytest.mark.slow(on=["jax", "tensorflow"])  # compile for a minute on a CPU
 def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "PRESET", str(tiny_preset))
     folder = tmp_path / "quickstart"

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import shapes, tiny_backbone
+from helpers import TINIEST, shapes, tiny_backbone
 from PIL import Image
 from test_commands import failure
 
@@ -12,7 +12,7 @@ from dmformer_keras.cli import main
 from dmformer_keras.training import load_trained
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 TABLE = "index\tname\tr\tg\tb\n0\tground\t90\t90\t90\n1\tbox\t200\t0\t0\n2\tdisc\t0\t0\t200\n"
 
@@ -34,7 +34,7 @@ def streets(tmp_path_factory):
 def segmenter(streets, tmp_path_factory):
     """The folder of a segmenter that `dmformer train --task segment` made."""
     preset = tmp_path_factory.mktemp("presets") / "tiny"
-    tiny_backbone(input_shape=(None, None, 3)).save_to_preset(preset)
+    tiny_backbone(input_shape=(None, None, 3), **TINIEST).save_to_preset(preset)
     folder = tmp_path_factory.mktemp("runs") / "segmenter"
     arguments = [
         "train", "--task", "segment", "--data", streets, "--preset", preset, "--output", folder,
@@ -81,6 +81,7 @@ def test_predict_writes_pictures_that_hold_the_classes(segmenter, streets, tmp_p
     assert "photo_overlay.png" in capsys.readouterr().out
 
 
+@pytest.mark.slow(on=["torch"])  # converts in a process of its own
 def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys):
     path = tmp_path / "model.tflite"
     arguments = ["export", segmenter, "--output", path, "--data", streets]

@@ -39,6 +39,7 @@ def onnx():
     pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
 
 
+@pytest.mark.slow(on=["jax", "tensorflow"])
 def test_onnx(tmp_path, onnx):
     model = classifier()
     path = to_onnx(model, tmp_path / "model.onnx")
@@ -68,7 +69,7 @@ def test_onnx_is_what_it_says(tmp_path, onnx):
     assert load_exported(path).input.shape == (2, 50, 64, 3)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="as under PyTorch, in a process of its own")
+@pytest.mark.slow(on=["jax", "torch"])
 def test_openvino(tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("tensorflow", reason="the conversion needs TensorFlow")
@@ -81,6 +82,7 @@ def test_openvino(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["model.bin", "model.xml", "model.xml.report.json"]
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_openvino_in_bfloat16(tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -91,6 +93,7 @@ def test_openvino_in_bfloat16(tmp_path):
     assert report["compared"]["relative_error"] <= 0.1
 
 
+@pytest.mark.slow(on=["jax", "torch"])
 def test_saved_model_takes_encoded_photographs(tmp_path):
     tf = pytest.importorskip("tensorflow", reason="a SavedModel needs TensorFlow")
     from PIL import Image

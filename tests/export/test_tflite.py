@@ -378,6 +378,7 @@ def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, co
     assert (nested[root + first] if first else 0) == code
 
 
+@pytest.mark.slow(on=["jax", "torch"])
 def test_a_keras_cv_classifier(tmp_path):
     model = _keras_cv_classifier()
     path = to_tflite(randomize(model), tmp_path / "model.tflite", verify=False)
@@ -388,6 +389,7 @@ def test_a_keras_cv_classifier(tmp_path):
     assert exported.activation == "softmax"
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_segmenters_of_keras_cv_and_keras_hub(tmp_path):
     keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")

@@ -11,15 +11,26 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
+slow_on_tensorflow = pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "packages"),
     [
         ("classification_keras_cv.py", ["--epochs", "1"], ["keras_cv", "sklearn"]),
-        ("segmentation_keras_cv.py", ["--epochs", "1", "--images", "16"], ["keras_cv"]),
-        ("segmentation_keras_hub.py", ["--epochs", "1", "--images", "16"], ["keras_hub"]),
+        pytest.param(
+            "segmentation_keras_cv.py",
+            ["--epochs", "1", "--images", "16"],
+            ["keras_cv"],
+            marks=slow_on_tensorflow,
+        ),
+        pytest.param(
+            "segmentation_keras_hub.py",
+            ["--epochs", "1", "--images", "16"],
+            ["keras_hub"],
+            marks=slow_on_tensorflow,
+        ),
     ],
 )
 def test_example(script, arguments, packages, tmp_path):

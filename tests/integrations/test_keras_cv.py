@@ -141,7 +141,7 @@ def test_tasks_load_the_weights_of_shipped_presets(tmp_path, monkeypatch, images
     np.testing.assert_allclose(predict(task.backbone, images), predict(shipped, images), atol=1e-6)
 
 
-@pytest.mark.slow(on="jax")  # compiles for minutes on a CPU
+@pytest.mark.slow(on=["jax"])  # compiles for minutes on a CPU
 def test_fit_changes_every_weight(images):
     keras.utils.set_random_seed(0)
     # gate_reduction=1: two hidden ReLU units may both be dead, eight are not.

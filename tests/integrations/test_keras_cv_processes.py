@@ -12,7 +12,7 @@ import pytest
 import dmformer_keras
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 tf = pytest.importorskip("tensorflow", reason="KerasCV needs TensorFlow on every backend")
 keras_cv = pytest.importorskip("keras_cv")
@@ -90,6 +90,7 @@ print(json.dumps(differences))
 """
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 @pytest.mark.parametrize(
     "first", ["import dmformer_keras", "import keras_cv, dmformer_keras"], ids=["alone", "after"]
 )

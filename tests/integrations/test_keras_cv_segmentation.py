@@ -10,7 +10,8 @@ import dmformer_keras  # noqa: F401, brings keras_cv.models.DMFormerBackbone
 pytest.importorskip("tensorflow", reason="KerasCV needs TensorFlow on every backend")
 keras_cv = pytest.importorskip("keras_cv")
 
-pytestmark = pytest.mark.slow(on="jax")  # compiles for minutes on a CPU
+# They trace and compile for minutes on a CPU.
+pytestmark = pytest.mark.slow(on=["jax", "tensorflow"])
 
 HEADS = {"DeepLabV3Plus": {"projection_filters": 16}, "SegFormer": {"projection_filters": 32}}
 

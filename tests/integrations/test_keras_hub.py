@@ -31,6 +31,7 @@ class TestDMFormerBackbone(test_case.TestCase):
         # KerasHub transposes the images with keras.ops: a tensor, not numpy.
         self.images = keras.ops.ones((2, 64, 64, 3))
 
+    @pytest.mark.slow(on=["jax"])  # compiles for a minute on a CPU
     def test_vision_backbone(self):
         self.run_vision_backbone_test(
             cls=keras_hub.models.DMFormerBackbone,

@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="KerasHub needs TensorFlow on every bac
 keras_hub = pytest.importorskip("keras_hub")
 
 pytestmark = [
-    pytest.mark.slow(on="jax"),  # compiles for minutes on a CPU
+    pytest.mark.slow(on=["jax", "tensorflow"]),  # trace and compile for minutes on a CPU
     # KerasHub feeds arrays through grain, which does not shuffle, and keeps no compiled state.
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
     pytest.mark.filterwarnings("ignore:`compile\\(\\)` was not called:UserWarning"),

@@ -23,7 +23,7 @@ def step(model):
     model.train_on_batch(images(8, 32, 32, 3), np.arange(8) % 3)
 
 
-@pytest.mark.slow(on="jax")  # compiles for a minute on a CPU
+@pytest.mark.slow(on=["jax"])  # compiles for a minute on a CPU
 def test_the_next_step_is_the_same_after_restoring(tmp_path):
     model = built(seed=0)
     step(model)

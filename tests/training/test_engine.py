@@ -15,7 +15,7 @@ from dmformer_keras.training import Recipe, checkpoint, engine, evaluate, load_c
 from dmformer_keras.training.tasks import task_of
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 
 def rows(folder):
@@ -129,6 +129,7 @@ def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_
     assert again.metrics() == expected.metrics()
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_run_out_of_memory_is_resumed_with_gradient_checkpointing(
     finished_run, data, recipe, tiny_preset, tmp_path
 ):

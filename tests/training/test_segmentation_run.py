@@ -8,7 +8,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import array, shapes, tiny_backbone
+from helpers import TINIEST, array, shapes, tiny_backbone
 from PIL import Image
 
 from dmformer_keras import DMFormerError, SemanticFPN
@@ -23,7 +23,7 @@ from dmformer_keras.training import (
 from dmformer_keras.training.tasks import class_weights, task_of
 
 # JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on="jax")
+pytestmark = pytest.mark.slow(on=["jax"])
 
 RECIPE = SegmentationRecipe(
     epochs=4,
@@ -45,7 +45,7 @@ RECIPE = SegmentationRecipe(
 def preset(tmp_path_factory):
     """A folder with a tiny backbone's weights."""
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    tiny_backbone(input_shape=(None, None, 3)).save_to_preset(folder)
+    tiny_backbone(input_shape=(None, None, 3), **TINIEST).save_to_preset(folder)
     return folder
 
 
@@ -107,6 +107,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, preset, tmp_pat
         train(RECIPE, preset, shapes(24, seed=1), tmp_path / "run", resume=True, verbose=0)
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_validation_now_and_then_and_at_the_end(preset, tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=3, validate_every=2, layer_decay=1.0)
     evaluation = train(recipe, preset, shapes(12), tmp_path / "run", verbose=0)
@@ -116,6 +117,7 @@ def test_validation_now_and_then_and_at_the_end(preset, tmp_path):
     assert max(map(float, validated[1:])) == pytest.approx(evaluation.miou)
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_on_hard_data(precision, preset, tmp_path):
     pictures, masks, names = shapes(6)
