@@ -34,6 +34,7 @@ then:
 _OF_FORMATS = {
     "quantization": ("--quantization", ("tflite",)),
     "int8_io": ("--int8-io", ("tflite",)),
+    "exact_gelu": ("--exact-gelu", ("tflite",)),
     "resizable": ("--resizable", ("tflite",)),
     "precision": ("--precision", ("openvino",)),
     "opset": ("--opset", ("onnx",)),
@@ -79,6 +80,12 @@ def add_arguments(parser):
     )
     group.add_argument(
         "--int8-io", action="store_true", default=None, help="input and output in int8, too"
+    )
+    group.add_argument(
+        "--exact-gelu",
+        action="store_true",
+        default=None,
+        help="keep the exact GELU in int8, where x * sigmoid(1.702 x) is faster",
     )
     group.add_argument(
         "--resizable", action="store_true", default=None, help="leave height and width open"
@@ -129,6 +136,10 @@ def _options(args, form):
         if form not in formats:
             raise DMFormerError(f"{option} is for {' and '.join(formats)}, not for {form}.")
         options[name] = value
+    if options.pop("exact_gelu", False):
+        if options.get("quantization") != "int8":
+            raise DMFormerError("--exact-gelu is for --quantization int8; leave it out.")
+        options["sigmoid_gelu"] = False
     if options.get("quantization") == "none":
         options["quantization"] = None
     if options.get("quantization") == "int8":

@@ -8,6 +8,7 @@ import numpy as np
 from dmformer_keras.backbone import MINIMUM_SIZE, DMFormerBackbone
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import LOG
+from dmformer_keras.export.rebuilding import rebuilt
 from dmformer_keras.fuse import FusedModel, output_activation
 from dmformer_keras.fuse import fuse as fuse_model
 from dmformer_keras.layers.common import check_bool, is_positive_int
@@ -171,13 +172,11 @@ def _channels_last(model):
 
 def _float32(model):
     """Returns a model of the same architecture, every layer in float32."""
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
     policy = keras.config.dtype_policy()
     # Of the libraries' task models some layers take the global policy.
     keras.config.set_dtype_policy("float32")
     try:
-        return keras.saving.deserialize_keras_object(_in_float32(config))
+        return rebuilt(model, _in_float32)
     except (TypeError, ValueError, KeyError) as error:
         raise DMFormerError(
             f"{model.name!r} computes in 16 bits, which an exported file does not, and cannot be "
@@ -188,13 +187,6 @@ def _float32(model):
         keras.config.set_dtype_policy(policy)
 
 
-def _in_float32(config):
-    """Returns the configuration of a model with every dtype policy replaced."""
-    if isinstance(config, (list, tuple)):
-        return type(config)(_in_float32(part) for part in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: "float32" if key == "dtype" and value is not None else _in_float32(value)
-        for key, value in config.items()
-    }
+def _in_float32(part):
+    """Returns a part of a model's configuration with its dtype policy replaced."""
+    return {**part, "dtype": "float32"} if part.get("dtype") is not None else part

@@ -199,6 +199,9 @@ def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, cap
     assert "--quantization is for tflite" in failure(
         capsys, *export, tmp_path / "model.onnx", "--quantization", "float16"
     )
+    assert "--exact-gelu is for --quantization int8" in failure(
+        capsys, *export, tmp_path / "model.tflite", "--exact-gelu"
+    )
     assert "--precision is for openvino" in failure(
         capsys, *export, tmp_path / "model.tflite", "--precision", "bfloat16"
     )
