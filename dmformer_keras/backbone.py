@@ -96,6 +96,9 @@ class DMFormerBackbone(keras.Model):
     {'channels': 32, 'stride': 32}
     """
 
+    # What the stages are made of; `benchmarks/mixers.py` puts blocks of other mixers here.
+    block_class = DMFormerBlock
+
     def __init__(
         self,
         channels=(64, 128, 320, 512),
@@ -139,7 +142,7 @@ class DMFormerBackbone(keras.Model):
         policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
 
         inputs = keras.Input(config["input_shape"], name="images")
-        outputs = _build_graph(inputs, config, policy)
+        outputs = _build_graph(inputs, config, policy, self.block_class)
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         if not trainable:
             self.trainable = False
@@ -254,7 +257,7 @@ class DMFormerBackbone(keras.Model):
         return cls(**config)
 
 
-def _build_graph(inputs, config, policy):
+def _build_graph(inputs, config, policy, block_class):
     """Returns the last feature map of the architecture that `config` describes."""
     convolution = _ConvolutionFactory(config["data_format"], policy)
     channels, depths = config["channels"], config["depths"]
@@ -277,7 +280,7 @@ def _build_graph(inputs, config, policy):
             )
             stride, dilation = (stride * 2, dilation) if strided else (stride, dilation * 2)
         for block in range(depths[stage]):
-            x = DMFormerBlock(
+            x = block_class(
                 levels=[(kernel, rate * dilation) for kernel, rate in config["levels"]],
                 gate_reduction=config["gate_reduction"],
                 use_gate=config["use_gate"],

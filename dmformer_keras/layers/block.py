@@ -126,7 +126,7 @@ class DMFormerBlock(keras.layers.Layer):
         self.data_format = standard_data_format(data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
         self.attention_norm = batch_norm("attention_norm", **common)
-        self.attention = DynamicMultilevelAttention(
+        self.attention = self._token_mixer(
             levels=levels,
             gate_reduction=gate_reduction,
             use_gate=use_gate,
@@ -137,6 +137,10 @@ class DMFormerBlock(keras.layers.Layer):
         self.mlp_norm = batch_norm("mlp_norm", **common)
         self.attention_drop = self._drop("attention_drop")
         self.mlp_drop = self._drop("mlp_drop")
+
+    def _token_mixer(self, **arguments):
+        """Returns the layer that mixes positions; `benchmarks/mixers.py` puts others here."""
+        return DynamicMultilevelAttention(**arguments)
 
     def _drop(self, name):
         return StochasticDepth(self.stochastic_depth, dtype=self.dtype_policy, name=name)

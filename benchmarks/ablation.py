@@ -1,0 +1,296 @@
+"""Does DMA earn its place? Other token mixers, and parts of DMA, at an equal budget.
+
+    python benchmarks/ablation.py --data imagenette.zip
+    python benchmarks/ablation.py --data imagenette.zip --image-size 128 --epochs 100 --full
+
+Every contestant is trained from random weights in the same skeleton, on the same images, by
+the same recipe, with the same seeds; other mixers have as many more blocks as bring their
+parameters and multiply-accumulates nearest to DMFormer-N's. Each run is a process that leaves
+a file under `results/ablation/runs/`; what is there already is not trained again, so that
+the command goes on where it was ended. Then it writes `results.md`, `results.json` and
+`accuracy.png`.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dmformer_keras.benchmark.machine import describe_machine
+from dmformer_keras.files import written_whole
+
+RESULTS = Path(__file__).parent / "results" / "ablation"
+CHANNELS = (24, 48, 96, 192)
+DEPTHS = (2, 2, 4, 2)  # DMFormer-N's
+# {name: (what it is, mixer or None for DMA, depths, arguments of the backbone)}
+CONTESTANTS = {
+    "dma": ("DMA, levels 3, 5 and 7 (DMFormer-N)", None, DEPTHS, {}),
+    "levels_3": ("DMA, level 3", None, DEPTHS, {"levels": ((3, 1),)}),
+    "levels_5": ("DMA, level 5", None, DEPTHS, {"levels": ((5, 2),)}),
+    "levels_7": ("DMA, level 7", None, DEPTHS, {"levels": ((7, 3),)}),
+    "levels_3_5": ("DMA, levels 3 and 5", None, DEPTHS, {"levels": ((3, 1), (5, 2))}),
+    "no_gate": ("DMA without the gate", None, DEPTHS, {"use_gate": False}),
+    "no_inner_residual": (
+        "DMA without the inner residual",
+        None,
+        DEPTHS,
+        {"inner_residual": False},
+    ),
+    "large_kernel_attention": ("LKA (VAN)", "large_kernel_attention", (2, 3, 5, 3), {}),
+    "depthwise_7x7": ("7x7 depthwise (ConvNeXt)", "depthwise_7x7", (4, 3, 7, 4), {}),
+    "pooling": ("average pooling (PoolFormer)", "pooling", (4, 4, 8, 4), {}),
+    "self_attention": ("global self-attention", "self_attention", (2, 2, 5, 3), {}),
+}
+
+
+def build(name, image_size, class_names):
+    """Returns a contestant's classifier."""
+    from mixers import backbone_class
+
+    from dmformer_keras import DMFormerBackbone, DMFormerClassifier
+
+    _, mixer, depths, arguments = CONTESTANTS[name]
+    kind = backbone_class(mixer) if mixer else DMFormerBackbone
+    backbone = kind(CHANNELS, depths, input_shape=(image_size, image_size, 3), **arguments)
+    return DMFormerClassifier(backbone, len(class_names), class_names=class_names)
+
+
+def counts(model):
+    """Returns (parameters, multiply-accumulates), those of an attention's products too."""
+    from dmformer_keras.complexity import count_multiply_accumulates
+
+    products = sum(
+        layer.attention.multiply_accumulates(layer.output.shape[-1])
+        for layer in model.backbone.layers
+        if hasattr(getattr(layer, "attention", None), "multiply_accumulates")
+    )
+    return model.count_params(), count_multiply_accumulates(model) + products
+
+
+def recipe_of(args, seed):
+    from dmformer_keras.training import Recipe
+
+    return Recipe(
+        epochs=args.epochs,
+        batch_size=64,
+        image_size=args.image_size,
+        learning_rate=2e-3,
+        clip_norm=1.0,
+        seed=seed,
+    )
+
+
+def run(args, name, seed, decoded, path):
+    """Trains one contestant with one seed, and writes what came of it."""
+    import keras
+
+    from dmformer_keras.data import open_source, steps_per_epoch
+    from dmformer_keras.training import evaluate
+    from dmformer_keras.training.batches import training_batches
+    from dmformer_keras.training.optimization import compile_for
+    from dmformer_keras.training.tasks import task_of
+
+    with np.load(decoded) as arrays:
+        names = arrays["class_names"].tolist()
+        train, val = (
+            open_source((arrays[f"{split}_images"], arrays[f"{split}_labels"], names), "all")
+            for split in ("train", "val")
+        )
+    recipe = recipe_of(args, seed)
+    keras.utils.set_random_seed(seed)
+    model = build(name, args.image_size, names)
+    steps = steps_per_epoch(train, recipe.batch_size)
+    compile_for(recipe, model, steps, *task_of(recipe).objective(train))
+    start = time.perf_counter()
+    history = model.fit(
+        training_batches(train, recipe, (args.image_size,) * 2, first_epoch=0),
+        shuffle=False,
+        steps_per_epoch=steps,
+        epochs=recipe.epochs,
+        verbose=2,
+    )
+    seconds = time.perf_counter() - start
+    evaluation = evaluate(model, val)
+    parameters, multiply_accumulates = counts(model)
+    result = {
+        "contestant": name,
+        "seed": seed,
+        "settings": settings(args),
+        "parameters": parameters,
+        "multiply_accumulates": multiply_accumulates,
+        "seconds": seconds,
+        "train_loss": history.history["loss"],
+        **evaluation.metrics(),
+    }
+    with written_whole(path) as beside:
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def settings(args):
+    """What must be the same for two runs to be compared."""
+    return {"data": Path(args.data).name, "image_size": args.image_size, "epochs": args.epochs}
+
+
+def decode(source, size, path):
+    """Writes every image of both splits, resized, and the labels to one file."""
+    from dmformer_keras.data import open_source, resize_image
+
+    arrays = {}
+    for split in ("train", "val"):
+        opened = open_source(source, split)
+        images = np.empty((len(opened), size, size, 3), np.uint8)
+        for index in range(len(opened)):
+            images[index] = resize_image(opened.read(index)[0], (size, size), "squash")
+        arrays |= {f"{split}_images": images, f"{split}_labels": opened.labels}
+        arrays["class_names"] = np.array(opened.class_names)
+    np.savez(path, **arrays)
+
+
+def train_all(args, folder):
+    """Trains what is not there yet, `--jobs` processes at a time."""
+    missing = [
+        (name, seed, folder / f"{name}-{seed}.json")
+        for seed in range(args.seeds)  # every contestant once, before any twice
+        for name in args.contestants
+        if not (folder / f"{name}-{seed}.json").is_file()
+    ]
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = max((os.cpu_count() or 1) // args.jobs, 1)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        decoded = Path(temporary) / "decoded.npz"
+        # A little larger than the crops, which enlarge what they take.
+        decode(args.data, args.image_size * 5 // 3, decoded)
+
+        def train(one):
+            name, seed, path = one
+            command = [
+                sys.executable, __file__, "--data", args.data, "--epochs", str(args.epochs),
+                "--image-size", str(args.image_size), "--one", name, str(seed), str(decoded),
+                str(path),
+            ]  # fmt: skip
+            with open(path.with_suffix(".log"), "w") as log:
+                code = subprocess.run(
+                    command, env=environment, stdout=log, stderr=subprocess.STDOUT
+                ).returncode
+            if code:
+                print(f"{name} with seed {seed} failed: see {path.with_suffix('.log')}", flush=True)
+                return
+            path.with_suffix(".log").unlink()
+            print(f"{name}, seed {seed}: {json.loads(path.read_text())['top1']:.4f}", flush=True)
+
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(train, missing))
+
+
+def summarized(results):
+    """Returns a dict for each contestant, in the order of `CONTESTANTS`."""
+    lines = []
+    for name, (title, *_) in CONTESTANTS.items():
+        own = sorted(
+            (result for result in results if result["contestant"] == name),
+            key=lambda result: result["seed"],
+        )
+        if own:
+            top1 = [result["top1"] for result in own]
+            lines.append(
+                {
+                    "contestant": name,
+                    "title": title,
+                    "parameters": own[0]["parameters"],
+                    "multiply_accumulates": own[0]["multiply_accumulates"],
+                    "top1": top1,
+                    "mean": float(np.mean(top1)),
+                    "deviation": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
+                    "seconds": float(np.median([result["seconds"] for result in own])),
+                }
+            )
+    return lines
+
+
+def table(lines, command, machine):
+    """Returns the results as Markdown."""
+    text = (
+        "| token mixer | parameters (M) | MMACs | top-1 (%), mean ± deviation | seeds | "
+        "minutes a run |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
+    )
+    for line in lines:
+        deviation = "" if line["deviation"] is None else f" ± {100 * line['deviation']:.2f}"
+        text += (
+            f"| {line['title']} | {line['parameters'] / 1e6:.2f} | "
+            f"{line['multiply_accumulates'] / 1e6:.1f} | {100 * line['mean']:.2f}{deviation} | "
+            f"{len(line['top1'])} | {line['seconds'] / 60:.1f} |\n"
+        )
+    return f"`{command}`\n\n{machine}\n\n{text}"
+
+
+def draw(lines, path):
+    """Draws every run and each mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.45 * len(lines) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for place, line in enumerate(reversed(lines)):
+        color = "C0" if line["contestant"] == "dma" else "C7"
+        axes.plot([100 * share for share in line["top1"]], [place] * len(line["top1"]), "o",
+                  color=color, alpha=0.5)  # fmt: skip
+        axes.plot([100 * line["mean"]], [place], "|", color=color, markersize=18)
+    axes.set_yticks(range(len(lines)), [line["title"] for line in reversed(lines)])
+    axes.set_xlabel("top-1 accuracy (%), one point a seed, a bar at the mean")
+    axes.grid(axis="x", alpha=0.3)
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="labelled images, as `dmformer train` takes")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--image-size", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)  # a process of a single run
+    args = parser.parse_args()
+    if args.one:
+        name, seed, decoded, path = args.one
+        run(args, name, int(seed), decoded, Path(path))
+        return
+    folder = args.output / "runs"
+    train_all(args, folder)
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    strangers = [one for one in results if one["settings"] != settings(args)]
+    if strangers:
+        sys.exit(
+            f"{folder} holds runs of other settings ({strangers[0]['settings']}); choose another "
+            "--output."
+        )
+    lines = summarized(results)
+    command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
+    text = table(lines, command, describe_machine(os.cpu_count()))
+    with written_whole(args.output / "results.json") as path:
+        path.write_text(json.dumps({"command": command, "contestants": lines}, indent=1) + "\n")
+    with written_whole(args.output / "results.md") as path:
+        path.write_text(text)
+    draw(lines, args.output / "accuracy.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
