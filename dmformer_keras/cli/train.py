@@ -7,10 +7,11 @@ from pathlib import Path
 
 from dmformer_keras.cli.options import add_data_options, print_metrics
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import Recipe, SegmentationRecipe, train
+from dmformer_keras.training import Recipe, SegmentationRecipe, recipes, train
 from dmformer_keras.training.checkpoint import resumable_epoch
 from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 from dmformer_keras.training.recipe import (
+    AUGMENTATIONS,
     CLASS_WEIGHTINGS,
     HEADS,
     JOINT_AUGMENTATIONS,
@@ -50,6 +51,13 @@ _COMMON_OPTIONS = {
     ),
     "channels": (int, "C", "channels of the images: 1, 3 or 4; 3 for image files"),
     "learning_rate": (float, "X", "the peak that the warm-up reaches"),
+    "base_batch_size": (
+        int,
+        "N",
+        "images an update that the learning rate is meant for, scaled in proportion for more or "
+        "fewer; it is not scaled",
+    ),
+    "accumulate": (int, "N", "batches for one update"),
     "warmup_epochs": (float, "X", "epochs of linear warm-up; a tenth of the epochs, at most 5"),
     "weight_decay": (float, "X", "decay of kernels"),
     "layer_decay": (
@@ -58,14 +66,20 @@ _COMMON_OPTIONS = {
         "factor of the learning rate for each block further from the head",
     ),
     "augmentation": (
-        JOINT_AUGMENTATIONS,
+        tuple(dict.fromkeys([*AUGMENTATIONS, *JOINT_AUGMENTATIONS])),
         None,
         "random changes to training images: standard for photographs, light for digits and "
-        "whatever must not be mirrored or cropped, ade20k to segment photographs of any size",
+        "whatever must not be mirrored or cropped, imagenet to classify a million photographs, "
+        "ade20k to segment photographs of any size",
     ),
     "stochastic_depth": (float, "X", "chance to drop the deepest branches; the preset's own"),
     "dropout": (float, "X", "dropout before the last layer; the preset's or the head's own"),
     "clip_norm": (float, "X", "clip the norm of all gradients together; no clipping"),
+    "ema": (
+        float,
+        "X",
+        "momentum of a moving average of the weights, which is what is kept; no average",
+    ),
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
     "validate_every": (int, "N", "epochs from one validation to the next"),
     "seed": (int, "N", "of initial weights, order and changes of the images"),
@@ -73,6 +87,8 @@ _COMMON_OPTIONS = {
 _TASK_OPTIONS = {
     "classify": {
         "label_smoothing": (float, "X", "share of the target that all classes share"),
+        "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
+        "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
     },
     "segment": {
         "head": (HEADS, None, "of the segmenter"),
@@ -101,7 +117,15 @@ def add_arguments(parser):
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="a new or empty folder")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write logs for TensorBoard, too"
+    )
     common = parser.add_argument_group("recipe")
+    common.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"take what is not given from this recipe: {', '.join(recipes.names())}",
+    )
     for field, option in _COMMON_OPTIONS.items():
         _add_option(common, field, option, tuple(_RECIPES))
     common.add_argument(
@@ -121,13 +145,6 @@ def add_arguments(parser):
         group = parser.add_argument_group(f"recipe of --task {task}")
         for field, option in options.items():
             _add_option(group, field, option, (task,))
-        if task == "segment":
-            group.add_argument(
-                "--recipe",
-                metavar="NAME",
-                help="take what is not given from this recipe: ade20k_semantic_fpn or "
-                "ade20k_upernet, the paper's",
-            )
 
 
 def _add_option(group, field, option, tasks):
@@ -157,6 +174,7 @@ def run(args):
         args.output,
         resume=args.resume,
         on_corrupt=args.on_corrupt,
+        tensorboard=args.tensorboard,
         command=args.command_line,
         verbose=progress_style(),
     )
@@ -176,8 +194,7 @@ def _recipe(args):
     """The recipe of the task, of what was given."""
     cls = _RECIPES[args.task]
     for task, options in _TASK_OPTIONS.items():
-        others = [] if task == args.task else [*options, *(["recipe"] if task == "segment" else [])]
-        for field in others:
+        for field in () if task == args.task else options:
             if getattr(args, field) is not None:
                 raise DMFormerError(
                     f"--{field.replace('_', '-')} is of --task {task}, and this is --task "

@@ -33,6 +33,7 @@ from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.data.images import decode_image, load_image, resize_image
 from dmformer_keras.data.joint_augment import JointAugmentation
 from dmformer_keras.data.masks import IGNORED_LABEL
+from dmformer_keras.data.mixing import Mixing
 from dmformer_keras.data.pipelines import (
     load_example,
     steps_per_epoch,
@@ -47,6 +48,7 @@ __all__ = [
     "Augmentation",
     "ImageSource",
     "JointAugmentation",
+    "Mixing",
     "SegmentationSource",
     "count_pixels",
     "decode_image",

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from dmformer_keras.data.images import resize_box, resize_image, through_pillow
+from dmformer_keras.data.rand_augment import STRONGEST, erased, rand_augment
 from dmformer_keras.errors import DMFormerError
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -16,8 +17,8 @@ _CROP_ATTEMPTS = 10
 class Augmentation:
     """How training images are changed at random; the defaults change nothing.
 
-    The order is: crop and resize, turn and shift, flip, colours. What turning or
-    shifting uncovers repeats the nearest edge.
+    The order is: crop and resize, turn and shift, flip, colours, RandAugment, erasing.
+    What turning or shifting uncovers repeats the nearest edge.
 
     Args:
         crop_scale: (low, high) in (0, 1], the share of the image's area a random crop
@@ -32,6 +33,9 @@ class Augmentation:
         contrast: float in [0, 1], scale about the image's mean likewise.
         saturation: float in [0, 1], scale about the grey image likewise; RGB only,
             images of other channel counts are left as they are.
+        rand_augment: (number of operations, magnitude from 0 to 30), or None: see
+            `dmformer_keras.data.rand_augment`.
+        erasing: float in [0, 1], the chance that a box becomes noise.
 
     Raises:
         DMFormerError: a value is outside its range.
@@ -53,8 +57,14 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    rand_augment: tuple[int, float] | None = None
+    erasing: float = 0.0
 
     def __post_init__(self):
+        if self.rand_augment is not None:
+            expected = f"(number of operations, magnitude in 0..{STRONGEST})"
+            check_field(self, "rand_augment", expected, _is_rand_augment)
+        check_field(self, "erasing", "a number in 0..1", lambda value: 0 <= value <= 1)
         if self.crop_scale is not None:
             check_range(self, "crop_scale", 1)
         check_range(self, "crop_ratio")
@@ -70,8 +80,10 @@ class Augmentation:
 
         Args:
             name: "none"; "light", for digits, letters and other images where mirroring or
-                cutting changes the meaning: small turns, shifts, zooms and contrasts; or
-                "standard", for photographs: random resized crops, mirroring and colours.
+                cutting changes the meaning: small turns, shifts, zooms and contrasts;
+                "standard", for photographs: random resized crops, mirroring and colours; or
+                "imagenet", for long trainings on a million of them: smaller crops, mirroring,
+                RandAugment and erasing (Touvron et al. 2021, DeiT).
 
         Returns:
             Augmentation.
@@ -104,7 +116,12 @@ class Augmentation:
             image = self._moved(image, rng)
         if self.horizontal_flip and rng.random() < 0.5:
             image = np.ascontiguousarray(image[:, ::-1])
-        return recoloured(image, rng, self.brightness, self.contrast, self.saturation)
+        image = recoloured(image, rng, self.brightness, self.contrast, self.saturation)
+        if self.rand_augment is not None:
+            image = rand_augment(image, rng, *self.rand_augment)
+        if self.erasing and rng.random() < self.erasing:
+            image = erased(image, rng)
+        return image
 
     def _cropped(self, image, image_size, rng, resize, crop_fraction):
         if self.crop_scale is not None:
@@ -213,6 +230,11 @@ def check_colours(setting):
         check_field(setting, field, "a number in 0..1", lambda value: 0 <= value <= 1)
 
 
+def _is_rand_augment(value):
+    operations, magnitude = value
+    return operations == int(operations) >= 1 and 0 <= magnitude <= STRONGEST
+
+
 def check_range(setting, field, most=math.inf):
     """Check that a field of a setting of augmentation is a range of positive numbers.
 
@@ -265,5 +287,12 @@ _NAMED = {
         brightness=0.2,
         contrast=0.2,
         saturation=0.2,
+    ),
+    "imagenet": Augmentation(
+        crop_scale=(0.08, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
+        horizontal_flip=True,
+        rand_augment=(2, 9),
+        erasing=0.25,
     ),
 }

@@ -28,7 +28,7 @@ from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 
 # Sets the two kinds of random numbers apart, so that none repeats another.
-_ORDER, _EXAMPLE = 0, 1
+_ORDER, _EXAMPLE, _BATCH = 0, 1, 2
 # A stream is shuffled within a window of this many encoded images.
 _STREAM_SHUFFLE = 10_000
 
@@ -105,6 +105,7 @@ def to_tf_dataset(
     epochs=None,
     resize="crop",
     crop_fraction=1.0,
+    mixing=None,
     num_parallel_calls=None,
 ):
     """Batches as a `tf.data.Dataset`; `Model.fit` takes it on every backend.
@@ -134,6 +135,8 @@ def to_tf_dataset(
         epochs: int, the number of epochs to give, or None for no end; for training.
         resize: str, geometry of evaluation: see `resize_image`.
         crop_fraction: float, likewise.
+        mixing: Mixing, for training a classifier, or None. Labels are then float32 (batch,
+            classes), the share of each class.
         num_parallel_calls: int, images prepared at a time; None means one a CPU.
 
     Returns:
@@ -153,7 +156,7 @@ def to_tf_dataset(
     """
     plan = _Plan(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction,
+        resize, crop_fraction, mixing,
     )  # fmt: skip
     parallel = _positive("num_parallel_calls", num_parallel_calls or os.cpu_count() or 1)
     try:
@@ -178,13 +181,24 @@ def to_tf_dataset(
     def widen(images, labels):
         return tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
 
+    def mix(step, batch):
+        images, labels = tf.numpy_function(
+            plan.mixed, (step, *batch), (tf.float32, tf.float32), stateful=False
+        )
+        classes = len(source.class_names)
+        return (
+            tf.ensure_shape(images, (plan.batch_size, *shape)),
+            tf.ensure_shape(labels, (plan.batch_size, classes)),
+        )
+
+    batches = examples.map(load, num_parallel_calls=parallel, deterministic=True)
+    batches = batches.batch(plan.batch_size, drop_remainder=plan.all_batches_full)
     # Cast after batching: until then an image or mask is a quarter of the size.
-    batches = (
-        examples.map(load, num_parallel_calls=parallel, deterministic=True)
-        .batch(plan.batch_size, drop_remainder=plan.all_batches_full)
-        .map(widen)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    if plan.mixing is None:
+        batches = batches.map(widen)
+    else:
+        batches = batches.enumerate().map(mix, num_parallel_calls=parallel, deterministic=True)
+    batches = batches.prefetch(tf.data.AUTOTUNE)
     count = tf.data.INFINITE_CARDINALITY if plan.num_batches is None else plan.num_batches
     return batches.apply(tf.data.experimental.assert_cardinality(count))
 
@@ -201,6 +215,7 @@ def to_py_dataset(
     epochs=None,
     resize="crop",
     crop_fraction=1.0,
+    mixing=None,
     workers=None,
     prefetch=2,
 ):
@@ -210,7 +225,7 @@ def to_py_dataset(
 
     Args:
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-            resize, crop_fraction: see `to_tf_dataset`; a streamed source is not taken.
+            resize, crop_fraction, mixing: see `to_tf_dataset`; a streamed source is not taken.
         workers: int, threads that prepare images; None means one a CPU. They are this
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
@@ -232,7 +247,7 @@ def to_py_dataset(
     """
     plan = _Plan(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction,
+        resize, crop_fraction, mixing,
     )  # fmt: skip
     if isinstance(source, StreamSource):
         raise DMFormerError(
@@ -249,7 +264,7 @@ class _Plan:
 
     def __init__(
         self, source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction,
+        resize, crop_fraction, mixing,
     ):  # fmt: skip
         if not isinstance(source, ImageSource):
             raise DMFormerError(
@@ -268,6 +283,9 @@ class _Plan:
                 "training=True."
             )
         check_geometry(resize, crop_fraction)
+        if mixing is not None and (not training or isinstance(source, SegmentationSource)):
+            raise DMFormerError("mixing is for training a classifier; leave it out.")
+        self.mixing = mixing if mixing is not None and mixing.is_on else None
         self.source = source
         self.image_size = checked_size(image_size)
         self.training = bool(training)
@@ -307,6 +325,12 @@ class _Plan:
         index = int(self._order(epoch)[place]) if self.training else place
         image, label = self._prepared(self.source.read(index), epoch, index)
         return image, label if isinstance(label, np.ndarray) else np.int32(label)
+
+    def mixed(self, step, images, labels):
+        """A batch of uint8 images and labels, mixed."""
+        epoch, place = divmod(int(step), self.steps)
+        rng = np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place])
+        return self.mixing.apply(images, labels, len(self.source.class_names), rng)
 
     def streamed_example(self, encoded, label, epoch, index):
         """The image and the label of a streamed example."""

@@ -39,7 +39,8 @@ class BatchDataset(keras.utils.PyDataset):
             step: int, counted over all epochs.
 
         Returns:
-            float32 array (batch, height, width, channels) in 0..255, int32 array (batch,).
+            float32 array (batch, height, width, channels) in 0..255, int32 array (batch,), or
+            float32 (batch, classes) where images are mixed.
 
         Raises:
             DMFormerError: an image cannot be read.
@@ -48,6 +49,8 @@ class BatchDataset(keras.utils.PyDataset):
             raise IndexError(f"batch {step} of {self.num_batches}")
         examples = [future.result() for future in self._submitted(step)]
         images, labels = zip(*examples, strict=True)
+        if self._plan.mixing is not None:
+            return self._plan.mixed(step, np.stack(images), labels)
         return np.stack(images).astype(np.float32), np.array(labels, np.int32)
 
     def _submitted(self, step):

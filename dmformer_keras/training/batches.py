@@ -28,6 +28,7 @@ def training_batches(source, recipe, image_size, first_epoch):
         recipe.batch_size,
         training=True,
         augmentation=recipe.changes,
+        mixing=recipe.mixing,
         seed=recipe.seed,
         first_epoch=first_epoch,
     )

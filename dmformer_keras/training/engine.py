@@ -17,8 +17,12 @@ from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
 from dmformer_keras.training import checkpoint, figures
-from dmformer_keras.training.batches import stated_data_errors, training_batches
-from dmformer_keras.training.optimization import compile_for
+from dmformer_keras.training.batches import (
+    stated_data_errors,
+    tensorflow_is_installed,
+    training_batches,
+)
+from dmformer_keras.training.optimization import averaged_weights, compile_for
 from dmformer_keras.training.saved_models import load_trained
 from dmformer_keras.training.tasks import task_of
 
@@ -26,10 +30,20 @@ HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
 CONFUSION_FILE = "confusion_matrix.png"
 REPORT_FILE = "report.json"
+TENSORBOARD_FOLDER = "tensorboard"
 
 
 def train(
-    recipe, preset, source, output, *, resume=False, on_corrupt="error", command=None, verbose=1
+    recipe,
+    preset,
+    source,
+    output,
+    *,
+    resume=False,
+    on_corrupt="error",
+    tensorboard=False,
+    command=None,
+    verbose=1,
 ):
     """Trains a model on labelled images and writes everything about it to a folder.
 
@@ -49,6 +63,8 @@ def train(
         output: str or path of a folder that is new or empty.
         resume: bool, continue the run in `output`, of the same recipe and images.
         on_corrupt: "error", or "skip" to leave damaged images out.
+        tensorboard: bool, also write the history for TensorBoard, to `tensorboard/` in the
+            folder; needs TensorFlow, on any backend.
         command: str or None, kept with the model to say how it was made.
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
@@ -68,13 +84,23 @@ def train(
     ...     train(recipe, "dmformer_n", "digits", folder, verbose=0).examples
     179
     """
-    return _Run(recipe, preset, source, Path(output), resume, on_corrupt, command, verbose).run()
+    return _Run(
+        recipe, preset, source, Path(output), resume, on_corrupt, tensorboard, command, verbose
+    ).run()
 
 
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, recipe, preset, source, folder, resume, on_corrupt, command, verbose):
+    def __init__(
+        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose
+    ):
+        if tensorboard and not tensorflow_is_installed():
+            raise DMFormerError(
+                "Logs for TensorBoard are written by TensorFlow, which is not installed: pip "
+                "install tensorflow; or leave tensorboard out, history.csv has the same."
+            )
+        self.tensorboard = tensorboard
         self.recipe = recipe
         self.task = task_of(recipe)
         self.folder = folder
@@ -194,9 +220,16 @@ class _Run:
                 steps_per_epoch=self.steps,
                 initial_epoch=done,
                 epochs=self.recipe.epochs,
-                callbacks=[_EpochEnd(self, self.val_source)],
+                callbacks=[_EpochEnd(self, self.val_source), *self._logs()],
                 verbose=self.verbose,
             )
+
+    def _logs(self):
+        """After `_EpochEnd`, whose figures it writes, too."""
+        if not self.tensorboard:
+            return []
+        folder = str(self.folder / TENSORBOARD_FOLDER)
+        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
 
     def is_validated(self, epoch):
         """Tells whether the validation images are looked at after an epoch, counted from 1."""
@@ -207,15 +240,17 @@ class _Run:
         if row is not self._best_epoch():
             return
         metrics = {name: row[name] for name in row if name.startswith("val_")}
-        model.save_to_preset(
-            self.folder,
-            # Names, not paths: the folder may be given to others.
-            description=f"{_name(self.preset.name)} trained on {_name(self.train_source.title)}",
-            class_names=self.train_source.class_names,
-            recipe=self.state.identity["recipe"],
-            metrics={"epoch": row["epoch"], **metrics},
-            command=self.command,
-        )
+        with averaged_weights(model):
+            model.save_to_preset(
+                self.folder,
+                # Names, not paths: the folder may be given to others.
+                description=f"{_name(self.preset.name)} trained on "
+                f"{_name(self.train_source.title)}",
+                class_names=self.train_source.class_names,
+                recipe=self.state.identity["recipe"],
+                metrics={"epoch": row["epoch"], **metrics},
+                command=self.command,
+            )
 
     def _best_epoch(self):
         """The row of the epoch that is kept, the first of the best; None before any."""
@@ -329,7 +364,8 @@ class _EpochEnd(keras.callbacks.Callback):
         logs.update(measured)
 
     def _validated(self):
-        metrics = self.run.task.evaluate(self.model, self.val_source).metrics()
+        with averaged_weights(self.model):
+            metrics = self.run.task.evaluate(self.model, self.val_source).metrics()
         return {f"val_{name}": value for name, value in metrics.items() if name != "examples"}
 
 

@@ -14,7 +14,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
-    Targets: `(batch,)` ints. Predictions: `(batch, classes)` logits.
+    Targets: `(batch,)` ints, or `(batch, classes)` floats, the share of each class in a
+    mixture. Predictions: `(batch, classes)` logits.
 
     Example:
 
@@ -29,11 +30,12 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        classes = y_pred.shape[-1]
-        # Keras casts targets to the loss's float dtype before this call.
-        one_hot = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), classes, dtype=y_pred.dtype)
+        shares = y_true
+        if len(y_true.shape) == 1:
+            # Keras casts targets to the loss's float dtype before this call.
+            shares = ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
-            one_hot, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+            shares, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
 
     def get_config(self):

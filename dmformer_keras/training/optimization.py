@@ -1,5 +1,7 @@
 """The schedule and the optimizer that a recipe describes."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -112,17 +114,41 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     >>> [round(float(schedule(step)), 2) for step in (0, 50, 100, 550, 1000)]
     [0.0, 0.25, 0.5, 0.25, 0.0]
     """
+    # Keras asks a schedule by batches, even where several make one update.
     steps = recipe.epochs * steps_per_epoch
     warmup_steps = round(recipe.warmup * steps_per_epoch)
+    peak = recipe.peak_learning_rate
     if getattr(recipe, "schedule", "cosine") == "polynomial":
-        return PolynomialDecayWithWarmup(recipe.learning_rate, steps, warmup_steps, recipe.power)
+        return PolynomialDecayWithWarmup(peak, steps, warmup_steps, recipe.power)
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else recipe.learning_rate,
+        initial_learning_rate=0.0 if warmup_steps else peak,
         # Keras counts the decay from the end of the warm-up, and divides by it.
         decay_steps=max(1, steps - warmup_steps),
-        warmup_target=recipe.learning_rate if warmup_steps else None,
+        warmup_target=peak if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Puts the moving averages in the place of a model's weights, for the time of a block.
+
+    Args:
+        model: compiled `keras.Model`; nothing is done where its optimizer keeps no average.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    own = [ops.convert_to_numpy(variable) for variable in variables]
+    for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
 
 
 def compile_for(recipe, model, steps_per_epoch, loss, metrics):
@@ -136,6 +162,10 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics):
         metrics: list of `keras.metrics.Metric`.
     """
     settings = {"weight_decay": recipe.weight_decay, "global_clipnorm": recipe.clip_norm}
+    if recipe.accumulate > 1:
+        settings["gradient_accumulation_steps"] = recipe.accumulate
+    if recipe.ema is not None:
+        settings |= {"use_ema": True, "ema_momentum": recipe.ema}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     if recipe.layer_decay == 1:
         optimizer = keras.optimizers.AdamW(schedule, **settings)

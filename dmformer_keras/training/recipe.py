@@ -6,12 +6,12 @@ import numbers
 from typing import ClassVar
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
-from dmformer_keras.data import Augmentation, JointAugmentation
+from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
 from dmformer_keras.errors import DMFormerError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-AUGMENTATIONS = ("none", "light", "standard")
-JOINT_AUGMENTATIONS = (*AUGMENTATIONS, "ade20k")
+AUGMENTATIONS = ("none", "light", "standard", "imagenet")
+JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
 SCHEDULES = ("cosine", "polynomial")
 HEADS = ("semantic_fpn", "upernet")
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
@@ -22,6 +22,10 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
         learning_rate: float, positive, the peak that the warm-up reaches.
+        base_batch_size: int, positive, the images an update for which `learning_rate` is
+            meant: with more or fewer it is scaled in proportion. None scales nothing.
+        accumulate: int, positive, batches whose gradients are averaged for one update: as if
+            the batch were so much larger, but for the statistics of norms.
         warmup_epochs: float, from 0 to `epochs`; None means a tenth of `epochs`, at most 5.
         weight_decay: float, 0 or more, for kernels only: not for biases, norms or LayerScale.
         layer_decay: float in (0, 1], what the learning rate is multiplied by for each layer
@@ -32,6 +36,8 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         dropout: float in [0, 1), before the last layer, or None for {dropout}.
         clip_norm: float, positive, the norm that all gradients together are clipped to,
             or None.
+        ema: float in (0, 1), the momentum of a moving average of the weights, such as 0.999:
+            validation looks at the average, and it is what is kept. None for no average.
         freeze_backbone: bool, train the head only.
         gradient_checkpointing: stages to compute again in the backward pass, such as (1, 2),
             True for all, False for none, see `DMFormerBackbone`: less memory, more time, the
@@ -53,6 +59,8 @@ class _CommonRecipe:
     image_size: int | None = None
     channels: int | None = None
     learning_rate: float = 1e-3
+    base_batch_size: int | None = None
+    accumulate: int = 1
     warmup_epochs: float | None = None
     weight_decay: float = 0.05
     layer_decay: float = 1.0
@@ -60,6 +68,7 @@ class _CommonRecipe:
     stochastic_depth: float | None = None
     dropout: float | None = None
     clip_norm: float | None = None
+    ema: float | None = None
     freeze_backbone: bool = False
     gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
@@ -69,6 +78,8 @@ class _CommonRecipe:
     def __post_init__(self):
         self._check_whole("epochs", 1)
         self._check_whole("batch_size", 1)
+        self._check_whole("base_batch_size", 1, optional=True)
+        self._check_whole("accumulate", 1)
         self._check_whole("validate_every", 1)
         self._check_whole("image_size", MINIMUM_SIZE, optional=True)
         self._check_whole("channels", 1, optional=True)
@@ -79,6 +90,7 @@ class _CommonRecipe:
         self._check_number("weight_decay", "0 or more", lambda value: value >= 0)
         self._check_number("layer_decay", "over 0 and at most 1", lambda value: 0 < value <= 1)
         self._check_number("clip_norm", "over 0", lambda value: value > 0, optional=True)
+        self._check_number("ema", "over 0 and below 1", lambda value: 0 < value < 1, optional=True)
         self._check_number(
             "warmup_epochs",
             f"from 0 to the number of epochs, {self.epochs}",
@@ -95,6 +107,35 @@ class _CommonRecipe:
     def warmup(self):
         """Epochs of warm-up, float, with the default filled in."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    @property
+    def peak_learning_rate(self):
+        """float, `learning_rate` for this recipe's images an update."""
+        if self.base_batch_size is None:
+            return self.learning_rate
+        return self.learning_rate * self.batch_size * self.accumulate / self.base_batch_size
+
+    @classmethod
+    def named(cls, name):
+        """A recipe by its name, as `dmformer_keras.training.recipes` has them.
+
+        Args:
+            name: str, such as "imagenet".
+
+        Returns:
+            Recipe or SegmentationRecipe, as the class it is asked of.
+
+        Raises:
+            DMFormerError: there is no such recipe for this task.
+
+        Example:
+
+        >>> Recipe.named("imagenet").epochs, SegmentationRecipe.named("ade20k_upernet").power
+        (300, 1.0)
+        """
+        from dmformer_keras.training import recipes
+
+        return recipes.find(name, cls)
 
     def _check_whole(self, field, least, optional=False):
         value = getattr(self, field)
@@ -132,7 +173,8 @@ def _with_arguments(**texts):
 
 @_with_arguments(
     image_size="; None takes the preset's\n            own, or 224",
-    augmentation='"none", "light" or "standard", see `dmformer_keras.data.Augmentation`',
+    augmentation='"none", "light", "standard" or "imagenet", see\n            '
+    "`dmformer_keras.data.Augmentation`",
     dropout="the preset's own",
 )
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +184,7 @@ class Recipe(_CommonRecipe):
     Args:
         {common}
         label_smoothing: float in [0, 1), the share of the target that all classes share.
+        mixup, cutmix: floats, 0 or more, see `dmformer_keras.data.Mixing`; 0 for none.
 
     Raises:
         DMFormerError: a value is outside its range.
@@ -156,15 +199,25 @@ class Recipe(_CommonRecipe):
     """
 
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         self._check_share("label_smoothing")
+        for field in ("mixup", "cutmix"):
+            self._check_number(field, "0 or more", lambda value: value >= 0)
 
     @property
     def changes(self):
         """The `Augmentation` of that name."""
         return Augmentation.named(self.augmentation)
+
+    @property
+    def mixing(self):
+        """The `Mixing` of the batches, or None."""
+        mixing = Mixing(self.mixup, self.cutmix)
+        return mixing if mixing.is_on else None
 
 
 @_with_arguments(
@@ -200,8 +253,6 @@ class SegmentationRecipe(_CommonRecipe):
     >>> recipe = SegmentationRecipe(epochs=20, image_size=128)
     >>> recipe.head, recipe.schedule
     ('semantic_fpn', 'polynomial')
-    >>> SegmentationRecipe.named("ade20k_upernet").power
-    1.0
     """
 
     augmentations: ClassVar = JOINT_AUGMENTATIONS
@@ -235,53 +286,7 @@ class SegmentationRecipe(_CommonRecipe):
         """The `JointAugmentation` of that name."""
         return JointAugmentation.named(self.augmentation)
 
-    @classmethod
-    def named(cls, name):
-        """A recipe by its name.
-
-        Args:
-            name: "ade20k_semantic_fpn" or "ade20k_upernet", the paper's for ADE20K: AdamW,
-                batch 16, from ImageNet weights; Semantic FPN 40,000 steps, learning rate
-                2e-4, polynomial decay of power 0.9; UPerNet 160,000 steps, 6e-5, 1,500
-                steps of warm-up, linear decay. In epochs of ADE20K's 20,210 images (1,263
-                steps). Crops of 512, the augmentation and the weight decay are
-                mmsegmentation's, for the paper does not state them.
-
-        Returns:
-            SegmentationRecipe.
-
-        Raises:
-            DMFormerError: there is no such recipe.
-
-        Example:
-
-        >>> SegmentationRecipe.named("ade20k_semantic_fpn").learning_rate
-        0.0002
-        """
-        if name not in _NAMED:
-            raise DMFormerError(f"There is no recipe {name!r}; choose one of {', '.join(_NAMED)}.")
-        return _NAMED[name]
-
-
-# 40,000 and 160,000 steps of 16 of the 20,210 training images, in whole epochs.
-_ADE20K_STEPS = 20_210 // 16
-_NAMED = {
-    "ade20k_semantic_fpn": SegmentationRecipe(
-        epochs=round(40_000 / _ADE20K_STEPS),
-        image_size=512,
-        learning_rate=2e-4,
-        warmup_epochs=0.0,
-        weight_decay=1e-4,
-        augmentation="ade20k",
-    ),
-    "ade20k_upernet": SegmentationRecipe(
-        epochs=round(160_000 / _ADE20K_STEPS),
-        image_size=512,
-        learning_rate=6e-5,
-        warmup_epochs=1_500 / _ADE20K_STEPS,
-        weight_decay=0.01,
-        head="upernet",
-        augmentation="ade20k",
-        power=1.0,
-    ),
-}
+    @property
+    def mixing(self):
+        """None: masks are not mixed."""
+        return None

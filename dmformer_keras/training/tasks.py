@@ -98,7 +98,10 @@ class Classification:
 
     def objective(self, source):
         """Returns (loss, metrics) to compile with."""
-        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        # Of mixed images, that of the class with the larger share.
+        mixed = self.recipe.mixing is not None
+        kind = "CategoricalAccuracy" if mixed else "SparseCategoricalAccuracy"
+        accuracy = getattr(keras.metrics, kind)(name="accuracy")
         return SmoothedCrossEntropy(self.recipe.label_smoothing), [accuracy]
 
     def evaluate(self, model, source, progress=False):

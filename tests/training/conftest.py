@@ -15,6 +15,10 @@ RECIPE = Recipe(
     dropout=0.2,
     stochastic_depth=0.2,
     weight_decay=0.01,
+    accumulate=2,
+    ema=0.5,
+    mixup=0.2,
+    cutmix=0.5,
     seed=3,
 )
 

@@ -1,5 +1,7 @@
 """Schedules and weight decay, each against its own formula."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers import array, tiny_classifier
 
 from dmformer_keras.training import Recipe, SegmentationRecipe
 from dmformer_keras.training.optimization import (
+    averaged_weights,
     compile_for,
     learning_rate_schedule,
 )
@@ -64,3 +67,54 @@ def test_clipping_bounds_the_norm_of_all_gradients():
     model = tiny_classifier()
     compile_for(Recipe(clip_norm=2.0), model, 1, LOSS, [])
     assert model.optimizer.global_clipnorm == 2.0
+
+
+def test_accumulated_gradients_make_one_update_of_their_mean():
+    models = [tiny_classifier() for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    rng = np.random.default_rng(0)
+    shapes = [weight.shape for weight in models[0].trainable_variables]
+    first, second = ([rng.normal(size=shape).astype("float32") for shape in shapes] for _ in "ab")
+    recipe = Recipe(learning_rate=0.1, warmup_epochs=0, epochs=1)
+    many = 10**6  # so that the learning rate hardly falls
+    compile_for(recipe, models[0], many, LOSS, [])
+    compile_for(dataclasses.replace(recipe, accumulate=2), models[1], many, LOSS, [])
+    means = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
+    before = models[1].get_weights()
+    for model, steps in ((models[0], [means]), (models[1], [first, second])):
+        for step, gradients in enumerate(steps):
+            model.optimizer.apply([keras.ops.convert_to_tensor(part) for part in gradients])
+            if step < len(steps) - 1:
+                for one, other in zip(model.get_weights(), before, strict=True):
+                    np.testing.assert_array_equal(one, other)
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_schedule_of_accumulated_gradients_ends_with_the_last_batch():
+    model = tiny_classifier()
+    recipe = Recipe(epochs=2, accumulate=2, warmup_epochs=0, learning_rate=0.5)
+    compile_for(recipe, model, 4, LOSS, [])
+    zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
+    for _ in range(8):
+        assert float(array(model.optimizer.learning_rate)) > 1e-3
+        model.optimizer.apply(zeros)
+    assert float(array(model.optimizer.learning_rate)) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_average_of_the_weights_takes_their_place_for_a_while():
+    model = tiny_classifier()
+    compile_for(Recipe(ema=0.75, learning_rate=0.1, warmup_epochs=0), model, 10, LOSS, [])
+    average = None
+    for _ in range(4):
+        gradients = [keras.random.normal(weight.shape) for weight in model.trainable_variables]
+        model.optimizer.apply(gradients)
+        own = [array(weight) for weight in model.trainable_variables]
+        if average is None:
+            average = own
+        average = [0.75 * a + 0.25 * b for a, b in zip(average, own, strict=True)]
+    with averaged_weights(model):
+        for weight, expected in zip(model.trainable_variables, average, strict=True):
+            np.testing.assert_allclose(array(weight), expected, atol=1e-5)
+    for weight, expected in zip(model.trainable_variables, own, strict=True):
+        np.testing.assert_array_equal(array(weight), expected)

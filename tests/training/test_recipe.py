@@ -1,11 +1,12 @@
 """Recipes state what is wrong with them at once."""
 
 import dataclasses
+import importlib
 
 import pytest
 
 from dmformer_keras import DMFormerError
-from dmformer_keras.training import Recipe, SegmentationRecipe
+from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,11 @@ from dmformer_keras.training import Recipe, SegmentationRecipe
         ("stochastic_depth", 1.0),
         ("dropout", -0.5),
         ("clip_norm", 0),
+        ("ema", 1.0),
+        ("accumulate", 0),
+        ("base_batch_size", 0),
+        ("mixup", -0.1),
+        ("cutmix", None),
         ("augmentation", "strong"),
         ("precision", "float64"),
         ("gradient_checkpointing", (1, 5)),
@@ -84,4 +90,35 @@ def test_the_paper_s_recipes_have_its_steps(name, steps, warmup_steps):
     assert abs(recipe.epochs * steps_per_epoch - steps) <= steps_per_epoch / 2
     assert round(recipe.warmup * steps_per_epoch) == warmup_steps
     with pytest.raises(DMFormerError, match=name):
+        SegmentationRecipe.named("imagenet")
+
+
+def test_the_learning_rate_follows_the_images_an_update_where_asked_to():
+    recipe = Recipe(learning_rate=1e-3, batch_size=64, accumulate=4)
+    assert recipe.peak_learning_rate == 1e-3
+    scaled = dataclasses.replace(recipe, base_batch_size=1024)
+    assert scaled.peak_learning_rate == pytest.approx(0.25e-3)
+
+
+def test_every_recipe_has_a_name_a_story_and_a_command():
+    assert {"imagenet", "ade20k_semantic_fpn", "ade20k_upernet"} <= set(recipes.names())
+    for name in recipes.names():
+        module = importlib.import_module(f"dmformer_keras.training.recipes.{name}")
+        assert type(module.RECIPE).named(name) is module.RECIPE
+        for part in ("dmformer train", f"--recipe {name}", "Result", "Cost"):
+            assert part in module.__doc__
+
+
+def test_the_imagenet_recipe_is_the_paper_s():
+    recipe = Recipe.named("imagenet")
+    assert (recipe.epochs, recipe.batch_size, recipe.peak_learning_rate) == (300, 1024, 1e-3)
+    assert (recipe.mixup, recipe.cutmix, recipe.label_smoothing) == (0.8, 1.0, 0.1)
+    assert recipe.changes.rand_augment == (2, 9)
+    assert recipe.changes.erasing == 0.25
+
+
+def test_a_recipe_of_another_task_is_not_found():
+    with pytest.raises(DMFormerError, match="choose one of imagenet"):
+        Recipe.named("ade20k_upernet")
+    with pytest.raises(DMFormerError, match="ade20k_upernet"):
         SegmentationRecipe.named("imagenet")
