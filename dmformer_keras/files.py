@@ -4,6 +4,9 @@ import contextlib
 import os
 from pathlib import Path
 
+# How the name of a file begins while it is written.
+WRITING = ".writing-"
+
 
 @contextlib.contextmanager
 def written_whole(path):
@@ -16,7 +19,7 @@ def written_whole(path):
         Path, of the same suffix; removed if an exception ends the block.
     """
     path = Path(path)
-    beside = path.with_name(f".writing-{path.name}")
+    beside = path.with_name(f"{WRITING}{path.name}")
     try:
         yield beside
         os.replace(beside, path)

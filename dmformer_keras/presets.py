@@ -227,6 +227,10 @@ def adapt_input_channels(kernel, channels):
     return kernel[:, :, sources] / copies[None, None, :, None]
 
 
+# How the folder is called that holds what is being saved, beside what it will replace.
+SAVING = ".saving-"
+
+
 def weights_folder():
     """Returns the folder of shipped presets: in an installed package, or in its checkout."""
     package = Path(__file__).resolve().parent
@@ -433,7 +437,7 @@ def _save(folder, backbone, task, metadata):
         ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        beside = Path(tempfile.mkdtemp(prefix=SAVING, dir=folder))
     except OSError as error:
         raise DMFormerError(
             f"The preset cannot be written to {str(folder)!r} ({error.strerror}); choose a "

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.files import written_whole
+from dmformer_keras.files import WRITING, written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
@@ -67,6 +67,23 @@ def read_state(folder):
         raise DMFormerError(
             f"{path} cannot be read ({error}); start the run again in another folder."
         ) from error
+
+
+def is_untouched(folder):
+    """Tells whether a run was begun in a folder and ended before it had written anything.
+
+    Args:
+        folder: Path of the run.
+
+    Returns:
+        bool, False for a folder that is not there.
+    """
+    if not folder.is_dir():
+        return False
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [folder / CHECKPOINT_FOLDER] == list(folder.iterdir()) and all(
+        path.name.startswith(WRITING) for path in files
+    )
 
 
 def write_state(folder, state):

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -64,7 +66,7 @@ def train(
         resume: bool, continue the run in `output`, of the same recipe and images.
         on_corrupt: "error", or "skip" to leave damaged images out.
         tensorboard: bool, also write the history for TensorBoard, to `tensorboard/` in the
-            folder; needs TensorFlow, on any backend.
+            folder; needs TensorFlow and tensorboard, on any backend.
         command: str or None, kept with the model to say how it was made.
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
@@ -95,10 +97,10 @@ class _Run:
     def __init__(
         self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose
     ):
-        if tensorboard and not tensorflow_is_installed():
+        if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
-                "Logs for TensorBoard are written by TensorFlow, which is not installed: pip "
-                "install tensorflow; or leave tensorboard out, history.csv has the same."
+                "Logs for TensorBoard are written by TensorFlow and tensorboard: pip install "
+                "tensorflow tensorboard; or leave tensorboard out, history.csv has the same."
             )
         self.tensorboard = tensorboard
         self.recipe = recipe
@@ -110,7 +112,9 @@ class _Run:
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
         self._check_recipe_fits_preset()
-        self.state = checkpoint.read_state(folder) if resume else None
+        # A process that is killed in its first moments leaves a folder and no state.
+        begun = resume and not checkpoint.is_untouched(folder)
+        self.state = checkpoint.read_state(folder) if begun else None
         if not resume:
             check_is_free(folder)
         self.train_source = self.task.open(source, "train", on_corrupt)
@@ -198,6 +202,8 @@ class _Run:
         if self.state.epoch:
             checkpoint.restore_epoch(self.folder, self.state, model)
             # The interruption may have come between the checkpoint and the preset.
+            for leftover in self.folder.glob(f"{presets.SAVING}*"):
+                shutil.rmtree(leftover)
             self._save_if_best(model)
             self._write_history()
             return

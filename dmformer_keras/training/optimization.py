@@ -143,7 +143,8 @@ def averaged_weights(model):
     variables = model.trainable_variables
     own = [ops.convert_to_numpy(variable) for variable in variables]
     for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
-        variable.assign(average)
+        # A copy: JAX gives the arrays of a model's weights away when it predicts.
+        variable.assign(ops.convert_to_numpy(average))
     try:
         yield
     finally:

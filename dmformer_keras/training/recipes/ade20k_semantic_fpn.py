@@ -1,7 +1,10 @@
 """ADE20K with Semantic FPN, 40,000 steps: the paper's recipe.
 
-    dmformer train --task segment --preset runs/s --data tfds:DATASET \\
+    dmformer train --task segment --preset runs/s --data ade20k/ \\
         --recipe ade20k_semantic_fpn --output runs/s_ade20k
+
+The data are ADEChallengeData2016's, as train/images, train/masks, val/images and
+val/masks, with a classes.tsv in which label 0 is void.
 
 From the paper: AdamW, batches of 16, from ImageNet weights, learning rate 2e-4,
 polynomial decay of power 0.9. Crops of 512, the augmentation and the weight decay are
