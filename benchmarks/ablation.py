@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from dmformer_keras.benchmark.machine import describe_machine
+from dmformer_keras.benchmark.results import machine_sentence
 from dmformer_keras.files import written_whole
 
 RESULTS = Path(__file__).parent / "results" / "ablation"
@@ -283,7 +284,7 @@ def main():
         )
     lines = summarized(results)
     command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
-    text = table(lines, command, describe_machine(os.cpu_count()))
+    text = table(lines, command, machine_sentence(describe_machine(os.cpu_count())))
     with written_whole(args.output / "results.json") as path:
         path.write_text(json.dumps({"command": command, "contestants": lines}, indent=1) + "\n")
     with written_whole(args.output / "results.md") as path:

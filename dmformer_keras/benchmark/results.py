@@ -127,7 +127,7 @@ def page(records, command, machine, settings):
     groups = {}
     for record in records:
         groups.setdefault((record["mode"], record["dtype"]), []).append(record)
-    described = [f"`{command}`", "", _machine_sentence(machine), ""]
+    described = [f"`{command}`", "", machine_sentence(machine), ""]
     described += [
         f"{settings.rounds} rounds, each contestant in turn for at least {settings.seconds:g} s. "
         "Medians; after ± half the distance between the quartiles.",
@@ -223,7 +223,8 @@ def _shown(spread, scale, form):
     return f"{form.format(scale * spread['median'])} ± {half}"
 
 
-def _machine_sentence(machine):
+def machine_sentence(machine):
+    """Returns what `describe_machine` found out, as a sentence."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     parts = [machine["gpu"], machine["cpu"], f"{machine['threads']} of {machine['processors']} "
              "processors", machine["memory"], machine["system"],
