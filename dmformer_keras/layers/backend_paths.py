@@ -195,12 +195,13 @@ def normalize_by_batch(inputs, scale, offset, epsilon):
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def depthwise_convolution(inputs, kernel, dilations, data_format, training):
+def depthwise_convolution(inputs, kernel, bias, dilations, data_format, training):
     """Depthwise convolution of stride 1 and "same" padding, in its fastest form.
 
     Args:
         inputs: tensor `(batch, height, width, channels)`, or channels_first.
         kernel: tensor `(kernel height, kernel width, channels, 1)`, odd sizes.
+        bias: tensor `(channels,)`, or None.
         dilations: `(vertical, horizontal)` dilation, ints.
         data_format: `"channels_last"` or `"channels_first"`.
         training: bool. `False` leaves gradients to the framework, where one of our
@@ -212,15 +213,16 @@ def depthwise_convolution(inputs, kernel, dilations, data_format, training):
     Source: this project's own.
     """
     if _for_tflite.get() and data_format == "channels_last":
-        return _for_xnnpack(inputs, kernel, dilations)
+        return _for_xnnpack(inputs, kernel, bias, dilations)
     if not _on_cpu(inputs):
-        return _framework_form(inputs, kernel, dilations, data_format)
+        outputs = _framework_form(inputs, kernel, dilations, data_format)
+        return add_bias(outputs, bias, data_format)
     if data_format == "channels_first":
         inputs = ops.transpose(inputs, (0, 2, 3, 1))
     outputs = _depthwise_on_cpu(inputs, kernel, dilations, training)
     if data_format == "channels_first":
         outputs = ops.transpose(outputs, (0, 3, 1, 2))
-    return outputs
+    return add_bias(outputs, bias, data_format)
 
 
 _for_tflite = contextvars.ContextVar("for_tflite", default=False)
@@ -258,7 +260,7 @@ def positions_stay_maps():
     return _for_tflite.get()
 
 
-def _for_xnnpack(inputs, kernel, dilations):
+def _for_xnnpack(inputs, kernel, bias, dilations):
     """A depthwise convolution of TFLite, large kernels as sums of some with fewer rows of taps."""
     rows, columns = kernel.shape[:2]
     margins = _margins(kernel, dilations)
@@ -273,7 +275,8 @@ def _for_xnnpack(inputs, kernel, dilations):
             # From the end, for the height may be known only when the file runs.
             seen = padded[:, first * rate : (last * rate - 2 * above) or None]
             part = _dilated_operator(seen, taps, dilations, "VALID")
-        outputs = part if outputs is None else outputs + part
+        # With the first sum's bias, where it is part of the operator, not a pass of its own.
+        outputs = add_bias(part, bias, "channels_last") if outputs is None else outputs + part
     return outputs
 
 

@@ -75,12 +75,11 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         outputs = backend_paths.depthwise_convolution(
             inputs,
             reachable_taps(ops.convert_to_tensor(self.kernel), sizes, dilations),
+            ops.convert_to_tensor(self.bias) if self.use_bias else None,
             dilations=dilations,
             data_format=self.data_format,
             training=bool(training),
         )
-        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
-        outputs = backend_paths.add_bias(outputs, bias, self.data_format)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _keeps_size(self):
