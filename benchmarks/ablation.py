@@ -1,11 +1,13 @@
-"""Does DMA earn its place? Other token mixers, and parts of DMA, at an equal budget.
+"""Does DMA earn its place? Other token mixers at an equal budget, and parts of DMA.
 
     python benchmarks/ablation.py --data imagenette.zip
-    python benchmarks/ablation.py --data imagenette.zip --image-size 128 --epochs 100 --full
+    python benchmarks/ablation.py --data imagenette.zip --image-size 128 --epochs 100 \\
+        --output full
 
 Every contestant is trained from random weights in the same skeleton, on the same images, by
 the same recipe, with the same seeds; other mixers have as many more blocks as bring their
-parameters and multiply-accumulates nearest to DMFormer-N's. Each run is a process that leaves
+parameters and multiply-accumulates nearest to DMFormer-N's. Parts of DMA keep its number of
+blocks, so that fewer levels are a smaller model. Each run is a process that leaves
 a file under `results/ablation/runs/`; what is there already is not trained again, so that
 the command goes on where it was ended. Then it writes `results.md`, `results.json` and
 `accuracy.png`.
@@ -13,6 +15,7 @@ the command goes on where it was ended. Then it writes `results.md`, `results.js
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import os
 import shlex
@@ -137,7 +140,8 @@ def run(args, name, seed, decoded, path):
 
 def settings(args):
     """What must be the same for two runs to be compared."""
-    return {"data": Path(args.data).name, "image_size": args.image_size, "epochs": args.epochs}
+    recipe = dataclasses.asdict(recipe_of(args, seed=0))
+    return {"data": Path(args.data).name, "recipe": json.loads(json.dumps(recipe))}
 
 
 def decode(source, size, path):
@@ -197,6 +201,18 @@ def train_all(args, folder):
 
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(train, missing))
+
+
+def finished_runs(args, folder):
+    """Returns the results in a folder; ends the program if one is of other settings."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    for one in results:
+        if one["settings"] != settings(args):
+            sys.exit(
+                f"{folder} holds a run of other settings, {one['contestant']}-{one['seed']}.json; "
+                "choose another --output."
+            )
+    return results
 
 
 def summarized(results):
@@ -274,15 +290,9 @@ def main():
         run(args, name, int(seed), decoded, Path(path))
         return
     folder = args.output / "runs"
+    finished_runs(args, folder)  # before hours of training
     train_all(args, folder)
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    strangers = [one for one in results if one["settings"] != settings(args)]
-    if strangers:
-        sys.exit(
-            f"{folder} holds runs of other settings ({strangers[0]['settings']}); choose another "
-            "--output."
-        )
-    lines = summarized(results)
+    lines = summarized(finished_runs(args, folder))
     command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
     text = table(lines, command, machine_sentence(describe_machine(os.cpu_count())))
     with written_whole(args.output / "results.json") as path:

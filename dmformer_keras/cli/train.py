@@ -205,6 +205,8 @@ def _recipe(args):
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
     start = cls.named(args.recipe) if args.recipe else cls()
+    if args.epochs and args.warmup_epochs is None and start.warmup_epochs is not None:
+        given["warmup_epochs"] = start.warmup_epochs * min(1, args.epochs / start.epochs)
     return dataclasses.replace(start, **given)
 
 

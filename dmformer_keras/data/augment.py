@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 
 import numpy as np
 
@@ -232,7 +233,7 @@ def check_colours(setting):
 
 def _is_rand_augment(value):
     operations, magnitude = value
-    return operations == int(operations) >= 1 and 0 <= magnitude <= STRONGEST
+    return operator.index(operations) >= 1 and 0 <= magnitude <= STRONGEST
 
 
 def check_range(setting, field, most=math.inf):

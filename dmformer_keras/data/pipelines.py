@@ -23,6 +23,7 @@ from dmformer_keras.data.images import (
 )
 from dmformer_keras.data.joint_augment import JointAugmentation
 from dmformer_keras.data.masks import IGNORED_LABEL
+from dmformer_keras.data.mixing import Mixing
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
@@ -283,6 +284,8 @@ class _Plan:
                 "training=True."
             )
         check_geometry(resize, crop_fraction)
+        if not isinstance(mixing, (Mixing, type(None))):
+            raise DMFormerError(f"mixing must be of type Mixing or None, got {mixing!r}.")
         if mixing is not None and (not training or isinstance(source, SegmentationSource)):
             raise DMFormerError("mixing is for training a classifier; leave it out.")
         self.mixing = mixing if mixing is not None and mixing.is_on else None

@@ -16,7 +16,8 @@ def rand_augment(image, rng, operations, magnitude):
     """Applies random operations, one after another, all of one magnitude.
 
     Source: Cubuk et al. 2020, "RandAugment"; the fourteen operations and their ranges are
-    torchvision's. What turning, shearing or shifting uncovers is grey.
+    torchvision's. What turning, shearing or shifting uncovers is grey. Channels are all
+    changed alike, one of transparency, too.
 
     Args:
         image: uint8 array (height, width, channels).

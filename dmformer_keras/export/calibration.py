@@ -55,7 +55,7 @@ def images_of(data, prepared, split, argument):
         DMFormerError: as `calibration_images`.
     """
     shape, description = prepared.shape, prepared.description
-    if isinstance(data, (str, os.PathLike)) or _is_labelled(data):
+    if isinstance(data, (str, os.PathLike)) or _is_labelled(data, shape):
         task = "segment" if description["task"] == "segment" else "classify"
         # Only those that are read are looked at.
         data = open_source(data, split, task=task, channels=shape[2], verify=False)
@@ -79,9 +79,14 @@ def images_of(data, prepared, split, argument):
     return np.stack(images)
 
 
-def _is_labelled(data):
-    """Tells (images, labels) or (images, masks), of which each has a number, from two images."""
-    return isinstance(data, tuple) and len(data) in (2, 3) and np.ndim(data[0]) != np.ndim(data[1])
+def _is_labelled(data, shape):
+    """Tells (images, labels) or (images, masks), with class names or not, from two images."""
+
+    def is_image(part):
+        own = getattr(part, "shape", ())
+        return len(own) == 3 and own[2] == shape[2]
+
+    return isinstance(data, tuple) and len(data) in (2, 3) and not all(map(is_image, data))
 
 
 def made_up_images(prepared, count=8, seed=0):

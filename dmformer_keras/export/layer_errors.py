@@ -49,6 +49,11 @@ def layer_errors(reference, path, images):
     >>> errors = layer_errors("float.tflite", "int8.tflite", images)  # doctest: +SKIP
     """
     images = np.asarray(images, np.float32)
+    if images.ndim != 4 or not len(images):
+        raise DMFormerError(
+            f"images must be an array (count, height, width, channels) of one or more, not of "
+            f"shape {images.shape}."
+        )
     sums = {}
     files = [_Layers(file, images) for file in (reference, path)]
     for image in images:
@@ -98,9 +103,10 @@ class _Layers:
         )
         self.source = self.interpreter.get_input_details()[0]
         shape = self.source["shape"]
-        if tuple(shape) != (1, *images.shape[1:]):
+        found, expected = (1, *images.shape[1:]), tuple(map(int, shape))
+        if found != expected:
             raise DMFormerError(
-                f"{path} takes images of shape {tuple(shape)}, not {(1, *images.shape[1:])}; "
+                f"{path} takes images of shape {expected}, not {found}; "
                 "export it with batch_size=1 and give images of its size."
             )
         self.interpreter.allocate_tensors()

@@ -32,6 +32,8 @@ def with_sigmoid_gelu(model):
     copy.set_weights(model.get_weights())
     for block in blocks:
         scaled = copy.get_layer(block.name)
+        # Its outputs are others: `layer_errors` must not take them for the original's.
+        scaled.mlp_expand.name += f"_times_{FACTOR}"
         for weight in scaled.mlp_expand.weights:
             weight.assign(weight * FACTOR)
         scaled.mlp_project.kernel.assign(scaled.mlp_project.kernel / FACTOR)

@@ -1,6 +1,5 @@
 """TFLite (LiteRT) files from Keras models."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ def to_tflite(
         int8_io: bool, for `"int8"`: input and output in int8 with their scale and zero
             point, rather than float32. Images are then uint8 values minus 128. MediaPipe
             refuses such files.
-        sigmoid_gelu: bool, for `"int8"` and `fuse=True`: whether the blocks' GELU is
+        sigmoid_gelu: bool, for `"int8"`: whether the GELU of fused blocks is
             `x * sigmoid(1.702 x)`, which is within 0.021 of it, and which XNNPACK computes
             in int8. It has no int8 GELU: the exact one takes a tenth of the time more.
         verify: bool. Whether to run the file beside Keras, see
@@ -104,8 +103,6 @@ def to_tflite(
     calibration = None
     if quantization == "int8":
         calibration = calibration_images(representative_data, prepared)
-        if fuse and sigmoid_gelu:
-            prepared = dataclasses.replace(prepared, model=with_sigmoid_gelu(prepared.model))
     check = verification.Check.planned(
         path, prepared, verify, images, tolerance, quantization, calibration
     )
@@ -114,6 +111,7 @@ def to_tflite(
         "quantization": quantization,
         "batch_size": int(batch_size),
         "int8_io": int8_io,
+        "sigmoid_gelu": sigmoid_gelu and quantization == "int8",
         "description": prepared.description,
     }
     with verification.verified(path, check) as beside:
@@ -123,7 +121,9 @@ def to_tflite(
     return path
 
 
-def convert(model, path, arrays, *, shape, quantization, batch_size, int8_io, description):
+def convert(
+    model, path, arrays, *, shape, quantization, batch_size, int8_io, sigmoid_gelu, description
+):
     """Converts under the TensorFlow backend; `to_tflite` is the checked way in.
 
     Args:
@@ -132,6 +132,7 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, int8_io, de
         arrays: dict; `images`, float32 array to calibrate with, or None.
         shape: (height, width, channels), None for open sides.
         quantization, batch_size, int8_io: as in `to_tflite`.
+        sigmoid_gelu: bool, whether the GELU of fused blocks becomes one of a sigmoid.
         description: dict, what travels with the file.
 
     Raises:
@@ -141,6 +142,8 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, int8_io, de
     from tensorflow.lite.python.convert_phase import ConverterError
     from tensorflow.lite.tools import flatbuffer_utils
 
+    if sigmoid_gelu:
+        model = with_sigmoid_gelu(model)
     module = tf.Module()
     # Weights that the converter does not find here it would leave empty, without a word.
     module.weights = [variable.value for variable in model.variables]

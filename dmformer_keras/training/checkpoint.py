@@ -76,12 +76,12 @@ def is_untouched(folder):
         folder: Path of the run.
 
     Returns:
-        bool, False for a folder that is not there.
+        bool, True for an empty folder, False for one that is not there.
     """
     if not folder.is_dir():
         return False
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [folder / CHECKPOINT_FOLDER] == list(folder.iterdir()) and all(
+    return set(folder.iterdir()) <= {folder / CHECKPOINT_FOLDER} and all(
         path.name.startswith(WRITING) for path in files
     )
 

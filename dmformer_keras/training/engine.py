@@ -120,6 +120,7 @@ class _Run:
         self.train_source = self.task.open(source, "train", on_corrupt)
         self.val_source = self.task.open(source, "val", on_corrupt)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
+        self._check_updates()
         self._check_identity()
 
     def run(self):
@@ -144,6 +145,14 @@ class _Run:
             raise DMFormerError(
                 f"Preset {self.preset.name!r} has no weights, and a frozen backbone would keep "
                 "random ones; leave out freeze_backbone, or choose a preset with weights."
+            )
+
+    def _check_updates(self):
+        batches = self.recipe.epochs * self.steps
+        if self.recipe.accumulate > batches:
+            raise DMFormerError(
+                f"accumulate={self.recipe.accumulate} batches make one update, and the whole "
+                f"training has {batches}; accumulate fewer, or train for more epochs."
             )
 
     def _check_identity(self):
@@ -184,6 +193,7 @@ class _Run:
         recipe = self.recipe
         overrides = {
             "data_format": "channels_last",
+            "include_rescaling": True,  # images come in 0..255
             "dtype": recipe.precision,
             "gradient_checkpointing": recipe.gradient_checkpointing,
         }
@@ -395,7 +405,7 @@ def check_is_free(folder):
     Raises:
         DMFormerError: it holds something, or cannot be made or written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not checkpoint.is_untouched(folder):
         hint = "choose another folder"
         if checkpoint.resumable_epoch(folder) is not None:
             hint = "continue the run in it with resume (--resume), or choose another folder"

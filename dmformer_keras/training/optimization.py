@@ -166,7 +166,9 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics):
     if recipe.accumulate > 1:
         settings["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.ema is not None:
-        settings |= {"use_ema": True, "ema_momentum": recipe.ema}
+        # Keras moves the average with every batch, several of which may make one update.
+        momentum = recipe.ema ** (1 / recipe.accumulate)
+        settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     if recipe.layer_decay == 1:
         optimizer = keras.optimizers.AdamW(schedule, **settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from dmformer_keras import presets
+from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError, shortened
@@ -49,7 +50,8 @@ def load_trained(model, image_size=None):
     preset = presets.read_preset(model)
     cls = task_class(preset)
     _check_is_trained(preset)
-    overrides = {"data_format": "channels_last"}
+    # Images come as they are, in 0..255, also to a model that was built for -1..1.
+    overrides = {"data_format": "channels_last", "include_rescaling": True}
     if image_size is not None:
         overrides["input_shape"] = (
             *checked_size(image_size),
@@ -169,6 +171,14 @@ def _load_keras_file(path, image_size):
         raise DMFormerError(
             f"{os.fspath(path)!r} takes images with the channels first; save it with "
             "save_to_preset and give that folder."
+        )
+    if any(
+        isinstance(layer, DMFormerBackbone) and not layer.get_config()["include_rescaling"]
+        for layer in _layers(model)
+    ):
+        raise DMFormerError(
+            f"{os.fspath(path)!r} takes images scaled to -1..1, and they come in 0..255; save it "
+            "with save_to_preset and give that folder."
         )
     takes_any = is_segmenter(model) and None in model.input.shape[1:3]
     fits = image_size is None or takes_any or checked_size(image_size) == image_size_of(model)

@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import keras
+import numpy as np
 import pytest
+from helpers import TINIEST, tiny_classifier
 
-from dmformer_keras import DMFormerError
+from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.cli import COMMANDS, main
+from dmformer_keras.training import load_classifier
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
@@ -247,3 +251,25 @@ def test_an_unexpected_error_is_called_a_bug(monkeypatch, capsys):
     assert "Traceback" not in message
     with pytest.raises(RuntimeError):
         main(["presets", "--debug"])
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+def test_a_model_for_scaled_images_is_given_pixels_all_the_same(pictures, tmp_path, capsys):
+    preset, run = tmp_path / "preset", tmp_path / "run"
+    model = tiny_classifier(2, input_shape=(32, 32, 3), include_rescaling=False, **TINIEST)
+    model.save_to_preset(preset, class_names=["bright", "dark"])
+    arguments = ["train", "--data", pictures, "--preset", preset, "--output", run, "--epochs", "3"]
+    options = ["--batch-size", "8", "--learning-rate", "3e-3", "--augmentation", "none"]
+    assert main([str(argument) for argument in [*arguments, *options]]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(pictures), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["top1"] == 1.0
+    # And it is the model of scaled images that was asked for: the same with them.
+    trained = DMFormerClassifier.from_preset(run, include_rescaling=False)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(
+        trained.predict(pixels / 127.5 - 1, verbose=0),
+        load_classifier(run).predict(pixels, verbose=0),
+        atol=1e-4,
+    )

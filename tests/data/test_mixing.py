@@ -99,3 +99,5 @@ def test_what_cannot_be_mixed_is_refused():
     source = open_source("digits", "val", channels=1)
     with pytest.raises(DMFormerError, match="mixing is for training"):
         to_py_dataset(source, 32, 4, mixing=Mixing(mixup=1.0))
+    with pytest.raises(DMFormerError, match="of type Mixing"):
+        to_py_dataset(source, 32, 4, training=True, mixing=0.8)

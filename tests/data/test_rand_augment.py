@@ -76,7 +76,7 @@ def test_an_augmentation_has_both():
         changed = Augmentation(**options).apply(image, (24, 32), np.random.default_rng(3))
         assert changed.shape == image.shape
         assert (changed != image).any()
-    for wrong in ({"rand_augment": (0, 9)}, {"rand_augment": (2, 31)}, {"rand_augment": 9}):
+    for wrong in ({"rand_augment": (0, 9)}, {"rand_augment": (2, 31)}, {"rand_augment": (2.0, 9)}):
         with pytest.raises(DMFormerError, match="rand_augment"):
             Augmentation(**wrong)
     with pytest.raises(DMFormerError, match="erasing"):

@@ -255,8 +255,16 @@ def test_arrays_with_labels_are_a_source_and_two_images_are_images():
     for data in ((x, labels), (x, labels, list("abcde"))):
         found = calibration_images(data, prepared)
         assert found.shape == (5, 64, 64, 3)  # one of every class is left for validation
+    sizes = [np.uint8(images(1, side, 64, 3)[0]) for side in (40, 50, 64, 64)]
+    assert images_of((sizes, [0, 1, 0, 1]), prepared, "all", "images").shape == (4, 64, 64, 3)
     x = images(2, 64, 64, 3)
     np.testing.assert_array_equal(images_of(tuple(x), prepared, "train", "images"), x)
+    backbone = tiny_backbone(input_shape=(64, 64, 1))
+    grey = prepare(SemanticFPN(backbone, 2, head_channels=8), None, fuse=True)
+    squares = np.zeros((4, 64, 64), "uint8")
+    squares[:, :32] = 1
+    found = images_of((200 * squares, squares, ["a", "b"]), grey, "all", "images")
+    np.testing.assert_array_equal(found[..., 0], 200.0 * squares)
 
 
 @tensorflow_only

@@ -70,7 +70,7 @@ def test_damage_is_stated(tmp_path):
 
 def test_a_run_that_ended_before_its_first_word_is_told_from_others(tmp_path):
     assert not checkpoint.is_untouched(tmp_path / "absent")
-    assert not checkpoint.is_untouched(tmp_path)
+    assert checkpoint.is_untouched(tmp_path)
     folder = tmp_path / "run" / "checkpoint"
     folder.mkdir(parents=True)
     (folder / ".writing-state.json").write_text("{")

@@ -102,6 +102,27 @@ def test_the_schedule_of_accumulated_gradients_ends_with_the_last_batch():
     assert float(array(model.optimizer.learning_rate)) == pytest.approx(0, abs=1e-8)
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_average_moves_with_the_updates_not_with_the_batches(accumulate):
+    model = tiny_classifier()
+    recipe = Recipe(ema=0.6, accumulate=accumulate, learning_rate=0.1, warmup_epochs=0)
+    compile_for(recipe, model, 10**6, LOSS, [])
+    weight = model.trainable_variables[0]
+    ones = [keras.ops.ones(other.shape) for other in model.trainable_variables]
+
+    def average():
+        with averaged_weights(model):
+            return array(weight)
+
+    for _ in range(2 * accumulate - 1):  # the next batch makes an update
+        model.optimizer.apply(ones)
+    before = average()
+    for _ in range(accumulate):
+        model.optimizer.apply(ones)
+    expected = 0.6 * before + 0.4 * array(weight)
+    np.testing.assert_allclose(average(), expected, atol=1e-5)
+
+
 def test_the_average_of_the_weights_takes_their_place_for_a_while():
     model = tiny_classifier()
     compile_for(Recipe(ema=0.75, learning_rate=0.1, warmup_epochs=0), model, 10, LOSS, [])

@@ -35,6 +35,11 @@ def find(name, kind):
     """
     recipes = {module: importlib.import_module(f"{__name__}.{module}").RECIPE for module in names()}
     fitting = [module for module, recipe in recipes.items() if isinstance(recipe, kind)]
+    if name in recipes and name not in fitting:
+        raise DMFormerError(
+            f"The recipe {name!r} is a {type(recipes[name]).__name__}, for another --task; choose "
+            f"one of {', '.join(fitting)}."
+        )
     if name not in fitting:
         raise DMFormerError(
             f"There is no recipe {name!r} for a {kind.__name__}; choose one of "
