@@ -161,6 +161,15 @@ def write_as_the_page_says(path, monkeypatch):
     exec(html.unescape(shown), {"model": None})
 
 
+def put_into_page(page, path, photograph, monkeypatch):
+    """Opens the page with a model, and chooses a photograph, until its result is shown."""
+    write_as_the_page_says(path, monkeypatch)
+    page.open()
+    page.wait_for_status("is ready")
+    page.choose(photograph)
+    page.wait_for_status(r"photo\.jpg: \d+ ms")
+
+
 def assert_same_pixels(shown, expected):
     """Up to what another JPEG decoder and another rounding do."""
     assert np.mean(np.abs(shown - expected).max(-1) <= 2) > 0.99
@@ -168,11 +177,7 @@ def assert_same_pixels(shown, expected):
 
 def test_classes_are_those_of_the_package(page, exported, photograph, monkeypatch):
     path = exported(onnx, classifier)
-    write_as_the_page_says(path, monkeypatch)
-    page.open()
-    page.wait_for_status("is ready")
-    page.choose(photograph)
-    page.wait_for_status(r"photo\.jpg: \d+ ms")
+    put_into_page(page, path, photograph, monkeypatch)
     logits = outputs_of(path, photograph)
     order = np.argsort(-logits)
     shown = page.classes()
@@ -184,11 +189,7 @@ def test_classes_are_those_of_the_package(page, exported, photograph, monkeypatc
 @pytest.mark.slow
 def test_mask_is_that_of_the_package(page, exported, photograph, monkeypatch):
     path = exported(onnx, segmenter)
-    write_as_the_page_says(path, monkeypatch)
-    page.open()
-    page.wait_for_status("is ready")
-    page.choose(photograph)
-    page.wait_for_status(r"photo\.jpg: \d+ ms")
+    put_into_page(page, path, photograph, monkeypatch)
     mask = outputs_of(path, photograph).argmax(-1)
     assert len(np.unique(mask)) > 1
     shares = 100 * np.bincount(mask.ravel(), minlength=len(NAMES)) / mask.size
@@ -202,3 +203,4 @@ def test_mask_is_that_of_the_package(page, exported, photograph, monkeypatch):
 def test_a_page_without_a_model_says_so(page):
     page.open()
     page.wait_for_status("no model.json beside this page")
+    assert page.classes() == {}
