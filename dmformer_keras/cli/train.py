@@ -1,5 +1,7 @@
 """`dmformer train`"""
 
+import argparse
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -129,6 +131,14 @@ def add_arguments(parser):
     for field, option in _COMMON_OPTIONS.items():
         _add_option(common, field, option, tuple(_RECIPES))
     common.add_argument(
+        "--progressive-resizing",
+        type=_size_and_epochs,
+        nargs="+",
+        metavar="S:N",
+        help="smaller images in the first epochs: 64:20 96:10 for 20 epochs at 64x64 and 10 at "
+        "96x96 before those at --image-size (default: the same size throughout)",
+    )
+    common.add_argument(
         "--freeze-backbone", action="store_true", default=None, help="train the head only"
     )
     common.add_argument(
@@ -162,6 +172,14 @@ def _add_option(group, field, option, tasks):
         help=f"{text} (default: {'; '.join(said)})",
         **choice,
     )
+
+
+def _size_and_epochs(text):
+    """Reads `64:20` as (64, 20)."""
+    with contextlib.suppress(ValueError):
+        size, epochs = text.split(":")
+        return int(size), int(epochs)
+    raise argparse.ArgumentTypeError(f"{text!r} is not SIZE:EPOCHS, such as 64:20")
 
 
 def run(args):

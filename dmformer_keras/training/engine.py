@@ -1,5 +1,6 @@
 """`train`: from a preset and images to a folder with a trained, measured model."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -109,6 +110,7 @@ class _Run:
         self.resume = resume
         self.command = command
         self.verbose = verbose
+        self.twin = None
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
         self._check_recipe_fits_preset()
@@ -119,13 +121,14 @@ class _Run:
             check_is_free(folder)
         self.train_source = self.task.open(source, "train", on_corrupt)
         self.val_source = self.task.open(source, "val", on_corrupt)
+        self.image_size = self.task.training_size(self.preset_name)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
         self._check_updates()
         self._check_identity()
 
     def run(self):
         keras.utils.set_random_seed(self.recipe.seed)
-        model = self._built_model()
+        model = self._training_model()
         compile_for(self.recipe, model, self.steps, *self.task.objective(self.train_source))
         self._say_what_is_done(model)
         self._start_or_restore(model)
@@ -162,7 +165,7 @@ class _Run:
                 f"{self.train_source.title} has one class only; a {self.task.kind} needs two or "
                 "more."
             )
-        recipe = dataclasses.asdict(self.recipe)
+        recipe = _json_values(dataclasses.asdict(self.recipe))
         # The results are the same with it: a run that ran out of memory is continued with it.
         del recipe["gradient_checkpointing"]
         identity = {
@@ -189,7 +192,25 @@ class _Run:
                 "another folder."
             )
 
-    def _built_model(self):
+    def _training_model(self):
+        """The model that is trained; where sizes vary, `twin` is like it, for the last one."""
+        if not self.recipe.progressive_resizing:
+            return self._built_model(self.image_size)
+        model = self._built_model((None, None))
+        self.twin = self._built_model(self.image_size)
+        return model
+
+    @contextlib.contextmanager
+    def kept_model(self, model):
+        """The model of the kept size with the weights that count, while it is looked at."""
+        with averaged_weights(model):
+            if self.twin is None:
+                yield model
+                return
+            self.twin.set_weights(model.get_weights())
+            yield self.twin
+
+    def _built_model(self, image_size):
         recipe = self.recipe
         overrides = {
             "data_format": "channels_last",
@@ -201,7 +222,7 @@ class _Run:
             overrides["stochastic_depth"] = 0.0
         elif recipe.stochastic_depth is not None:
             overrides["stochastic_depth"] = recipe.stochastic_depth
-        model = self.task.build(self.preset_name, self.train_source, overrides)
+        model = self.task.build(self.preset_name, self.train_source, overrides, image_size)
         if recipe.freeze_backbone:
             # Layer by layer: the backbone's own flag would be saved with it.
             for layer in model.backbone.layers:
@@ -221,21 +242,26 @@ class _Run:
         checkpoint.write_state(self.folder, self.state)
 
     def _fit(self, model):
-        done = self.state.epoch
-        batches = training_batches(
-            self.train_source,
-            self.recipe,
-            self.task.training_size(self.preset_name),
-            first_epoch=done,
-        )
+        for first, end, image_size in self.recipe.phases(self.image_size):
+            if self.state.epoch == first > 0:
+                # `fit` ends by putting the averages in the place of the weights.
+                checkpoint.restore_epoch(self.folder, self.state, model)
+            if self.state.epoch < end:
+                self._fit_phase(model, max(first, self.state.epoch), end, image_size)
+
+    def _fit_phase(self, model, first, end, image_size):
+        """Trains for some epochs on images of one size."""
+        batches = training_batches(self.train_source, self.recipe, image_size, first_epoch=first)
+        # TensorFlow would relax the step that it has to one for images of any size.
+        model.make_train_function(force=True)
         with stated_data_errors():
             model.fit(
                 batches,
                 # The stream of batches is in its order already; Keras warns otherwise.
                 shuffle=False,
                 steps_per_epoch=self.steps,
-                initial_epoch=done,
-                epochs=self.recipe.epochs,
+                initial_epoch=first,
+                epochs=end,
                 callbacks=[_EpochEnd(self, self.val_source), *self._logs()],
                 verbose=self.verbose,
             )
@@ -256,8 +282,8 @@ class _Run:
         if row is not self._best_epoch():
             return
         metrics = {name: row[name] for name in row if name.startswith("val_")}
-        with averaged_weights(model):
-            model.save_to_preset(
+        with self.kept_model(model) as kept:
+            kept.save_to_preset(
                 self.folder,
                 # Names, not paths: the folder may be given to others.
                 description=f"{_name(self.preset.name)} trained on "
@@ -316,11 +342,11 @@ class _Run:
         return evaluation
 
     def _say_what_is_done(self, model):
-        height, width = self.task.training_size(self.preset_name)
+        sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in self.recipe.phases(self.image_size))
         start = "its weights" if self.preset.has_weights else "random weights"
         self._say(
-            f"{_name(self.preset.name)}: {model.count_params():,} parameters, {height}x{width}x"
-            f"{self.train_source.channels}, from {start}, on {keras.backend.backend()}\n"
+            f"{_name(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "
+            f"{self.train_source.channels} channels, from {start}, on {keras.backend.backend()}\n"
             f"{self.train_source.title}: {len(self.train_source):,} training and "
             f"{len(self.val_source):,} validation images of "
             f"{len(self.train_source.class_names)} classes"
@@ -380,8 +406,8 @@ class _EpochEnd(keras.callbacks.Callback):
         logs.update(measured)
 
     def _validated(self):
-        with averaged_weights(self.model):
-            metrics = self.run.task.evaluate(self.model, self.val_source).metrics()
+        with self.run.kept_model(self.model) as kept:
+            metrics = self.run.task.evaluate(kept, self.val_source).metrics()
         return {f"val_{name}": value for name, value in metrics.items() if name != "examples"}
 
 

@@ -19,6 +19,9 @@ CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         batch_size: int, positive.
         image_size: int, at least 32, height and width in pixels{image_size}.
+        progressive_resizing: (image size, epochs) of the first epochs, smaller images for less
+            time, such as ((64, 20), (96, 10)); the epochs after them have `image_size`.
+            Validation looks at `image_size` throughout.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
         learning_rate: float, positive, the peak that the warm-up reaches.
@@ -57,6 +60,7 @@ class _CommonRecipe:
     epochs: int = 30
     batch_size: int = 64
     image_size: int | None = None
+    progressive_resizing: tuple[tuple[int, int], ...] = ()
     channels: int | None = None
     learning_rate: float = 1e-3
     base_batch_size: int | None = None
@@ -99,6 +103,7 @@ class _CommonRecipe:
         )
         for field in ("stochastic_depth", "dropout"):
             self._check_share(field, optional=True)
+        self._check_progressive_resizing()
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
         self._check_choice("augmentation", self.augmentations)
         self._check_choice("precision", PRECISIONS)
@@ -114,6 +119,26 @@ class _CommonRecipe:
         if self.base_batch_size is None:
             return self.learning_rate
         return self.learning_rate * self.batch_size * self.accumulate / self.base_batch_size
+
+    def phases(self, image_size):
+        """The epochs of each image size, see `progressive_resizing`.
+
+        Args:
+            image_size: (height, width), ints, of the last epochs.
+
+        Returns:
+            list of (first epoch, counted from 0; the epoch after the last; (height, width)).
+
+        Example:
+
+        >>> Recipe(epochs=30, progressive_resizing=((64, 20),)).phases((128, 128))
+        [(0, 20, (64, 64)), (20, 30, (128, 128))]
+        """
+        phases, first = [], 0
+        for size, epochs in self.progressive_resizing:
+            phases.append((first, first + epochs, (size, size)))
+            first += epochs
+        return [*phases, (first, self.epochs, tuple(image_size))]
 
     @classmethod
     def named(cls, name):
@@ -137,11 +162,31 @@ class _CommonRecipe:
 
         return recipes.find(name, cls)
 
+    def _check_progressive_resizing(self):
+        given = self.progressive_resizing
+        try:
+            steps = tuple((size, epochs) for size, epochs in given)
+        except (TypeError, ValueError):
+            steps = ((None, None),)
+        if not all(_is_whole(size, MINIMUM_SIZE) and _is_whole(one, 1) for size, one in steps):
+            raise DMFormerError(
+                "progressive_resizing must be pairs of an image size in pixels, at least "
+                f"{MINIMUM_SIZE}, and its epochs, at least 1, not {given!r}."
+            )
+        smaller = sum(epochs for _, epochs in steps)
+        if steps and smaller >= self.epochs:
+            raise DMFormerError(
+                f"progressive_resizing takes {smaller} of {self.epochs} epochs, and none is left "
+                "for image_size itself; train for more epochs, or shorten it."
+            )
+        # From JSON they come as lists.
+        object.__setattr__(self, "progressive_resizing", steps)
+
     def _check_whole(self, field, least, optional=False):
         value = getattr(self, field)
         if optional and value is None:
             return
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        if not _is_whole(value, least):
             raise DMFormerError(f"{field} must be a whole number, {least} or more, not {value!r}.")
 
     def _check_share(self, field, optional=False):
@@ -161,6 +206,11 @@ class _CommonRecipe:
             raise DMFormerError(
                 f"{field} must be one of {', '.join(map(str, choices))}, not {value!r}."
             )
+
+
+def _is_whole(value, least):
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_whole and value >= least
 
 
 def _with_arguments(**texts):

@@ -66,13 +66,15 @@ class Classification:
         """Opens a split of the images."""
         return open_source(source, split, channels=self.recipe.channels, on_corrupt=on_corrupt)
 
-    def build(self, preset, source, overrides):
+    def build(self, preset, source, overrides, image_size):
         """Builds the model.
 
         Args:
             preset: str or path.
             source: ImageSource, the training images.
             overrides: dict of the backbone's arguments.
+            image_size: (height, width), ints, or (None, None) for images of any size. A
+                segmenter always takes any.
 
         Returns:
             `keras.Model`.
@@ -85,7 +87,7 @@ class Classification:
             class_names=source.class_names,
             dropout=self.recipe.dropout,
             activation="linear",
-            input_shape=(*self.training_size(preset), source.channels),
+            input_shape=(*image_size, source.channels),
             **overrides,
         )
 
@@ -159,7 +161,7 @@ class Segmentation(Classification):
             )
         return opened
 
-    def build(self, preset, source, overrides):
+    def build(self, preset, source, overrides, image_size):
         recipe, cls = self.recipe, HEADS[self.recipe.head]
         stored = presets.stored_head(presets.read_preset(preset), cls)
         return cls.from_preset(

@@ -123,6 +123,56 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(
     np.testing.assert_array_equal(evaluation.confusion, expected.confusion)
 
 
+@pytest.fixture(scope="module")
+def progressive_run(data, recipe, tiny_preset, tmp_path_factory):
+    """(recipe, folder, Evaluation, what was asked of the pipeline) of images that grow."""
+    recipe = dataclasses.replace(recipe, image_size=40, progressive_resizing=((32, 2),))
+    folder = tmp_path_factory.mktemp("runs") / "progressive"
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def spied(source, recipe, image_size, first_epoch):
+            asked.append((image_size, first_epoch))
+            return batches(source, recipe, image_size, first_epoch)
+
+        batches = engine.training_batches
+        patch.setattr(engine, "training_batches", spied)
+        evaluation = train(recipe, tiny_preset, data, folder, verbose=0)
+    return recipe, folder, evaluation, asked
+
+
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
+def test_images_that_grow_train_the_model_of_the_last_size(progressive_run, data):
+    _, folder, evaluation, asked = progressive_run
+    assert asked == [((32, 32), 0), ((40, 40), 2)]
+    kept = load_classifier(folder)
+    assert kept.input.shape == (None, 40, 40, 1)
+    assert evaluate(kept, open_source(data, "val")).metrics() == evaluation.metrics()
+    history = rows(folder)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    # Validated at the last size from the first epoch on, so that the best one is kept.
+    best = max(history, key=task_of(Recipe()).rank)
+    assert evaluation.loss == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_images_that_grow_continue_after_an_interruption(
+    progressive_run, data, tiny_preset, tmp_path
+):
+    recipe, expected, _, _ = progressive_run
+    for moment, folder in (
+        ("after the checkpoint", tmp_path / "first"),  # within the smaller images
+        ("in an epoch", tmp_path / "last"),  # after them
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt_at(moment, patch)
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe, tiny_preset, data, folder, verbose=0)
+        train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+        for one, other in zip(final_weights(folder), final_weights(expected), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-4)
+
+
 def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_preset):
     folder, expected = finished_run
     again = train(recipe, tiny_preset, data, folder, resume=True, verbose=0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 
 import pytest
 
@@ -39,6 +40,11 @@ from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
         ("gradient_checkpointing", (1, 5)),
         ("layer_decay", 0),
         ("validate_every", 0),
+        ("progressive_resizing", 64),
+        ("progressive_resizing", (64, 20)),
+        ("progressive_resizing", ((16, 20),)),
+        ("progressive_resizing", ((64, 0),)),
+        ("progressive_resizing", ((64, 20), (96, 10))),  # none is left of 30
         ("seed", -1),
     ],
 )
@@ -53,9 +59,16 @@ def test_warmup_follows_the_epochs_unless_given():
     assert Recipe(epochs=2, warmup_epochs=2).warmup == 2
 
 
+def test_images_grow_at_their_epochs():
+    recipe = Recipe(epochs=30, progressive_resizing=((64, 20), (96, 6)))
+    sizes = [(0, 20, (64, 64)), (20, 26, (96, 96)), (26, 30, (128, 96))]
+    assert recipe.phases((128, 96)) == sizes
+    assert Recipe(epochs=30).phases((128, 96)) == [(0, 30, (128, 96))]
+
+
 def test_a_recipe_is_data():
-    recipe = Recipe(epochs=7, precision="mixed_bfloat16")
-    assert Recipe(**dataclasses.asdict(recipe)) == recipe
+    recipe = Recipe(epochs=7, precision="mixed_bfloat16", progressive_resizing=((64, 2),))
+    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 8
 

@@ -140,12 +140,12 @@ def test_another_training_starts_from_a_segmenter_s_head_for_the_same_classes(fi
     source = open_source(shapes(8), "all", task="segment")
     task = task_of(dataclasses.replace(RECIPE, head_channels=None))
     trained = load_trained(folder)
-    again = task.build(tmp_path / "softmax", source, {})
+    again = task.build(tmp_path / "softmax", source, {}, (None, None))
     assert again.activation == "linear"
     x = source.read(0)[0][None].astype("float32")
     np.testing.assert_allclose(array(again(x)), array(trained(x)), atol=1e-4)
     source.class_names = source.class_names[::-1]
-    renamed = task.build(folder, source, {})
+    renamed = task.build(folder, source, {}, (None, None))
     np.testing.assert_array_equal(array(renamed.backbone(x)), array(trained.backbone(x)))
     assert np.abs(array(renamed(x)) - array(trained(x))).max() > 1e-2
 
