@@ -122,6 +122,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--tensorboard", action="store_true", help="write logs for TensorBoard, too"
     )
+    parser.add_argument(
+        "--distribute",
+        action="store_true",
+        help="train on all devices that are there, and with the processes that were started "
+        "together, see docs/distributed.md",
+    )
     common = parser.add_argument_group("recipe")
     common.add_argument(
         "--recipe",
@@ -193,6 +199,7 @@ def run(args):
         resume=args.resume,
         on_corrupt=args.on_corrupt,
         tensorboard=args.tensorboard,
+        distribute=args.distribute,
         command=args.command_line,
         verbose=progress_style(),
     )

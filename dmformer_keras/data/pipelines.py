@@ -107,6 +107,7 @@ def to_tf_dataset(
     resize="crop",
     crop_fraction=1.0,
     mixing=None,
+    shard=(0, 1),
     num_parallel_calls=None,
 ):
     """Batches as a `tf.data.Dataset`; `Model.fit` takes it on every backend.
@@ -138,6 +139,8 @@ def to_tf_dataset(
         crop_fraction: float, likewise.
         mixing: Mixing, for training a classifier, or None. Labels are then float32 (batch,
             classes), the share of each class.
+        shard: (which, of how many), ints: of every batch only this part, in training by several
+            processes. Images are then mixed within each part.
         num_parallel_calls: int, images prepared at a time; None means one a CPU.
 
     Returns:
@@ -157,7 +160,7 @@ def to_tf_dataset(
     """
     plan = _Plan(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing,
+        resize, crop_fraction, mixing, shard,
     )  # fmt: skip
     parallel = _positive("num_parallel_calls", num_parallel_calls or os.cpu_count() or 1)
     try:
@@ -188,12 +191,12 @@ def to_tf_dataset(
         )
         classes = len(source.class_names)
         return (
-            tf.ensure_shape(images, (plan.batch_size, *shape)),
-            tf.ensure_shape(labels, (plan.batch_size, classes)),
+            tf.ensure_shape(images, (plan.shard_size, *shape)),
+            tf.ensure_shape(labels, (plan.shard_size, classes)),
         )
 
     batches = examples.map(load, num_parallel_calls=parallel, deterministic=True)
-    batches = batches.batch(plan.batch_size, drop_remainder=plan.all_batches_full)
+    batches = batches.batch(plan.shard_size, drop_remainder=plan.all_batches_full)
     # Cast after batching: until then an image or mask is a quarter of the size.
     if plan.mixing is None:
         batches = batches.map(widen)
@@ -217,6 +220,7 @@ def to_py_dataset(
     resize="crop",
     crop_fraction=1.0,
     mixing=None,
+    shard=(0, 1),
     workers=None,
     prefetch=2,
 ):
@@ -226,7 +230,8 @@ def to_py_dataset(
 
     Args:
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-            resize, crop_fraction, mixing: see `to_tf_dataset`; a streamed source is not taken.
+            resize, crop_fraction, mixing, shard: see `to_tf_dataset`; a streamed source is not
+            taken.
         workers: int, threads that prepare images; None means one a CPU. They are this
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
@@ -248,7 +253,7 @@ def to_py_dataset(
     """
     plan = _Plan(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing,
+        resize, crop_fraction, mixing, shard,
     )  # fmt: skip
     if isinstance(source, StreamSource):
         raise DMFormerError(
@@ -265,7 +270,7 @@ class _Plan:
 
     def __init__(
         self, source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing,
+        resize, crop_fraction, mixing, shard,
     ):  # fmt: skip
         if not isinstance(source, ImageSource):
             raise DMFormerError(
@@ -297,6 +302,7 @@ class _Plan:
         self.steps = steps_per_epoch(source, batch_size, training=training)
         self.batch_size = min(operator.index(batch_size), len(source))
         self.all_batches_full = self.training or len(source) % self.batch_size == 0
+        self._set_shard(shard)
         self.epochs = epochs if epochs is None else _positive("epochs", epochs)
         self._prepared = functools.partial(
             _prepared, self.image_size, augmentation, resize, crop_fraction, self.seed
@@ -315,15 +321,32 @@ class _Plan:
         """The number of examples that an epoch shows."""
         return self.steps * self.batch_size if self.training else len(self.source)
 
-    def positions(self, step):
-        """The positions in the stream that make up a batch."""
-        first = step * self.batch_size
-        last = first + self.batch_size
+    def _set_shard(self, shard):
+        self.shard, self.shards = shard
+        if not self.training and self.shards != 1:
+            raise DMFormerError("shard is for training; leave it out.")
+        if self.batch_size % self.shards:
+            raise DMFormerError(
+                f"Batches of {self.batch_size} images cannot be shared evenly by {self.shards} "
+                "processes or devices; choose a batch size that can."
+            )
+        self.shard_size = self.batch_size // self.shards
+
+    def numbers(self, step):
+        """The numbers, in this shard's stream, of the examples that make up a batch."""
+        first = step * self.shard_size
+        last = first + self.shard_size
         return range(first, last if self.training else min(last, self.epoch_examples))
 
-    def example(self, position):
-        """The image and the label, or mask, at a position of the stream."""
-        epoch, place = divmod(int(position), self.epoch_examples)
+    def is_of_shard(self, place):
+        """Tells whether an example at a place in an epoch is of this shard."""
+        return place % self.batch_size // self.shard_size == self.shard
+
+    def example(self, number):
+        """The image and the label, or mask, that has a number in this shard's stream."""
+        step, place = divmod(int(number), self.shard_size)
+        position = step * self.batch_size + self.shard * self.shard_size + place
+        epoch, place = divmod(position, self.epoch_examples)
         epoch += self.first_epoch
         index = int(self._order(epoch)[place]) if self.training else place
         image, label = self._prepared(self.source.read(index), epoch, index)
@@ -332,7 +355,8 @@ class _Plan:
     def mixed(self, step, images, labels):
         """A batch of uint8 images and labels, mixed."""
         epoch, place = divmod(int(step), self.steps)
-        rng = np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place])
+        shard = [self.shard] if self.shards > 1 else []
+        rng = np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place, *shard])
         return self.mixing.apply(images, labels, len(self.source.class_names), rng)
 
     def streamed_example(self, encoded, label, epoch, index):
@@ -347,7 +371,7 @@ class _Plan:
 def _numbered_examples(tf, plan):
     if plan.num_batches is None:
         return tf.data.Dataset.counter()
-    return tf.data.Dataset.range((plan.epochs or 1) * plan.epoch_examples)
+    return tf.data.Dataset.range((plan.epochs or 1) * plan.epoch_examples // plan.shards)
 
 
 def _streamed_examples(tf, plan):
@@ -360,6 +384,9 @@ def _streamed_examples(tf, plan):
             # (seed, epoch) alone, where tf.random.set_seed would otherwise have a say.
             tf.compat.v1.set_random_seed(plan.seed % (2**31 - 2) + 1)
             examples = examples.shuffle(_STREAM_SHUFFLE, seed=epoch).take(plan.epoch_examples)
+            if plan.shards > 1:
+                examples = examples.enumerate().filter(lambda place, _: plan.is_of_shard(place))
+                examples = examples.map(lambda _, example: example)
         return examples.map(lambda index, example: (*example, epoch, index))
 
     if plan.num_batches is None:

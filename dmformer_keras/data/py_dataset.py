@@ -62,8 +62,8 @@ class BatchDataset(keras.utils.PyDataset):
             for ahead in range(step, end):
                 if ahead not in self._pending:
                     self._pending[ahead] = [
-                        self._pool.submit(self._plan.example, position)
-                        for position in self._plan.positions(ahead)
+                        self._pool.submit(self._plan.example, number)
+                        for number in self._plan.numbers(ahead)
                     ]
             # What was prepared for a reader that went elsewhere is dropped.
             for stale in [number for number in self._pending if not step <= number < end]:

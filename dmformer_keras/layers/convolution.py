@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from dmformer_keras.layers import backend_paths
+from dmformer_keras.layers import backend_paths, replicas
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -145,7 +145,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with the same weights and values, trained faster.
 
     Keras spells the norm out in elementary operations; TensorFlow and PyTorch have it,
-    and its gradient, as one operation, which is used in training.
+    and its gradient, as one operation, which is used in training. Where copies of a model
+    are trained together, the statistics are of all their images, on every backend: as if
+    one device had them.
 
     Args:
         *args, **kwargs: as in `keras.layers.BatchNormalization`.
@@ -166,7 +168,10 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if not (training and self._is_usual(inputs, mask)):
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = backend_paths.normalize_by_batch(
+        normalize = (
+            backend_paths.normalize_by_batch if replicas.count() == 1 else _normalize_by_all_batches
+        )
+        outputs, mean, variance = normalize(
             ops.cast(inputs, "float32"),
             ops.cast(self.gamma, "float32"),
             ops.cast(self.beta, "float32"),
@@ -190,3 +195,11 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) != "float64"
         )
+
+
+def _normalize_by_all_batches(inputs, scale, offset, epsilon):
+    """`backend_paths.normalize_by_batch` by the statistics of all copies' batches."""
+    mean, variance = replicas.moments(inputs)
+    inverse = ops.rsqrt(variance + epsilon) * scale
+    outputs = inputs * inverse + (offset - mean * inverse)
+    return outputs, ops.stop_gradient(mean), ops.stop_gradient(variance)

@@ -10,7 +10,7 @@ from dmformer_keras.data import to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
 
 
-def training_batches(source, recipe, image_size, first_epoch):
+def training_batches(source, recipe, image_size, first_epoch, shard=(0, 1)):
     """The endless stream of a recipe's training batches, from an epoch on.
 
     Args:
@@ -18,6 +18,7 @@ def training_batches(source, recipe, image_size, first_epoch):
         recipe: Recipe or SegmentationRecipe.
         image_size: (height, width), ints, in pixels.
         first_epoch: int, 0 or more.
+        shard: (which, of how many), ints, the part of each batch.
 
     Returns:
         What `Model.fit` takes, with `steps_per_epoch`.
@@ -31,6 +32,7 @@ def training_batches(source, recipe, image_size, first_epoch):
         mixing=recipe.mixing,
         seed=recipe.seed,
         first_epoch=first_epoch,
+        shard=shard,
     )
 
 

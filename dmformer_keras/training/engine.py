@@ -25,6 +25,7 @@ from dmformer_keras.training.batches import (
     tensorflow_is_installed,
     training_batches,
 )
+from dmformer_keras.training.distribution import joined
 from dmformer_keras.training.optimization import averaged_weights, compile_for
 from dmformer_keras.training.saved_models import load_trained
 from dmformer_keras.training.tasks import task_of
@@ -45,6 +46,7 @@ def train(
     resume=False,
     on_corrupt="error",
     tensorboard=False,
+    distribute=False,
     command=None,
     verbose=1,
 ):
@@ -68,6 +70,8 @@ def train(
         on_corrupt: "error", or "skip" to leave damaged images out.
         tensorboard: bool, also write the history for TensorBoard, to `tensorboard/` in the
             folder; needs TensorFlow and tensorboard, on any backend.
+        distribute: bool, train on all devices that this process sees, and together with the
+            other processes that were started for it: see `docs/distributed.md`.
         command: str or None, kept with the model to say how it was made.
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
@@ -87,29 +91,33 @@ def train(
     ...     train(recipe, "dmformer_n", "digits", folder, verbose=0).examples
     179
     """
-    return _Run(
-        recipe, preset, source, Path(output), resume, on_corrupt, tensorboard, command, verbose
-    ).run()
+    with joined(distribute) as distribution, distribution.folder(Path(output)) as folder:
+        return _Run(
+            recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
+            distribution,
+        ).run()  # fmt: skip
 
 
 class _Run:
     """One call of `train`."""
 
     def __init__(
-        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose
-    ):
+        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
+        distribution,
+    ):  # fmt: skip
         if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
                 "Logs for TensorBoard are written by TensorFlow and tensorboard: pip install "
                 "tensorflow tensorboard; or leave tensorboard out, history.csv has the same."
             )
+        self.distribution = distribution
         self.tensorboard = tensorboard
         self.recipe = recipe
         self.task = task_of(recipe)
         self.folder = folder
         self.resume = resume
         self.command = command
-        self.verbose = verbose
+        self.verbose = verbose if distribution.is_first else 0
         self.twin = None
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
@@ -124,14 +132,22 @@ class _Run:
         self.image_size = self.task.training_size(self.preset_name)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
         self._check_updates()
+        self._check_distribution()
         self._check_identity()
 
     def run(self):
         keras.utils.set_random_seed(self.recipe.seed)
-        model = self._training_model()
-        compile_for(self.recipe, model, self.steps, *self.task.objective(self.train_source))
+        with self.distribution.building():
+            model = self._training_model()
+            objective = self.task.objective(self.train_source)
+            compile_for(
+                self.recipe, model, self.steps, *objective, self.distribution.optimizer_class
+            )
+        if self.recipe.progressive_resizing or self.distribution.replicas > 1:
+            self.twin = self._built_model(self.image_size)
         self._say_what_is_done(model)
         self._start_or_restore(model)
+        self.distribution.connect(model)
         if self.state.epoch < self.recipe.epochs:
             self._fit(model)
         return self._report()
@@ -156,6 +172,20 @@ class _Run:
             raise DMFormerError(
                 f"accumulate={self.recipe.accumulate} batches make one update, and the whole "
                 f"training has {batches}; accumulate fewer, or train for more epochs."
+            )
+
+    def _check_distribution(self):
+        recipe, distribution = self.recipe, self.distribution
+        batch_size = min(recipe.batch_size, len(self.train_source))
+        if batch_size % distribution.replicas:
+            raise DMFormerError(
+                f"A batch of {batch_size} images cannot be shared evenly by "
+                f"{distribution.replicas} devices; choose a batch size that can."
+            )
+        if distribution.optimizer_class is not None and recipe.accumulate > 1:
+            raise DMFormerError(
+                "TensorFlow cannot accumulate gradients on several devices; leave out accumulate, "
+                "or train with JAX or PyTorch."
             )
 
     def _check_identity(self):
@@ -193,21 +223,22 @@ class _Run:
             )
 
     def _training_model(self):
-        """The model that is trained; where sizes vary, `twin` is like it, for the last one."""
-        if not self.recipe.progressive_resizing:
-            return self._built_model(self.image_size)
-        model = self._built_model((None, None))
-        self.twin = self._built_model(self.image_size)
-        return model
+        size = (None, None) if self.recipe.progressive_resizing else self.image_size
+        return self._built_model(size)
 
     @contextlib.contextmanager
     def kept_model(self, model):
-        """The model of the kept size with the weights that count, while it is looked at."""
+        """The model with the weights that count, while it is looked at.
+
+        Where images grow, or several devices train, that is a twin, of the last size and on
+        one device.
+        """
         with averaged_weights(model):
             if self.twin is None:
                 yield model
                 return
             self.twin.set_weights(model.get_weights())
+        with self.distribution.evaluating():
             yield self.twin
 
     def _built_model(self, image_size):
@@ -231,7 +262,7 @@ class _Run:
 
     def _start_or_restore(self, model):
         if self.state.epoch:
-            checkpoint.restore_epoch(self.folder, self.state, model)
+            self._restore(model)
             # The interruption may have come between the checkpoint and the preset.
             for leftover in self.folder.glob(f"{presets.SAVING}*"):
                 shutil.rmtree(leftover)
@@ -241,22 +272,28 @@ class _Run:
         _make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
         checkpoint.write_state(self.folder, self.state)
 
+    def _restore(self, model):
+        with self.distribution.building():
+            checkpoint.restore_epoch(self.folder, self.state, model)
+
     def _fit(self, model):
         for first, end, image_size in self.recipe.phases(self.image_size):
             if self.state.epoch == first > 0:
                 # `fit` ends by putting the averages in the place of the weights.
-                checkpoint.restore_epoch(self.folder, self.state, model)
+                self._restore(model)
             if self.state.epoch < end:
                 self._fit_phase(model, max(first, self.state.epoch), end, image_size)
 
     def _fit_phase(self, model, first, end, image_size):
         """Trains for some epochs on images of one size."""
-        batches = training_batches(self.train_source, self.recipe, image_size, first_epoch=first)
+        batches = training_batches(
+            self.train_source, self.recipe, image_size, first, self.distribution.shard
+        )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)
-        with stated_data_errors():
+        with stated_data_errors(), self.distribution.fitting():
             model.fit(
-                batches,
+                self.distribution.batches(model, batches),
                 # The stream of batches is in its order already; Keras warns otherwise.
                 shuffle=False,
                 steps_per_epoch=self.steps,
@@ -344,9 +381,11 @@ class _Run:
     def _say_what_is_done(self, model):
         sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in self.recipe.phases(self.image_size))
         start = "its weights" if self.preset.has_weights else "random weights"
+        devices = self.distribution.replicas
         self._say(
             f"{_name(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "
-            f"{self.train_source.channels} channels, from {start}, on {keras.backend.backend()}\n"
+            f"{self.train_source.channels} channels, from {start}, on {keras.backend.backend()}"
+            f"{f', {devices} devices' if devices > 1 else ''}\n"
             f"{self.train_source.title}: {len(self.train_source):,} training and "
             f"{len(self.val_source):,} validation images of "
             f"{len(self.train_source.class_names)} classes"
@@ -380,7 +419,7 @@ class _EpochEnd(keras.callbacks.Callback):
         # Not at the epoch's begin: making the iterator of the batches draws a number too,
         # and only the first epoch of a process has to.
         if batch == 0 and keras.backend.backend() == "torch":
-            _seed_torch(self.run.recipe.seed, self.epoch)
+            _seed_torch(self.run.recipe.seed, self.epoch, self.run.distribution.process)
 
     def on_train_batch_end(self, batch, logs=None):
         # The running mean of the epoch: once not finite, it stays so.
@@ -393,11 +432,11 @@ class _EpochEnd(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         measured = self._validated() if self.run.is_validated(self.epoch) else {}
+        figures = {"loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
         row = {
             "epoch": self.epoch,
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "loss": float(logs["loss"]),
-            "accuracy": float(logs["accuracy"]),
+            **self.run.distribution.mean(figures),
             **measured,
             "seconds": round(time.perf_counter() - self.started, 2),
         }
@@ -411,7 +450,7 @@ class _EpochEnd(keras.callbacks.Callback):
         return {f"val_{name}": value for name, value in metrics.items() if name != "examples"}
 
 
-def _seed_torch(seed, epoch):
+def _seed_torch(seed, epoch, process):
     """Starts PyTorch's global generator anew, so that a resumed epoch draws the same numbers.
 
     Keras's dropout draws from it under PyTorch; elsewhere it has its own seed, which the
@@ -419,7 +458,7 @@ def _seed_torch(seed, epoch):
     """
     import torch
 
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
 
 
 def check_is_free(folder):

@@ -97,6 +97,29 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
         """Nothing: Keras decays all weights at one learning rate before the update."""
 
 
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class ReplicatedAdamW(LayerwiseAdamW):
+    """AdamW of a model that `tf.distribute` copies: clips what all copies' gradients sum to.
+
+    Keras clips each copy's own, and sums afterwards.
+
+    Args:
+        *args, **kwargs: as in `keras.optimizers.AdamW`.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        import tensorflow as tf
+
+        replica = tf.distribute.get_replica_context()
+        if replica is not None:
+            grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """As they are: `apply` has summed them."""
+        return grads_and_vars
+
+
 def learning_rate_schedule(recipe, steps_per_epoch):
     """Linear from 0 to the peak over the warm-up, then the recipe's decay to 0.
 
@@ -152,7 +175,7 @@ def averaged_weights(model):
             variable.assign(value)
 
 
-def compile_for(recipe, model, steps_per_epoch, loss, metrics):
+def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=None):
     """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built.
 
     Args:
@@ -161,6 +184,7 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics):
         steps_per_epoch: int, positive.
         loss: `keras.losses.Loss`.
         metrics: list of `keras.metrics.Metric`.
+        optimizer_class: subclass of LayerwiseAdamW, or None for what the recipe needs.
     """
     settings = {"weight_decay": recipe.weight_decay, "global_clipnorm": recipe.clip_norm}
     if recipe.accumulate > 1:
@@ -170,10 +194,10 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics):
         momentum = recipe.ema ** (1 / recipe.accumulate)
         settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
-    if recipe.layer_decay == 1:
-        optimizer = keras.optimizers.AdamW(schedule, **settings)
-    else:
-        optimizer = LayerwiseAdamW(schedule, **settings)
+    if optimizer_class is None:
+        optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else LayerwiseAdamW
+    optimizer = optimizer_class(schedule, **settings)
+    if recipe.layer_decay != 1:
         depths = layer_depths(model)
         last = max(depth for _, depth in depths)
         optimizer.set_factors(

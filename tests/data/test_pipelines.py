@@ -12,6 +12,7 @@ from dmformer_keras.data import (
     IGNORED_LABEL,
     Augmentation,
     JointAugmentation,
+    Mixing,
     load_example,
     open_source,
     steps_per_epoch,
@@ -319,3 +320,42 @@ def test_a_corrupt_image_in_training_names_itself(make_folder):
         batches(to_py_dataset(source, 8, 2))
     with pytest.raises(Exception, match=r"cat/bad\.jpg"):
         batches(to_tf_dataset(source, 8, 2))
+
+
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_shards_are_the_parts_of_a_batch(make):
+    source = open_source("digits", "val")
+    settings = {"training": True, "augmentation": Augmentation.named("light"), "seed": 4}
+
+    def first_batches(**more):
+        batches = make(source, 32, 60, **settings, **more)
+        # Past the end of an epoch of 120 of the 179 images.
+        if make is to_tf_dataset:
+            return list(batches.take(3).as_numpy_iterator())
+        return [batches[step] for step in range(3)]
+
+    whole = first_batches()
+    parts = [first_batches(shard=(index, 3)) for index in range(3)]
+    for step in range(3):
+        for kind in range(2):
+            joined = np.concatenate([part[step][kind] for part in parts])
+            np.testing.assert_array_equal(joined, whole[step][kind])
+
+
+def test_shards_are_mixed_each_in_its_own_way():
+    source = open_source("digits", "val")
+    mixed = [
+        to_py_dataset(source, 32, 60, training=True, mixing=Mixing(mixup=1.0), shard=(index, 2))[0]
+        for index in range(2)
+    ]
+    # The batch's larger share, but for images mixed with others of their class.
+    shares = [np.median(labels.max(axis=1)) for _, labels in mixed]
+    assert shares[0] != shares[1]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    source = open_source("digits", "val")
+    with pytest.raises(DMFormerError, match="Batches of 64 images cannot be shared evenly by 3"):
+        to_py_dataset(source, 32, 64, training=True, shard=(0, 3))
+    with pytest.raises(DMFormerError, match="shard is for training"):
+        to_py_dataset(source, 32, 64, shard=(0, 2))

@@ -131,9 +131,9 @@ def progressive_run(data, recipe, tiny_preset, tmp_path_factory):
     asked = []
     with pytest.MonkeyPatch.context() as patch:
 
-        def spied(source, recipe, image_size, first_epoch):
+        def spied(source, recipe, image_size, first_epoch, shard):
             asked.append((image_size, first_epoch))
-            return batches(source, recipe, image_size, first_epoch)
+            return batches(source, recipe, image_size, first_epoch, shard)
 
         batches = engine.training_batches
         patch.setattr(engine, "training_batches", spied)

@@ -1,0 +1,78 @@
+"""Copies of a model that are trained together: their number, and means over all of them.
+
+Under JAX there is one model, whatever the number of devices: its means are over the whole
+batch as they stand.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+def count():
+    """Returns the number of copies that train together with this one, itself included, int."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.in_cross_replica_context():  # a model being built
+            return 1
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    if BACKEND == "torch":
+        import torch.distributed
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_world_size()
+    return 1
+
+
+def moments(inputs):
+    """Mean and variance of each channel over the batches of all copies.
+
+    Args:
+        inputs: float32 tensor `(batch, height, width, channels)`, of as many images in every copy.
+
+    Returns:
+        `(mean, variance)`, tensors `(channels,)`; the variance is over `n`, not `n - 1`.
+
+    Source: Keras's `BatchNormalization(synchronized=True)`, which TensorFlow alone has.
+    """
+    axes = (0, 1, 2)
+    own = ops.stack([ops.mean(inputs, axes), ops.mean(ops.square(inputs), axes)])
+    first, second = ops.unstack(_mean(own), axis=0)
+    return first, ops.maximum(second - ops.square(first), 0.0)
+
+
+def _mean(tensor):
+    """The mean of a tensor over all copies, with its gradient."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
+    return _torch_sum().apply(tensor) / count()
+
+
+@functools.cache
+def _torch_sum():
+    import torch
+    import torch.distributed
+
+    def summed(tensor):
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    class Sum(torch.autograd.Function):
+        """The sum over all processes, each of which has a loss that depends on it."""
+
+        @staticmethod
+        def forward(ctx, tensor):
+            return summed(tensor)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return summed(upstream)
+
+    return Sum

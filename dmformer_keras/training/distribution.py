@@ -1,0 +1,268 @@
+"""Several devices, processes or hosts that train one model, by each backend's own engine.
+
+TensorFlow: `tf.distribute.MirroredStrategy` over the GPUs of a host, and
+`MultiWorkerMirroredStrategy` over the hosts of `TF_CONFIG`. JAX: `keras.distribution`'s
+`DataParallel` over all devices of all processes. PyTorch: `DistributedDataParallel` over the
+processes that `torchrun` has started. A recipe's batch is that of all together.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import keras
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.optimization import ReplicatedAdamW
+
+
+class OneDevice:
+    """Training as if there were nothing else.
+
+    Attributes:
+        replicas: int, the devices that share a batch.
+        process, processes: ints, which of the processes this is, and how many there are.
+        optimizer_class: what the optimizer has to be, or None.
+    """
+
+    replicas = 1
+    process, processes = 0, 1
+    optimizer_class = None
+
+    @property
+    def is_first(self):
+        """Tells whether this is the process whose results are kept and whose words are heard."""
+        return self.process == 0
+
+    @contextlib.contextmanager
+    def folder(self, output):
+        """The folder that this process writes to.
+
+        All processes do the same, for in some backends what reads a weight takes all of
+        them; what any but the first writes is forgotten.
+
+        Args:
+            output: Path of the run.
+        """
+        if self.is_first:
+            yield output
+            return
+        with tempfile.TemporaryDirectory() as own:
+            if output.is_dir():  # a run to be resumed
+                ignored = shutil.ignore_patterns(".*")
+                shutil.copytree(output, own, ignore=ignored, dirs_exist_ok=True)
+            yield Path(own)
+
+    @property
+    def shard(self):
+        """What part of each batch this process prepares, see `to_tf_dataset`."""
+        return self.process, self.processes
+
+    def building(self):
+        """The context in which models are built, compiled and restored."""
+        return contextlib.nullcontext()
+
+    def fitting(self):
+        """The context of `fit`."""
+        return contextlib.nullcontext()
+
+    def evaluating(self):
+        """The context, within `fitting`, in which a model of this process alone is run."""
+        return contextlib.nullcontext()
+
+    def connect(self, model):
+        """Makes a compiled model one of the copies that train together."""
+
+    def batches(self, model, batches):
+        """Returns this process's batches as `fit` of a compiled model wants them."""
+        return batches
+
+    def mean(self, figures):
+        """Returns the means over all processes of a dict of floats."""
+        return figures
+
+    def close(self):
+        """Leaves the others."""
+
+
+class _TensorFlow(OneDevice):
+    optimizer_class = ReplicatedAdamW
+
+    def __init__(self):
+        import tensorflow as tf
+
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        if sum(map(len, cluster.values())) > 1:
+            self.strategy = _started(tf.distribute.MultiWorkerMirroredStrategy)
+            resolver = self.strategy.cluster_resolver
+            self.processes = sum(map(len, cluster.values()))
+            self.process = _worker_number(cluster, resolver.task_type, resolver.task_id)
+        else:
+            devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+            self.strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        self.replicas = self.strategy.num_replicas_in_sync
+
+    def building(self):
+        return self.strategy.scope()
+
+    def batches(self, model, batches):
+        with self.strategy.scope():
+            model._symbolic_build(data_batch=batches.element_spec)
+        # In the place of what `fit` would do itself, which takes means of a worker's batch and
+        # metrics by a way that fails where the worker has one device.
+        model._maybe_symbolic_build = lambda iterator=None, data_batch=None: None
+        model.train_function = self._train_function(model)
+        share = batches.element_spec[0].shape[0] * self.processes // self.replicas
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: batches.rebatch(share, drop_remainder=True)
+        )
+
+    def _train_function(self, model):
+        import tensorflow as tf
+
+        @tf.function(reduce_retracing=True)
+        def step(iterator):
+            metrics = self.strategy.run(model.train_step, args=(next(iterator),))
+            return {
+                name: self.strategy.reduce("MEAN", value, axis=None)
+                for name, value in metrics.items()
+            }
+
+        return step
+
+
+def _worker_number(cluster, task_type, task_id):
+    """A process's number among all, the chief's being the first."""
+    order = sorted(cluster, key=lambda kind: (kind != "chief", kind))
+    before = order[: order.index(task_type)]
+    return sum(len(cluster[kind]) for kind in before) + task_id
+
+
+class _Jax(OneDevice):
+    def __init__(self):
+        import jax
+
+        several = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES")
+        if several and not jax.distributed.is_initialized():
+            _started(keras.distribution.initialize)
+        self.distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
+        self.replicas = jax.device_count()
+        self.process, self.processes = jax.process_index(), jax.process_count()
+
+    def building(self):
+        return self.distribution.scope()
+
+    def fitting(self):
+        return self.distribution.scope()
+
+    @contextlib.contextmanager
+    def evaluating(self):
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.distribution)
+
+
+class _Torch(OneDevice):
+    def __init__(self):
+        import torch
+        import torch.distributed
+
+        if "WORLD_SIZE" not in os.environ:
+            raise DMFormerError(
+                "Training with PyTorch on several devices is one process a device; start it with "
+                f"`torchrun --nproc-per-node=DEVICES {_module_of_command()} ...`."
+            )
+        on_gpus = torch.cuda.is_available()
+        if on_gpus:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
+        self.process = torch.distributed.get_rank()
+        self.replicas = self.processes = torch.distributed.get_world_size()
+
+    def connect(self, model):
+        from torch.nn.parallel import DistributedDataParallel
+
+        copies = DistributedDataParallel(model)
+        model.train_step = types.MethodType(_train_step_of(copies), model)
+
+    def mean(self, figures):
+        import torch
+        import torch.distributed
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        total = torch.tensor(list(figures.values()), device=device)
+        torch.distributed.all_reduce(total)
+        return dict(zip(figures, (total / self.processes).tolist(), strict=True))
+
+    def close(self):
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
+
+
+def _train_step_of(copies):
+    """Keras's own step under PyTorch, but for the forward pass, which goes through the copies."""
+    import torch
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.zero_grad()
+        y_pred = copies(x, training=True)
+        loss = self._compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+        )
+        self._loss_tracker.update_state(loss, sample_weight=x.shape[0])
+        self.optimizer.scale_loss(loss).backward()
+        weights = self.trainable_weights[:]
+        with torch.no_grad():
+            self.optimizer.apply([weight.value.grad for weight in weights], weights)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    return train_step
+
+
+@contextlib.contextmanager
+def joined(distribute):
+    """The devices and processes that train together, while they do.
+
+    Args:
+        distribute: bool. False for this process and one device, whatever there is.
+
+    Yields:
+        OneDevice, or what stands for more of them.
+
+    Raises:
+        DMFormerError: they cannot be joined; the message says how to start them.
+    """
+    kinds = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
+    backend = keras.backend.backend()
+    if distribute and backend not in kinds:
+        raise DMFormerError(f"Training on several devices is not possible with {backend}.")
+    distribution = kinds[backend]() if distribute else OneDevice()
+    try:
+        yield distribution
+    finally:
+        distribution.close()
+
+
+def _started(start):
+    try:
+        return start()
+    except (RuntimeError, ValueError) as error:
+        raise DMFormerError(
+            f"The processes could not be joined: {error}; start training in a new process, "
+            "before anything else has used the devices."
+        ) from error
+
+
+def _module_of_command():
+    module = sys.modules["__main__"].__spec__
+    return f"-m {module.name}" if module else "-m dmformer_keras.cli"
