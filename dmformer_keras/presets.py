@@ -189,9 +189,13 @@ def save_backbone(backbone, folder, metadata=None):
     _save(folder, backbone, None, metadata or {})
 
 
-def save_task(model, task_config, folder, metadata=None):
-    """Writes a task model's preset: its backbone, its head, and both their weights."""
-    _save(folder, model.backbone, (model, task_config), metadata or {})
+def save_task(model, task_config, folder, metadata=None, half_precision=False):
+    """Writes a task model's preset: its backbone, its head, and both their weights.
+
+    Half precision is of what is large, kernels: scales, biases and BatchNorm's statistics,
+    some of which float16 has no numbers for, stay as they are.
+    """
+    _save(folder, model.backbone, (model, task_config), metadata or {}, half_precision)
 
 
 def adapt_input_channels(kernel, channels):
@@ -425,7 +429,7 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _save(folder, backbone, task, metadata):
+def _save(folder, backbone, task, metadata, half_precision=False):
     """Writes every file beside the folder's present ones, then renames them into place."""
     folder = Path(folder)
     try:
@@ -444,7 +448,7 @@ def _save(folder, backbone, task, metadata):
             "folder that can be made and written."
         ) from error
     try:
-        _write_files(beside, backbone, task, metadata)
+        _write_files(beside, backbone, task, metadata, half_precision)
         for stale in {TASK_FILE, TASK_WEIGHTS_FILE} - {path.name for path in beside.iterdir()}:
             (folder / stale).unlink(missing_ok=True)
         for path in sorted(beside.iterdir()):
@@ -453,7 +457,7 @@ def _save(folder, backbone, task, metadata):
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write_files(folder, backbone, task, metadata):
+def _write_files(folder, backbone, task, metadata, half_precision):
     _write_json(folder / CONFIG_FILE, _preset_config(backbone))
     backbone.save_weights(folder / WEIGHTS_FILE)
     parameters = backbone.count_params()
@@ -462,6 +466,9 @@ def _write_files(folder, backbone, task, metadata):
         _write_json(folder / TASK_FILE, {**_serialized(model), "config": config})
         model.head.save_weights(folder / TASK_WEIGHTS_FILE)
         parameters = model.count_params()
+    if half_precision:
+        for path in folder.glob("*.weights.h5"):
+            _store_kernels_in_half(path)
     files = {
         path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.glob("*.weights.h5"))
@@ -476,6 +483,26 @@ def _write_files(folder, backbone, task, metadata):
             "files": files,
         },
     )
+
+
+def _store_kernels_in_half(path):
+    """Rewrites a file of weights with its kernels in float16, which Keras loads as any other."""
+    import h5py
+
+    def copied(source, target):
+        target.attrs.update(source.attrs)
+        for name, item in source.items():
+            if isinstance(item, h5py.Group):
+                copied(item, target.create_group(name))
+                continue
+            half = item.ndim > 1 and item.dtype == np.float32
+            values = item[()].astype(np.float16) if half else item[()]
+            target.create_dataset(name, data=values).attrs.update(item.attrs)
+
+    smaller = path.with_suffix(".half")
+    with h5py.File(path) as source, h5py.File(smaller, "w") as target:
+        copied(source, target)
+    os.replace(smaller, path)
 
 
 def _preset_config(backbone):

@@ -16,11 +16,13 @@ class TaskModel(keras.Model):
 
     head_arguments = ()
 
-    def save_to_preset(self, folder, **metadata):
+    def save_to_preset(self, folder, half_precision=False, **metadata):
         """Writes backbone, head and metadata to a folder that `from_preset` reads.
 
         Args:
             folder: str or path. Made if absent; a preset already there is replaced.
+            half_precision: bool, store kernels in float16: half the size, and values rounded
+                to 11 bits.
             **metadata: JSON values to store beside the sizes and the checksums.
 
         Raises:
@@ -32,7 +34,7 @@ class TaskModel(keras.Model):
                 f"A preset holds a DMFormerBackbone, and this model has a "
                 f"{type(self.backbone).__name__}; save it with model.save('model.keras')."
             )
-        presets.save_task(self, self._head_config(), folder, metadata)
+        presets.save_task(self, self._head_config(), folder, metadata, half_precision)
 
     def quantize(self, *args, **kwargs):
         """Refuses: Keras quantises dense layers only, and could not load what it saves."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on labelled images",
     "predict": "name what is on images, or where",
     "export": "convert a trained model to TFLite",
+    "package": "make a trained model ready to be given away",
     "benchmark": "measure speed and memory beside the peers that are installed",
 }
 

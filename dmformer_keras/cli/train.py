@@ -203,6 +203,8 @@ def run(args):
         command=args.command_line,
         verbose=progress_style(),
     )
+    if evaluation is None:
+        return  # the first of several processes tells
     print("\nValidation, as `dmformer evaluate` repeats it:")
     print_metrics(evaluation)
     written = [REPORT_FILE, CURVES_FILE, CONFUSION_FILE]

@@ -4,6 +4,7 @@ Under JAX there is one model, whatever the number of devices: its means are over
 batch as they stand.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -20,12 +21,27 @@ def count():
         if tf.distribute.in_cross_replica_context():  # a model being built
             return 1
         return tf.distribute.get_strategy().num_replicas_in_sync
-    if BACKEND == "torch":
+    if _torch_processes_are_together:
         import torch.distributed
 
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_world_size()
+        return torch.distributed.get_world_size()
     return 1
+
+
+# Not known from PyTorch: processes that are joined may train each a model of its own. For all
+# threads, as the backward pass of a checkpointed stage has its own.
+_torch_processes_are_together = False
+
+
+@contextlib.contextmanager
+def together():
+    """While it lasts, all of PyTorch's processes train copies of one model."""
+    global _torch_processes_are_together
+    _torch_processes_are_together = True
+    try:
+        yield
+    finally:
+        _torch_processes_are_together = False
 
 
 def moments(inputs):

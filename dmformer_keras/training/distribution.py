@@ -6,6 +6,7 @@ TensorFlow: `tf.distribute.MirroredStrategy` over the GPUs of a host, and
 processes that `torchrun` has started. A recipe's batch is that of all together.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import keras
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers import replicas
 from dmformer_keras.training.optimization import ReplicatedAdamW
 
 
@@ -40,7 +42,7 @@ class OneDevice:
         return self.process == 0
 
     @contextlib.contextmanager
-    def folder(self, output):
+    def folder(self, output, resume):
         """The folder that this process writes to.
 
         All processes do the same, for in some backends what reads a weight takes all of
@@ -48,12 +50,13 @@ class OneDevice:
 
         Args:
             output: Path of the run.
+            resume: bool, whether it is there already.
         """
         if self.is_first:
             yield output
             return
         with tempfile.TemporaryDirectory() as own:
-            if output.is_dir():  # a run to be resumed
+            if resume and output.is_dir():
                 ignored = shutil.ignore_patterns(".*")
                 shutil.copytree(output, own, ignore=ignored, dirs_exist_ok=True)
             yield Path(own)
@@ -85,9 +88,6 @@ class OneDevice:
     def mean(self, figures):
         """Returns the means over all processes of a dict of floats."""
         return figures
-
-    def close(self):
-        """Leaves the others."""
 
 
 class _TensorFlow(OneDevice):
@@ -184,6 +184,8 @@ class _Torch(OneDevice):
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
+            # Not after each training: one process would join again while another still leaves.
+            atexit.register(torch.distributed.destroy_process_group)
         self.process = torch.distributed.get_rank()
         self.replicas = self.processes = torch.distributed.get_world_size()
 
@@ -202,10 +204,8 @@ class _Torch(OneDevice):
         torch.distributed.all_reduce(total)
         return dict(zip(figures, (total / self.processes).tolist(), strict=True))
 
-    def close(self):
-        import torch.distributed
-
-        torch.distributed.destroy_process_group()
+    def fitting(self):
+        return replicas.together()
 
 
 def _train_step_of(copies):
@@ -229,28 +229,25 @@ def _train_step_of(copies):
     return train_step
 
 
-@contextlib.contextmanager
-def joined(distribute):
-    """The devices and processes that train together, while they do.
+def join(distribute):
+    """Joins the devices and processes that train together.
 
     Args:
         distribute: bool. False for this process and one device, whatever there is.
 
-    Yields:
+    Returns:
         OneDevice, or what stands for more of them.
 
     Raises:
         DMFormerError: they cannot be joined; the message says how to start them.
     """
+    if not distribute:
+        return OneDevice()
     kinds = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
     backend = keras.backend.backend()
-    if distribute and backend not in kinds:
+    if backend not in kinds:
         raise DMFormerError(f"Training on several devices is not possible with {backend}.")
-    distribution = kinds[backend]() if distribute else OneDevice()
-    try:
-        yield distribution
-    finally:
-        distribution.close()
+    return kinds[backend]()
 
 
 def _started(start):

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from dmformer_keras import presets
+from dmformer_keras.benchmark.machine import describe_machine
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
@@ -25,7 +26,7 @@ from dmformer_keras.training.batches import (
     tensorflow_is_installed,
     training_batches,
 )
-from dmformer_keras.training.distribution import joined
+from dmformer_keras.training.distribution import join
 from dmformer_keras.training.optimization import averaged_weights, compile_for
 from dmformer_keras.training.saved_models import load_trained
 from dmformer_keras.training.tasks import task_of
@@ -76,7 +77,8 @@ def train(
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
     Returns:
-        Evaluation, or SegmentationEvaluation, of the saved model on the validation images.
+        Evaluation, or SegmentationEvaluation, of the saved model on the validation images;
+        None in any but the first of several processes.
 
     Raises:
         DMFormerError: something asked for is wrong, the folder cannot be written or holds
@@ -91,7 +93,8 @@ def train(
     ...     train(recipe, "dmformer_n", "digits", folder, verbose=0).examples
     179
     """
-    with joined(distribute) as distribution, distribution.folder(Path(output)) as folder:
+    distribution = join(distribute)
+    with distribution.folder(Path(output), resume) as folder:
         return _Run(
             recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
             distribution,
@@ -150,7 +153,7 @@ class _Run:
         self.distribution.connect(model)
         if self.state.epoch < self.recipe.epochs:
             self._fit(model)
-        return self._report()
+        return self._report() if self.distribution.is_first else None
 
     def finish_epoch(self, model, row):
         """Saves what an epoch has brought; the checkpoint first, see `_start_or_restore`."""
@@ -182,10 +185,12 @@ class _Run:
                 f"A batch of {batch_size} images cannot be shared evenly by "
                 f"{distribution.replicas} devices; choose a batch size that can."
             )
-        if distribution.optimizer_class is not None and recipe.accumulate > 1:
+        # Both decide whether to update within the graph, where TensorFlow's copies cannot meet.
+        conditional = recipe.accumulate > 1 or recipe.precision == "mixed_float16"
+        if distribution.optimizer_class is not None and conditional:
             raise DMFormerError(
-                "TensorFlow cannot accumulate gradients on several devices; leave out accumulate, "
-                "or train with JAX or PyTorch."
+                "TensorFlow can neither accumulate gradients nor train in mixed_float16 on several "
+                "devices; leave out accumulate, take mixed_bfloat16, or train with JAX or PyTorch."
             )
 
     def _check_identity(self):
@@ -364,6 +369,7 @@ class _Run:
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),
+            "machine": describe_machine(os.cpu_count()),
             "validation": self.task.report(evaluation),
         }
         if figures.can_draw():

@@ -65,8 +65,9 @@ if resumes:
     except KeyboardInterrupt:
         engine._EpochEnd.on_train_batch_end = whole
 together = run("together", distribute=True, resume=resumes)
-print("Together:", together.metrics())
+assert (together is None) == (number > 0)
 if number == 0:
+    print("Together:", together.metrics())
     print("Alone:", run("alone").metrics())
     for one, other in zip(outcome("together"), outcome("alone"), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-5)

@@ -42,10 +42,8 @@ def check_equal(folder, devices, processes):
         assert process.returncode == 0, output
     assert "2 devices" in told[0]
     assert told[0].rstrip().endswith("Equal")
-    # Only the first of several processes prints what training prints, and all know the result.
-    assert all("devices" not in output for output in told[1:])
-    (result,) = {line for output in told for line in output.splitlines() if "Together" in line}
-    assert result
+    # Only the first of several processes prints what training prints.
+    assert all("Epoch" not in output for output in told[1:])
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has one process a device")

@@ -1,0 +1,185 @@
+"""From a finished run to a preset that can be given away: smaller weights, a model card."""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+
+from dmformer_keras import presets
+from dmformer_keras.benchmark.results import machine_sentence
+from dmformer_keras.complexity import count_multiply_accumulates
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.engine import CURVES_FILE, HISTORY_FILE, REPORT_FILE, check_is_free
+from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
+from dmformer_keras.training.saved_models import is_segmenter, load_trained
+from dmformer_keras.training.tasks import task_of
+
+CARD_FILE = "README.md"
+# What a share may lose by half precision before float32 is kept: less than a report's
+# last digit but one.
+LARGEST_LOSS = 0.0005
+
+
+def package(run, output, source, split="val", notes=""):
+    """Makes a preset to be given away of a training run: weights, metadata, history, model card.
+
+    Kernels are stored in float16 where the accuracy or mIoU on `source` stays within 0.05
+    points. All figures of the card are measured on what is in the folder then, as `dmformer
+    evaluate` repeats them.
+
+    Args:
+        run: str or path, the folder that `train` has finished.
+        output: str or path of a folder that is new or empty; its name is the preset's.
+        source: str, the data that the card's figures are of, as `open_source` takes them.
+        split: str, of the data.
+        notes: str, Markdown that the card ends with: the data's licence, limits.
+
+    Returns:
+        Evaluation or SegmentationEvaluation, of what is in the folder.
+
+    Raises:
+        DMFormerError: the run is not finished, or the folder is in use.
+    """
+    run, output = Path(run), Path(output)
+    report = _read_report(run)
+    check_is_free(output)
+    model = load_trained(run)
+    task = task_of((SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"]))
+    opened = task.open(source, split, "error")
+    metadata = _kept_metadata(run)
+    whole = task.evaluate(model, opened)
+
+    name = task.best.removeprefix("val_")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=presets.SAVING, dir=output.parent) as beside:
+        folder = Path(beside) / output.name
+
+        def stored(half_precision):
+            model.save_to_preset(folder, half_precision=half_precision, **metadata)
+            return task.evaluate(load_trained(folder), opened)
+
+        evaluation, half = stored(half_precision=True), True
+        if abs(getattr(evaluation, name) - getattr(whole, name)) > LARGEST_LOSS:
+            evaluation, half = stored(half_precision=False), False
+        for file in (HISTORY_FILE, CURVES_FILE):
+            if (run / file).is_file():
+                shutil.copyfile(run / file, folder / file)
+        card = _Card(folder, model, report, task, evaluation, opened, split, half, notes)
+        (folder / CARD_FILE).write_text(card.text(), encoding="utf-8")
+        if output.is_dir():
+            output.rmdir()
+        folder.rename(output)
+    return evaluation
+
+
+def _read_report(run):
+    try:
+        return json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DMFormerError(
+            f"{str(run)!r} holds no finished training run ({REPORT_FILE} cannot be read); give "
+            "the --output of `dmformer train` after it has ended."
+        ) from error
+
+
+def _kept_metadata(run):
+    """What the run's own preset says, but for what saving writes anew."""
+    metadata = presets.read_preset(run).metadata
+    written = ("parameters", "keras_version", "date_saved", "files")
+    return {key: value for key, value in metadata.items() if key not in written}
+
+
+@dataclasses.dataclass
+class _Card:
+    """A model card, section by section."""
+
+    output: Path
+    model: keras.Model
+    report: dict
+    task: object
+    evaluation: object
+    source: object
+    split: str
+    half: bool
+    notes: str
+
+    def text(self):
+        sections = [self._head(), self._use(), self._result(), self._training(), self.notes]
+        return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+    @property
+    def name(self):
+        return self.output.name
+
+    @property
+    def data(self):
+        return Path(self.source.title.strip("'")).name
+
+    def _head(self):
+        size = self.model.input.shape[1:3]
+        operations = ""
+        if None not in size:
+            count = count_multiply_accumulates(self.model)
+            operations = f", {count / 1e9:.2f} G multiply-accumulates at {size[0]}x{size[1]}"
+        precision = "kernels in float16, the rest in float32" if self.half else "float32"
+        return (
+            f"# {self.name}\n\nA DMFormer {self.task.kind} of {len(self.source.class_names)} "
+            f"classes: {self.model.count_params():,} parameters{operations}. Stored: {precision}. "
+            f"Classes: {', '.join(self.source.class_names)}."
+        )
+
+    def _use(self):
+        cls = type(self.model).__name__
+        return (
+            "## Use\n\n```python\n"
+            f'from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset("{self.name}")\n'
+            "```\n\n```sh\n"
+            f"dmformer predict {self.name} IMAGE...\n```"
+        )
+
+    def _result(self):
+        metrics = self.evaluation.metrics()
+        examples = metrics.pop("examples")
+        split = "" if self.split == "val" else f" --split {self.split}"
+        rows = [f"| {name.replace('_', ' ')} | {_figure(name, one)} |" for name, one in
+                metrics.items()]  # fmt: skip
+        by_class = getattr(self.evaluation, "class_iou", self.evaluation.class_accuracy)
+        known = sorted(by_class.items(), key=lambda item: -(item[1] or 0))
+        classes = ", ".join(f"{name} {_figure('class', one)}" for name, one in known)
+        kind = "Intersection over union" if hasattr(self.evaluation, "class_iou") else "Accuracy"
+        return (
+            f"## Result\n\nOn {self.data}, split {self.split}, {examples:,} images, none of them "
+            f"trained on:\n\n| | |\n|---|---:|\n{chr(10).join(rows)}\n\n{kind} by class: "
+            f"{classes}.\n\n```sh\ndmformer evaluate {self.name} --data {self.data}{split}\n```"
+        )
+
+    def _training(self):
+        report, recipe = self.report, self.report["recipe"]
+        legs = [report]
+        while (started := Path(legs[0]["preset"]) / REPORT_FILE).is_file():
+            legs.insert(0, json.loads(started.read_text(encoding="utf-8")))
+        commands = "\n".join(leg["command"] or "(by the Python interface)" for leg in legs)
+        hours = sum(leg["training_seconds"] for leg in legs) / 3600
+        machine = report.get("machine")
+        where = f" on {machine_sentence(machine)}" if machine else "."
+        given = ", ".join(
+            f"{key} {value}" for key, value in recipe.items() if value not in (None, False, [], 0)
+        )
+        curves = f"![Loss and accuracy by epoch]({CURVES_FILE})\n\n"
+        return (
+            f"## Training\n\n```sh\n{commands}\n```\n\n"
+            f"{report['training_images']:,} images; the best of {report['epochs']} epochs, "
+            f"{report['best_epoch']}, by the validation images; {hours:.1f} hours with "
+            f"{report['backend']}{where}\n\nRecipe: {given}.\n\n"
+            f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
+            f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE})."
+        )
+
+
+def _figure(name, value):
+    if value is None:
+        return "no images"
+    return f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %"

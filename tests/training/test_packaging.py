@@ -1,0 +1,94 @@
+"""What is given away of a run: smaller, measured again, and described."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from helpers import array
+
+from dmformer_keras import DMFormerClassifier, DMFormerError
+from dmformer_keras.cli import main
+from dmformer_keras.data import open_source
+from dmformer_keras.training import evaluate, load_classifier, packaging
+
+# JAX compiles for minutes on a CPU.
+pytestmark = pytest.mark.slow(on=["jax"])
+
+
+def stored_types(folder):
+    """{(is a kernel, type)} of all stored weights."""
+    found = set()
+
+    def look(name, item):
+        if isinstance(item, h5py.Dataset):
+            found.add((item.ndim > 1, str(item.dtype)))
+
+    for path in folder.glob("*.weights.h5"):
+        with h5py.File(path) as file:
+            file.visititems(look)
+    return found
+
+
+def test_kernels_take_half_and_the_card_s_figures_are_of_what_is_stored(
+    finished_run, data, tmp_path
+):
+    run, _ = finished_run
+    folder = tmp_path / "dmformer_stripes"
+    evaluation = packaging.package(run, folder, data, notes="## Licence\n\nNone.")
+    assert stored_types(folder) == {(True, "float16"), (False, "float32")}
+    assert evaluate(load_classifier(folder), open_source(data, "val")).metrics() == (
+        evaluation.metrics()
+    )
+    x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
+    given, own = (array(DMFormerClassifier.from_preset(one)(x)) for one in (folder, run))
+    np.testing.assert_allclose(given, own, atol=2e-2)
+    assert np.abs(given - own).max() > 0  # rounded
+
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# dmformer_stripes\n")
+    assert f"| top1 | {100 * evaluation.top1:.2f} % |" in card
+    assert f"| loss | {evaluation.loss:.4f} |" in card
+    assert "```sh\na command\n```" in card
+    assert 'DMFormerClassifier.from_preset("dmformer_stripes")' in card
+    assert "kernels in float16" in card
+    assert card.rstrip().endswith("## Licence\n\nNone.")
+    assert (folder / "history.csv").read_text() == (run / "history.csv").read_text()
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["command"] == "a command"
+    assert metadata["class_names"] == data[2]
+
+
+def test_float32_is_kept_where_half_precision_costs_accuracy(
+    finished_run, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(packaging, "LARGEST_LOSS", -1)
+    packaging.package(finished_run[0], tmp_path / "whole", data)
+    assert stored_types(tmp_path / "whole") == {(True, "float32"), (False, "float32")}
+    assert "Stored: float32." in (tmp_path / "whole" / "README.md").read_text()
+
+
+def test_a_run_from_another_run_tells_both_commands(finished_run, data, tmp_path):
+    first, _ = finished_run
+    second = tmp_path / "second"
+    second.mkdir()
+    for path in first.iterdir():
+        if path.is_file():
+            (second / path.name).write_bytes(path.read_bytes())
+    report = json.loads((first / "report.json").read_text())
+    report |= {"preset": str(first), "command": "the next command"}
+    (second / "report.json").write_text(json.dumps(report))
+    packaging.package(second, tmp_path / "given", data)
+    assert "a command\nthe next command\n" in (tmp_path / "given" / "README.md").read_text()
+
+
+def test_what_cannot_be_packaged_is_refused(finished_run, data, tmp_path, capsys):
+    run, _ = finished_run
+    with pytest.raises(DMFormerError, match="holds no finished training run"):
+        packaging.package(tmp_path, tmp_path / "out", data)
+    with pytest.raises(DMFormerError, match="not empty"):
+        packaging.package(run, run, data)
+    arguments = ["package", str(run), "--output", str(tmp_path / "out"), "--data", "digits"]
+    assert main([*arguments, "--notes", str(tmp_path / "none.md")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
