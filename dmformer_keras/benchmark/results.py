@@ -9,6 +9,7 @@ import numpy as np
 from dmformer_keras.benchmark.contestants import LIMIT
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
+from dmformer_keras.machine import machine_sentence
 
 # The backward pass is two of the forward's size: gradients of the inputs and of the weights.
 _PASSES = {"inference": 1, "training": 3}
@@ -221,12 +222,3 @@ def _shown(spread, scale, form):
     low, high = spread["quartiles"]
     half = form.format(scale * (high - low) / 2)
     return f"{form.format(scale * spread['median'])} ± {half}"
-
-
-def machine_sentence(machine):
-    """Returns what `describe_machine` found out, as a sentence."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    parts = [machine["gpu"], machine["cpu"], f"{machine['threads']} of {machine['processors']} "
-             "processors", machine["memory"], machine["system"],
-             f"Python {machine['python']}"]  # fmt: skip
-    return f"{', '.join(part for part in parts if part)}; {versions}."

@@ -16,10 +16,10 @@ import keras
 import numpy as np
 
 from dmformer_keras import presets
-from dmformer_keras.benchmark.machine import describe_machine
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
+from dmformer_keras.machine import describe_machine
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.batches import (
     stated_data_errors,

@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 
 from dmformer_keras import presets
-from dmformer_keras.benchmark.results import machine_sentence
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.machine import machine_sentence
 from dmformer_keras.training.engine import CURVES_FILE, HISTORY_FILE, REPORT_FILE, check_is_free
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.saved_models import is_segmenter, load_trained
@@ -163,8 +163,11 @@ class _Card:
             legs.insert(0, json.loads(started.read_text(encoding="utf-8")))
         commands = "\n".join(leg["command"] or "(by the Python interface)" for leg in legs)
         hours = sum(leg["training_seconds"] for leg in legs) / 3600
-        machine = report.get("machine")
-        where = f" on {machine_sentence(machine)}" if machine else "."
+        where = "."
+        if machine := report.get("machine"):
+            used = ("dmformer-keras", "keras", report["backend"])
+            libraries = {name: machine["libraries"].get(name) for name in used}
+            where = f" on {machine_sentence({**machine, 'libraries': libraries})}"
         given = ", ".join(
             f"{key} {value}" for key, value in recipe.items() if value not in (None, False, [], 0)
         )

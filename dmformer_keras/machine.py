@@ -38,6 +38,22 @@ def describe_machine(threads):
     }
 
 
+def machine_sentence(machine):
+    """Says in a sentence what `describe_machine` found out.
+
+    Args:
+        machine: dict, what it returned.
+
+    Returns:
+        str.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    parts = [machine["gpu"], machine["cpu"], f"{machine['threads']} of {machine['processors']} "
+             "processors", machine["memory"], machine["system"],
+             f"Python {machine['python']}"]  # fmt: skip
+    return f"{', '.join(part for part in parts if part)}; {versions}."
+
+
 def _from_file(path, key):
     with contextlib.suppress(OSError):
         for line in Path(path).read_text().splitlines():
