@@ -1,0 +1,109 @@
+"""Do shipped weights help on other images? Fine-tuning beside random weights, at an equal budget.
+
+    python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_imagenette
+
+Takes a part of the training images of a zip of class folders, the same number of each class, and
+runs `dmformer train` on it, by the same options, once from the preset and once from the random
+weights of its architecture, for each seed; all images of the split `test` are what both are
+measured on, after the last epoch. Finished runs under `--output` are not trained again.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dmformer_keras.files import written_whole
+from dmformer_keras.machine import describe_machine, machine_sentence
+
+RESULTS = Path(__file__).parent / "results" / "transfer"
+
+
+def take_part(data, share, folder):
+    """Writes a part of the training images, and all test images, to a folder of class folders."""
+    from PIL import Image
+
+    from dmformer_keras.data import open_source
+
+    beside = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    rng = np.random.default_rng(0)
+    for split, own_share in (("train", share), ("test", 1.0)):
+        source = open_source(data, split)
+        for label, name in enumerate(source.class_names):
+            (beside / split / name).mkdir(parents=True)
+            indexes = np.flatnonzero(source.labels == label)
+            taken = rng.permutation(indexes)[: round(own_share * len(indexes))]
+            for index in sorted(taken):
+                image = Image.fromarray(source.read(int(index))[0])
+                # Without loss: what was lost once is not lost again.
+                image.save(beside / split / name / f"{index:06d}.png")
+    # What is measured is `val`, for `dmformer train` to look at it once, at the end.
+    (beside / "test").rename(beside / "val")
+    beside.rename(folder)
+
+
+def train(preset, seed, args, data, output):
+    """Runs `dmformer train` unless it has finished; returns its report."""
+    command = [
+        "dmformer", "train", "--preset", preset, "--data", str(data), "--output", str(output),
+        "--epochs", str(args.epochs), "--validate-every", str(args.epochs),
+        "--image-size", str(args.image_size), "--learning-rate", str(args.learning_rate),
+        "--clip-norm", "1", "--seed", str(seed),
+    ]  # fmt: skip
+    report = output / "report.json"
+    if not report.is_file():
+        if (output / "checkpoint" / "state.json").is_file():
+            command.append("--resume")
+        subprocess.run([sys.executable, "-m", "dmformer_keras.cli", *command[1:]], check=True)
+    return json.loads(report.read_text())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a zip or folder with train/ and test/")
+    parser.add_argument("--preset", required=True, help="what to fine-tune, with weights")
+    parser.add_argument("--architecture", default="dmformer_t", help="the same, without weights")
+    parser.add_argument("--share", type=float, default=0.1, help="of the training images")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="of the trainings")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    data = args.runs / "data"
+    if not data.is_dir():
+        args.runs.mkdir(parents=True, exist_ok=True)
+        take_part(args.data, args.share, data)
+    top1 = {}
+    for seed in range(args.seeds):
+        for kind, preset in (("preset", args.preset), ("random", args.architecture)):
+            report = train(preset, seed, args, data, args.runs / f"{kind}-{seed}")
+            top1.setdefault(kind, []).append(report["validation"]["top1"])
+            print(f"{kind}, seed {seed}: {100 * top1[kind][-1]:.2f} %", flush=True)
+    titles = {"preset": f"from {Path(args.preset).name}", "random": "from random weights"}
+    command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
+    text = (
+        f"`{command}`\n\n{machine_sentence(describe_machine(os.cpu_count()))}\n\n"
+        f"{report['training_images']:,} training images, {args.epochs} epochs at "
+        f"{args.image_size}x{args.image_size}.\n\n"
+        "| start | top-1 on the test images (%), mean (each seed) |\n|---|---|\n"
+    )
+    for kind, title in titles.items():
+        each = ", ".join(f"{100 * one:.2f}" for one in top1[kind])
+        text += f"| {title} | {100 * np.mean(top1[kind]):.2f} ({each}) |\n"
+    args.output.mkdir(parents=True, exist_ok=True)
+    with written_whole(args.output / "results.md") as path:
+        path.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
