@@ -30,12 +30,14 @@ class RunState:
         weights_file: str, the file of the last finished epoch, None before the first.
         seeds: list of lists of ints, the states of the model's random generators, which
             Keras does not save.
+        command: str or None, what the run was begun by.
     """
 
     identity: dict
     history: list = dataclasses.field(default_factory=list)
     weights_file: str | None = None
     seeds: list = dataclasses.field(default_factory=list)
+    command: str | None = None
 
     @property
     def epoch(self):

@@ -73,7 +73,8 @@ def train(
             folder; needs TensorFlow and tensorboard, on any backend.
         distribute: bool, train on all devices that this process sees, and together with the
             other processes that were started for it: see `docs/distributed.md`.
-        command: str or None, kept with the model to say how it was made.
+        command: str or None, kept with the model to say how it was made; a resumed run
+            keeps the one that it was begun by.
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
     Returns:
@@ -212,7 +213,7 @@ class _Run:
             },
         }
         if self.state is None:
-            self.state = checkpoint.RunState(identity)
+            self.state = checkpoint.RunState(identity, command=self.command)
             return
         differences = [
             f"{name} ({_brief(self.state.identity[part].get(name))}, now {_brief(value)})"
@@ -333,7 +334,7 @@ class _Run:
                 class_names=self.train_source.class_names,
                 recipe=self.state.identity["recipe"],
                 metrics={"epoch": row["epoch"], **metrics},
-                command=self.command,
+                command=self.state.command,
             )
 
     def _best_epoch(self):
@@ -365,7 +366,7 @@ class _Run:
             "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
             "backend": keras.backend.backend(),
             "recipe": self.state.identity["recipe"],
-            "command": self.command,
+            "command": self.state.command,
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),

@@ -161,9 +161,7 @@ class _Card:
         legs = [report]
         while (started := Path(legs[0]["preset"]) / REPORT_FILE).is_file():
             legs.insert(0, json.loads(started.read_text(encoding="utf-8")))
-        # Of a run that was interrupted, as it would have been made in one go.
-        told = [leg["command"] or "(by the Python interface)" for leg in legs]
-        commands = "\n".join(command.removesuffix(" --resume") for command in told)
+        commands = "\n".join(leg["command"] or "(by the Python interface)" for leg in legs)
         hours = sum(leg["training_seconds"] for leg in legs) / 3600
         where = "."
         if machine := report.get("machine"):

@@ -175,8 +175,11 @@ def test_images_that_grow_continue_after_an_interruption(
 
 def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_preset):
     folder, expected = finished_run
-    again = train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+    again = train(recipe, tiny_preset, data, folder, resume=True, command="another", verbose=0)
     assert again.metrics() == expected.metrics()
+    # How the run was made is still what it was begun by.
+    assert json.loads((folder / "report.json").read_text())["command"] == "a command"
+    assert json.loads((folder / "metadata.json").read_text())["command"] == "a command"
 
 
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
