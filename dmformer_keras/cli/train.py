@@ -91,6 +91,12 @@ _TASK_OPTIONS = {
         "label_smoothing": (float, "X", "share of the target that all classes share"),
         "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
         "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
+        "augment_on_device": (
+            bool,
+            None,
+            "hold the images in memory, and change and mix them on the device that trains: for "
+            "fast GPUs with JAX or PyTorch; not with --augmentation imagenet",
+        ),
     },
     "segment": {
         "head": (HEADS, None, "of the segmenter"),
@@ -165,6 +171,10 @@ def add_arguments(parser):
 
 def _add_option(group, field, option, tasks):
     kind, metavar, text = option
+    if kind is bool:
+        flag = "--" + field.replace("_", "-")
+        group.add_argument(flag, action="store_true", default=None, help=text)
+        return
     *most, last = text.split("; ")
     defaults = {task: getattr(_RECIPES[task], field) for task in tasks}
     said = list(dict.fromkeys(last if value is None else str(value) for value in defaults.values()))

@@ -6,11 +6,16 @@ import operator
 
 import numpy as np
 
-from dmformer_keras.data.images import resize_box, resize_image, through_pillow
+from dmformer_keras.data.images import (
+    LUMINANCE,
+    checked_size,
+    resize_box,
+    resize_image,
+    through_pillow,
+)
 from dmformer_keras.data.rand_augment import STRONGEST, erased, rand_augment
 from dmformer_keras.errors import DMFormerError
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 _CROP_ATTEMPTS = 10
 
 
@@ -112,29 +117,46 @@ class Augmentation:
         Returns:
             uint8 array (*image_size, channels).
         """
-        image = self._cropped(image, image_size, rng, resize, crop_fraction)
-        if self.rotate or self.translate or self.zoom:
-            image = self._moved(image, rng)
-        if self.horizontal_flip and rng.random() < 0.5:
+        image_size = checked_size(image_size)
+        changes = self.draw(image.shape, image_size, rng)
+        if changes.box is None:
+            image = resize_image(image, image_size, resize, crop_fraction)
+        else:
+            image = resize_box(image, changes.box, image_size)
+        if changes.move is not None:
+            image = _moved(image, *changes.move)
+        if changes.flip:
             image = np.ascontiguousarray(image[:, ::-1])
-        image = recoloured(image, rng, self.brightness, self.contrast, self.saturation)
+        image = recoloured(image, changes.colours)
         if self.rand_augment is not None:
             image = rand_augment(image, rng, *self.rand_augment)
         if self.erasing and rng.random() < self.erasing:
             image = erased(image, rng)
         return image
 
-    def _cropped(self, image, image_size, rng, resize, crop_fraction):
-        if self.crop_scale is not None:
-            height, width = image_size
-            box = self._random_box(image, width / height, rng)
-            if box is not None:
-                return resize_box(image, box, image_size)
-        return resize_image(image, image_size, resize, crop_fraction)
+    def draw(self, shape, image_size, rng):
+        """Draws what is done to one image, but for RandAugment and erasing.
 
-    def _random_box(self, image, target_ratio, rng):
+        Args:
+            shape: (height, width, channels), ints, of the image.
+            image_size: (height, width), ints, of the result.
+            rng: `numpy.random.Generator`.
+
+        Returns:
+            Changes.
+        """
+        box = move = None
+        if self.crop_scale is not None:
+            box = self._random_box(shape[:2], image_size[1] / image_size[0], rng)
+        if self.rotate or self.translate or self.zoom:
+            move = self._random_move(*image_size, rng)
+        flip = self.horizontal_flip and rng.random() < 0.5
+        colours = draw_colours(rng, self.brightness, self.contrast, self.saturation)
+        return Changes(box, move, flip, colours)
+
+    def _random_box(self, shape, target_ratio, rng):
         """(left, top, right, bottom) of a random crop, or None where none fitted."""
-        height, width = image.shape[:2]
+        height, width = shape
         low, high = (math.log(ratio) for ratio in self.crop_ratio)
         for _ in range(_CROP_ATTEMPTS):
             area = height * width * rng.uniform(*self.crop_scale)
@@ -145,55 +167,107 @@ class Augmentation:
                 return left, top, min(left + box_width, width), min(top + box_height, height)
         return None
 
-    def _moved(self, image, rng):
-        from PIL import Image
-
-        height, width = image.shape[:2]
+    def _random_move(self, height, width, rng):
+        """The way back, from a point of the result to its origin: (matrix, offset)."""
         angle = math.radians(rng.uniform(-self.rotate, self.rotate))
         scale = 1 / rng.uniform(1 - self.zoom, 1 + self.zoom)
         shift = np.array([width, height]) * rng.uniform(-self.translate, self.translate, 2)
-        # Pillow asks for the way back: from a point of the result to its origin.
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         matrix = np.array([[cos, sin], [-sin, cos]])
         centre = np.array([width / 2, height / 2])
-        offset = centre - matrix @ (centre + shift)
-        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ matrix.T + offset
-        overshoot = max(0, -corners.min(), *(corners - (width, height)).max(axis=0))
-        margin = math.ceil(overshoot) + 1
-        padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-        offset = offset + margin
-        data = (*matrix[0], offset[0], *matrix[1], offset[1])
-        return through_pillow(
-            padded,
-            lambda band: band.transform(
-                (width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
-            ),
-        )
+        return matrix, centre - matrix @ (centre + shift)
 
 
-def recoloured(image, rng, brightness, contrast, saturation):
-    """Change an image's colours at random.
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What is done to one image, drawn before it is done, wherever that is.
 
     Args:
-        image: uint8 array (height, width, channels).
+        box: (left, top, right, bottom), floats, in pixels of the image, what becomes the
+            result; None for the crop of evaluation.
+        move: (matrix (2, 2), offset (2,)), float arrays: `matrix @ (x, y) + offset` is where
+            the point (x, y) of the result comes from; None for no move.
+        flip: bool, whether the result is mirrored.
+        colours: (brightness, contrast, saturation), factors, or None for 1.
+    """
+
+    box: tuple | None
+    move: tuple | None
+    flip: bool
+    colours: tuple | None
+
+
+def _moved(image, matrix, offset):
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ matrix.T + offset
+    overshoot = max(0, -corners.min(), *(corners - (width, height)).max(axis=0))
+    margin = math.ceil(overshoot) + 1
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    offset = offset + margin
+    data = (*matrix[0], offset[0], *matrix[1], offset[1])
+    return through_pillow(
+        padded,
+        lambda band: band.transform(
+            (width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+        ),
+    )
+
+
+def draw_colours(rng, brightness, contrast, saturation):
+    """Draws how the colours of an image are changed.
+
+    Args:
         rng: `numpy.random.Generator`; not drawn from where all three are 0.
         brightness, contrast, saturation: floats in [0, 1], see `Augmentation`.
 
     Returns:
-        uint8 array, as `image`.
+        (brightness, contrast, saturation), factors, or None where all three are 0.
     """
     if not (brightness or contrast or saturation):
-        return image
-    brightness, contrast, saturation = (
+        return None
+    return tuple(
         rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
     )
-    gain = brightness * contrast
-    offset = brightness * (1 - contrast) * float(image.mean())
+
+
+def colour_matrix(colours, channels):
+    """What factors of brightness, contrast and saturation come to.
+
+    Args:
+        colours: (brightness, contrast, saturation), of `draw_colours`.
+        channels: int.
+
+    Returns:
+        float array (channels, channels), and the share of the image's mean, float, that is added
+        to its product with each pixel.
+    """
+    brightness, contrast, saturation = colours
+    matrix = np.eye(channels)
+    if channels == 3:
+        matrix = saturation * matrix + (1 - saturation) * LUMINANCE
+    return brightness * contrast * matrix, brightness * (1 - contrast)
+
+
+def recoloured(image, colours):
+    """Changes an image's colours.
+
+    Args:
+        image: uint8 array (height, width, channels).
+        colours: (brightness, contrast, saturation), of `draw_colours`, or None.
+
+    Returns:
+        uint8 array, as `image`.
+    """
+    if colours is None:
+        return image
+    matrix, share = colour_matrix(colours, image.shape[-1])
+    offset = share * float(image.mean())
     if image.shape[-1] != 3:
-        table = np.rint(gain * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
+        table = np.rint(matrix[0, 0] * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
         return table[image]
-    colours = gain * (saturation * np.eye(3) + (1 - saturation) * _LUMINANCE)
-    rows = np.column_stack([colours, [offset] * 3])
+    rows = np.column_stack([matrix, [offset] * 3])
     return through_pillow(image, lambda rgb: rgb.convert("RGB", tuple(rows.flat)))
 
 

@@ -17,6 +17,8 @@ from dmformer_keras.errors import DMFormerError
 # those that start other programs, such as EPS) away from files nobody vouches for.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 RESIZE_MODES = ("crop", "squash", "pad")
+# The shares of red, green and blue in a grey image: ITU-R BT.601, as Pillow has them.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _EXIF_ORIENTATION = 0x0112

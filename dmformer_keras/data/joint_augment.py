@@ -8,6 +8,7 @@ from dmformer_keras.data.augment import (
     check_colours,
     check_field,
     check_range,
+    draw_colours,
     named_setting,
     recoloured,
 )
@@ -118,7 +119,8 @@ class JointAugmentation:
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
     def _recoloured(self, image, rng):
-        return recoloured(image, rng, self.brightness, self.contrast, self.saturation)
+        colours = draw_colours(rng, self.brightness, self.contrast, self.saturation)
+        return recoloured(image, colours)
 
     def _drawn_part(self, mask, image_size, rng):
         """The part of the image that training sees, and the mask of it."""

@@ -59,26 +59,50 @@ class Mixing:
             each class.
         """
         images = np.asarray(images, np.float32)
-        shares = np.eye(num_classes, dtype=np.float32)[np.asarray(labels)]
+        kept, own = self.draw(images.shape[1:3], rng)
+        images = kept * images + (1 - kept) * images[::-1]
+        return images, self.shares(labels, num_classes, own)
+
+    def draw(self, image_size, rng):
+        """Draws how a batch is mixed.
+
+        Args:
+            image_size: (height, width), ints.
+            rng: `numpy.random.Generator`.
+
+        Returns:
+            float32 array that multiplies the images, one less it the other ones: () or
+            (height, width, 1); and the share of each image that is its own, float.
+        """
         cuts = rng.random() < 0.5 if self.mixup and self.cutmix else bool(self.cutmix)
         if cuts:
-            images, own = _cut(images, rng.beta(self.cutmix, self.cutmix), rng)
-        elif self.mixup:
-            own = np.float32(rng.beta(self.mixup, self.mixup))
-            images = own * images + (1 - own) * images[::-1]
-        else:
-            return images, shares
-        return images, own * shares + (1 - own) * shares[::-1]
+            kept = _kept(image_size, rng.beta(self.cutmix, self.cutmix), rng)
+            return kept, kept.mean()
+        own = np.float32(rng.beta(self.mixup, self.mixup) if self.mixup else 1.0)
+        return own, own
+
+    def shares(self, labels, num_classes, own):
+        """The share of each class in each image of a mixed batch.
+
+        Args:
+            labels: ints (batch,).
+            num_classes: int.
+            own: float, of `draw`.
+
+        Returns:
+            float32 array (batch, num_classes).
+        """
+        one_hot = np.eye(num_classes, dtype=np.float32)[np.asarray(labels)]
+        return own * one_hot + (1 - own) * one_hot[::-1]
 
 
-def _cut(images, own, rng):
-    """Puts one box of the others' pixels into images; returns them and the share left."""
-    height, width = images.shape[1:3]
+def _kept(image_size, own, rng):
+    """1 where images stay their own and 0 in a box: float32 (height, width, 1)."""
     place = [
         np.clip(rng.integers(side) + np.array([-0.5, 0.5]) * side * np.sqrt(1 - own), 0, side)
-        for side in (height, width)
+        for side in image_size
     ]
     (top, bottom), (left, right) = np.rint(place).astype(int)
-    mixed = images.copy()
-    mixed[:, top:bottom, left:right] = images[::-1, top:bottom, left:right]
-    return mixed, np.float32(1 - (bottom - top) * (right - left) / (height * width))
+    kept = np.ones((*image_size, 1), np.float32)
+    kept[top:bottom, left:right] = 0
+    return kept

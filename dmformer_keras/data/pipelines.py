@@ -12,6 +12,7 @@ import os
 
 import numpy as np
 
+from dmformer_keras.data import device_augment
 from dmformer_keras.data.augment import Augmentation
 from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.data.images import (
@@ -223,10 +224,16 @@ def to_py_dataset(
     shard=(0, 1),
     workers=None,
     prefetch=2,
+    on_device=False,
 ):
     """The batches of `to_tf_dataset`, bit for bit, without TensorFlow.
 
     `Model.fit` takes it like the other, with `steps_per_epoch` and `initial_epoch`.
+
+    With `on_device` the threads only read images, and the backend changes and mixes whole
+    batches, on its GPU where it has one: what is drawn is the same, and pixels differ by a level
+    or two of 255. That is for JAX and PyTorch: under TensorFlow, Keras takes every batch back to
+    the CPU.
 
     Args:
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
@@ -236,6 +243,7 @@ def to_py_dataset(
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
         prefetch: int, batches prepared ahead.
+        on_device: bool, see above; for training a classifier, without RandAugment and erasing.
 
     Returns:
         `keras.utils.PyDataset` of (float32 (batch, height, width, channels) in 0..255, int32
@@ -251,7 +259,7 @@ def to_py_dataset(
     >>> dataset.num_batches, dataset[2][0].shape
     (3, (51, 32, 32, 3))
     """
-    plan = _Plan(
+    plan = (_DevicePlan if on_device else _Plan)(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
         resize, crop_fraction, mixing, shard,
     )  # fmt: skip
@@ -304,6 +312,7 @@ class _Plan:
         self.all_batches_full = self.training or len(source) % self.batch_size == 0
         self._set_shard(shard)
         self.epochs = epochs if epochs is None else _positive("epochs", epochs)
+        self.augmentation = augmentation
         self._prepared = functools.partial(
             _prepared, self.image_size, augmentation, resize, crop_fraction, self.seed
         )
@@ -344,20 +353,35 @@ class _Plan:
 
     def example(self, number):
         """The image and the label, or mask, that has a number in this shard's stream."""
+        epoch, index = self._place(number)
+        image, label = self._prepared(self.source.read(index), epoch, index)
+        return image, label if isinstance(label, np.ndarray) else np.int32(label)
+
+    def batch(self, step, examples):
+        """The batch of a number, of what `example` gave for its `numbers`."""
+        images, labels = zip(*examples, strict=True)
+        if self.mixing is not None:
+            return self.mixed(step, np.stack(images), labels)
+        return np.stack(images).astype(np.float32), np.array(labels, np.int32)
+
+    def mixed(self, step, images, labels):
+        """A batch of uint8 images and labels, mixed."""
+        return self.mixing.apply(
+            images, labels, len(self.source.class_names), self._batch_generator(step)
+        )
+
+    def _place(self, number):
+        """The epoch and the index in the source of a number in this shard's stream."""
         step, place = divmod(int(number), self.shard_size)
         position = step * self.batch_size + self.shard * self.shard_size + place
         epoch, place = divmod(position, self.epoch_examples)
         epoch += self.first_epoch
-        index = int(self._order(epoch)[place]) if self.training else place
-        image, label = self._prepared(self.source.read(index), epoch, index)
-        return image, label if isinstance(label, np.ndarray) else np.int32(label)
+        return epoch, int(self._order(epoch)[place]) if self.training else place
 
-    def mixed(self, step, images, labels):
-        """A batch of uint8 images and labels, mixed."""
+    def _batch_generator(self, step):
         epoch, place = divmod(int(step), self.steps)
         shard = [self.shard] if self.shards > 1 else []
-        rng = np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place, *shard])
-        return self.mixing.apply(images, labels, len(self.source.class_names), rng)
+        return np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place, *shard])
 
     def streamed_example(self, encoded, label, epoch, index):
         """The image and the label of a streamed example."""
@@ -366,6 +390,40 @@ class _Plan:
 
     def _draw_order(self, epoch):
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.source))
+
+
+class _DevicePlan(_Plan):
+    """A plan whose threads only read and draw: the backend does the rest, batch by batch."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        *_, resize, crop_fraction, _, _ = arguments
+        if not self.training or isinstance(self.source, SegmentationSource):
+            raise DMFormerError("on_device is for training a classifier; leave it out.")
+        if (resize, crop_fraction) != ("crop", 1.0):
+            raise DMFormerError(
+                "on_device does not resize otherwise than resize='crop' with crop_fraction=1; "
+                "leave them, or on_device, out."
+            )
+        self.augmentation = self.augmentation or Augmentation()
+        device_augment.check_can_be_on_device(self.augmentation)
+
+    def example(self, number):
+        """An image as it is, its label, and what is to be done to it."""
+        epoch, index = self._place(number)
+        image, label = self.source.read(index)
+        rng = np.random.default_rng([_EXAMPLE, self.seed, epoch, index])
+        return image, label, self.augmentation.draw(image.shape, self.image_size, rng)
+
+    def batch(self, step, examples):
+        """The batch, its images a tensor of the backend."""
+        images, labels, changes = zip(*examples, strict=True)
+        images = device_augment.changed(images, changes, self.image_size)
+        if self.mixing is None:
+            return images, np.array(labels, np.int32)
+        kept, own = self.mixing.draw(self.image_size, self._batch_generator(step))
+        shares = self.mixing.shares(labels, len(self.source.class_names), own)
+        return device_augment.mixed(images, kept), shares
 
 
 def _numbered_examples(tf, plan):

@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
-import numpy as np
 
 
 class BatchDataset(keras.utils.PyDataset):
@@ -48,10 +47,7 @@ class BatchDataset(keras.utils.PyDataset):
         if step < 0 or (self.num_batches is not None and step >= self.num_batches):
             raise IndexError(f"batch {step} of {self.num_batches}")
         examples = [future.result() for future in self._submitted(step)]
-        images, labels = zip(*examples, strict=True)
-        if self._plan.mixing is not None:
-            return self._plan.mixed(step, np.stack(images), labels)
-        return np.stack(images).astype(np.float32), np.array(labels, np.int32)
+        return self._plan.batch(step, examples)
 
     def _submitted(self, step):
         """The futures of a batch, those of the next ones being on their way."""

@@ -1,6 +1,7 @@
 """Which pipeline feeds a model: tf.data where TensorFlow is installed, else a PyDataset."""
 
 import contextlib
+import functools
 import importlib.util
 import re
 
@@ -23,7 +24,10 @@ def training_batches(source, recipe, image_size, first_epoch, shard=(0, 1)):
     Returns:
         What `Model.fit` takes, with `steps_per_epoch`.
     """
-    return _pipeline()(
+    make = _pipeline()
+    if recipe.augment_on_device:
+        make = functools.partial(to_py_dataset, on_device=True)
+    return make(
         source,
         image_size,
         recipe.batch_size,

@@ -17,6 +17,7 @@ import numpy as np
 
 from dmformer_keras import presets
 from dmformer_keras.data import steps_per_epoch
+from dmformer_keras.data.arrays import held_in_memory
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole
 from dmformer_keras.machine import describe_machine
@@ -138,6 +139,10 @@ class _Run:
         self._check_updates()
         self._check_distribution()
         self._check_identity()
+        # What training reads: after all that is quick has been checked.
+        self.shown_source = self.train_source
+        if recipe.augment_on_device:
+            self.shown_source = held_in_memory(self.train_source, self.image_size)
 
     def run(self):
         keras.utils.set_random_seed(self.recipe.seed)
@@ -185,6 +190,10 @@ class _Run:
             raise DMFormerError(
                 f"A batch of {batch_size} images cannot be shared evenly by "
                 f"{distribution.replicas} devices; choose a batch size that can."
+            )
+        if recipe.augment_on_device and (distribution.replicas > 1 or distribution.shard[1] > 1):
+            raise DMFormerError(
+                "augment_on_device is for training on one device; leave it out on several."
             )
         # Both decide whether to update within the graph, where TensorFlow's copies cannot meet.
         conditional = recipe.accumulate > 1 or recipe.precision == "mixed_float16"
@@ -293,7 +302,7 @@ class _Run:
     def _fit_phase(self, model, first, end, image_size):
         """Trains for some epochs on images of one size."""
         batches = training_batches(
-            self.train_source, self.recipe, image_size, first, self.distribution.shard
+            self.shown_source, self.recipe, image_size, first, self.distribution.shard
         )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
+from dmformer_keras.data.device_augment import check_can_be_on_device
 from dmformer_keras.errors import DMFormerError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -235,6 +236,9 @@ class Recipe(_CommonRecipe):
         {common}
         label_smoothing: float in [0, 1), the share of the target that all classes share.
         mixup, cutmix: floats, 0 or more, see `dmformer_keras.data.Mixing`; 0 for none.
+        augment_on_device: bool, hold the decoded images in memory, and change and mix them where
+            the model is trained: for fast GPUs with JAX or PyTorch, on one of them; without
+            RandAugment and erasing.
 
     Raises:
         DMFormerError: a value is outside its range.
@@ -251,9 +255,13 @@ class Recipe(_CommonRecipe):
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
+    augment_on_device: bool = False
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_choice("augment_on_device", (True, False))
+        if self.augment_on_device:
+            check_can_be_on_device(self.changes)
         self._check_share("label_smoothing")
         for field in ("mixup", "cutmix"):
             self._check_number(field, "0 or more", lambda value: value >= 0)
@@ -306,6 +314,7 @@ class SegmentationRecipe(_CommonRecipe):
     """
 
     augmentations: ClassVar = JOINT_AUGMENTATIONS
+    augment_on_device: ClassVar = False
 
     batch_size: int = 16
     image_size: int = 256

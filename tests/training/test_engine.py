@@ -10,7 +10,7 @@ import pytest
 from helpers import array
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
-from dmformer_keras.data import open_source
+from dmformer_keras.data import arrays, open_source
 from dmformer_keras.training import Recipe, checkpoint, engine, evaluate, load_classifier, train
 from dmformer_keras.training.tasks import task_of
 
@@ -199,6 +199,28 @@ def test_a_run_out_of_memory_is_resumed_with_gradient_checkpointing(
     stages = keras.saving.load_model(path).backbone.get_config()["gradient_checkpointing"]
     assert stages == (1, 2)
     assert load_classifier(folder).backbone.get_config()["gradient_checkpointing"] == ()
+
+
+@pytest.mark.slow(on=["tensorflow"])  # Keras takes its batches back to the CPU: not meant for it
+def test_images_changed_on_the_device_train_the_same_model(
+    finished_run, data, recipe, tiny_preset, tmp_path
+):
+    on_device = dataclasses.replace(recipe, augment_on_device=True)
+    train(on_device, tiny_preset, data, tmp_path / "run", verbose=0)
+    for row, expected in zip(rows(tmp_path / "run"), rows(finished_run[0]), strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=2e-3)
+
+
+def test_what_cannot_be_held_on_the_device_is_refused_before_work(
+    data, recipe, tiny_preset, tmp_path, monkeypatch
+):
+    on_device = dataclasses.replace(recipe, augment_on_device=True)
+    monkeypatch.setattr(arrays, "_memory", lambda: 1000)
+    with pytest.raises(DMFormerError, match="GiB of memory"):
+        train(on_device, tiny_preset, data, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DMFormerError, match="RandAugment"):
+        dataclasses.replace(on_device, augmentation="imagenet")
 
 
 def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dmformer_keras import DMFormerError
+from dmformer_keras import DMFormerError, presets
 from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
 
 
@@ -130,8 +130,14 @@ def test_the_imagenet_recipe_is_the_paper_s():
     assert recipe.changes.erasing == 0.25
 
 
+def test_the_imagenette_recipe_made_the_shipped_weights():
+    made_by = presets.read_preset("dmformer_t_imagenette").metadata["recipe"]
+    recipe = json.loads(json.dumps(dataclasses.asdict(Recipe.named("imagenette"))))
+    assert {name: recipe[name] for name in made_by} == made_by
+
+
 def test_a_recipe_of_another_task_is_not_found():
-    with pytest.raises(DMFormerError, match="choose one of imagenet"):
+    with pytest.raises(DMFormerError, match="choose one of .*imagenet"):
         Recipe.named("ade20k_upernet")
     with pytest.raises(DMFormerError, match="ade20k_upernet"):
         SegmentationRecipe.named("imagenet")

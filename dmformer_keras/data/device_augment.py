@@ -1,0 +1,133 @@
+"""`Augmentation` on the device: what was drawn for each image, done to a whole batch at once.
+
+Cutting out and resizing is a product with two small matrices an image, whose rows are the
+weights by which Pillow would add up pixels: the results are the same to a level or two of 255.
+"""
+
+import numpy as np
+from keras import ops
+
+from dmformer_keras.data.augment import colour_matrix
+from dmformer_keras.data.images import evaluation_box
+from dmformer_keras.errors import DMFormerError
+
+# Batches are padded to multiples of this, for few different shapes are compiled.
+_SIDE = 32
+
+
+def check_can_be_on_device(augmentation):
+    """Checks that all of an augmentation can be done here.
+
+    Args:
+        augmentation: Augmentation.
+
+    Raises:
+        DMFormerError: it has RandAugment or erasing.
+    """
+    if augmentation.rand_augment is not None or augmentation.erasing:
+        raise DMFormerError(
+            "RandAugment and erasing are done by the CPU only; choose another augmentation, such "
+            "as standard, or leave out augment_on_device."
+        )
+
+
+def stacked(images):
+    """Images of different sizes as one array, the rest filled with 0.
+
+    Args:
+        images: list of uint8 arrays (height, width, channels).
+
+    Returns:
+        uint8 array (number, largest height, largest width, channels), the sides rounded up.
+    """
+    height, width = (
+        -(-max(image.shape[axis] for image in images) // _SIDE) * _SIDE for axis in (0, 1)
+    )
+    batch = np.zeros((len(images), height, width, images[0].shape[-1]), np.uint8)
+    for place, image in zip(batch, images, strict=True):
+        place[: image.shape[0], : image.shape[1]] = image
+    return batch
+
+
+def changed(images, all_changes, image_size):
+    """Does to images what was drawn for them, by the backend and on its device.
+
+    Args:
+        images: list of uint8 arrays (height, width, channels), of any sizes.
+        all_changes: list of Changes, one an image.
+        image_size: (height, width), ints, of the result.
+
+    Returns:
+        Tensor, float32 (number, *image_size, channels), 0..255.
+    """
+    batch = ops.cast(ops.convert_to_tensor(stacked(images)), "float32")
+    boxes = np.array([
+        evaluation_box(image, *image_size, "crop", 1.0) if changes.box is None else changes.box
+        for image, changes in zip(images, all_changes, strict=True)
+    ])  # fmt: skip
+    sizes = np.array([image.shape[:2] for image in images])
+    rows = _weights(boxes[:, 1::2], sizes[:, 0], image_size[0], batch.shape[1])
+    columns = _weights(boxes[:, ::2], sizes[:, 1], image_size[1], batch.shape[2])
+    batch = ops.einsum("bij,bjkc->bikc", rows, batch)
+    batch = ops.einsum("blk,bikc->bilc", columns, batch)
+    if all_changes[0].move is not None:
+        batch = _moved(batch, [changes.move for changes in all_changes])
+    flips = np.array([changes.flip for changes in all_changes])[:, None, None, None]
+    if flips.any():
+        batch = ops.where(flips, ops.flip(batch, axis=2), batch)
+    if all_changes[0].colours is not None:
+        batch = _recoloured(batch, [changes.colours for changes in all_changes])
+    return batch
+
+
+def mixed(images, kept):
+    """Mixes each image with the one at its place from the batch's end.
+
+    Args:
+        images: tensor (batch, height, width, channels).
+        kept: float32 array, of `Mixing.draw`.
+
+    Returns:
+        Tensor, as `images`.
+    """
+    kept = ops.convert_to_tensor(kept, dtype="float32")
+    return kept * images + (1 - kept) * ops.flip(images, axis=0)
+
+
+def _weights(spans, sizes, target, padded):
+    """(number, target, padded): how much of each old pixel is in each new one, antialiased."""
+    low, high, size = (
+        ops.convert_to_tensor(part[:, None, None], dtype="float32")
+        for part in (spans[:, 0], spans[:, 1], sizes)
+    )
+    scale = (high - low) / target
+    places = ops.reshape(ops.arange(target, dtype="float32") + 0.5, (1, -1, 1))
+    pixels = ops.reshape(ops.arange(padded, dtype="float32") + 0.5, (1, 1, -1))
+    distance = ops.abs(pixels - (low + scale * places)) / ops.maximum(scale, 1.0)
+    weights = ops.maximum(1 - distance, 0.0) * ops.cast(pixels < size, "float32")
+    return weights / ops.sum(weights, axis=-1, keepdims=True)
+
+
+def _moved(batch, moves):
+    """Each image turned, shifted and zoomed, what is uncovered the nearest edge's."""
+    transforms = []
+    for matrix, offset in moves:
+        # Keras counts from the middle of the first pixel, and Pillow from its corner.
+        offset = offset + matrix.sum(axis=1) / 2 - 0.5
+        transforms.append([*matrix[0], offset[0], *matrix[1], offset[1], 0, 0])
+    return ops.image.affine_transform(
+        batch,
+        ops.convert_to_tensor(np.array(transforms, np.float32)),
+        fill_mode="nearest",
+        data_format="channels_last",
+    )
+
+
+def _recoloured(batch, all_colours):
+    matrices, shares = zip(
+        *(colour_matrix(colours, batch.shape[-1]) for colours in all_colours), strict=True
+    )
+    shares = ops.convert_to_tensor(np.array(shares)[:, None, None, None], dtype="float32")
+    offset = shares * ops.mean(batch, axis=(1, 2, 3), keepdims=True)
+    matrices = ops.convert_to_tensor(np.stack(matrices), dtype="float32")
+    return ops.clip(ops.einsum("bijk,bck->bijc", batch, matrices) + offset, 0, 255)

@@ -1,0 +1,89 @@
+"""What the device does to a batch is what the CPU does to each image."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import array
+from image_files import random_image
+
+from dmformer_keras.data import Augmentation, Mixing, arrays, open_source, to_py_dataset
+from dmformer_keras.data.arrays import held_in_memory
+from dmformer_keras.data.device_augment import changed
+from dmformer_keras.errors import DMFormerError
+
+SIZE = (24, 32)
+
+
+def smooth_images(channels, count=8):
+    """Images of different sizes without hard edges, where half a pixel is half the range."""
+    rng = np.random.default_rng(0)
+    return [
+        np.repeat(np.repeat(rng.integers(0, 256, (height, width, channels)), 8, 0), 8, 1)
+        .astype("uint8")
+        for height, width in rng.integers(5, 12, (count, 2))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("name", ["none", "light", "standard"])
+def test_the_same_changes_as_on_the_cpu(name, channels):
+    augmentation, images = Augmentation.named(name), smooth_images(channels)
+
+    def rng(number):
+        return np.random.default_rng([1, number])
+
+    expected = np.stack(
+        [
+            augmentation.apply(image, SIZE, rng(n)).astype("float32")
+            for n, image in enumerate(images)
+        ]
+    )
+    drawn = [augmentation.draw(image.shape, SIZE, rng(n)) for n, image in enumerate(images)]
+    found = array(changed(images, drawn, SIZE))
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    # The CPU rounds after each of up to four steps.
+    np.testing.assert_allclose(found, expected, atol=4)
+    assert np.abs(found - expected).mean() < 0.8
+    assert expected.std() > 30
+
+
+@pytest.mark.parametrize("mixing", [None, Mixing(mixup=0.5), Mixing(cutmix=1.0)])
+def test_batches_are_those_of_the_cpu_in_their_order(mixing):
+    images = smooth_images(3, 10)
+    source = open_source((images, np.arange(10) % 3), "all")
+    options = {
+        "training": True, "seed": 4, "mixing": mixing, "first_epoch": 2,
+        "augmentation": Augmentation.named("standard"),
+    }  # fmt: skip
+    expected = to_py_dataset(source, SIZE, 4, **options)
+    found = to_py_dataset(source, SIZE, 4, **options, on_device=True)
+    for step in range(5):
+        for one, other in zip(found[step], expected[step], strict=True):
+            np.testing.assert_allclose(array(one), other, atol=4)
+        assert keras.ops.is_tensor(found[step][0])
+
+
+def test_images_are_held_once_and_no_larger_than_needed(monkeypatch):
+    images = [random_image(0, 60, 200), random_image(1, 20, 30)]
+    source = open_source((images, [0, 1]), "all")
+    held = held_in_memory(source, SIZE)
+    assert held.read(0)[0].shape == (36, 120, 3)  # 1.5 times 24, its shape kept
+    np.testing.assert_array_equal(held.read(1)[0], images[1])
+    assert [held.read(index)[1] for index in range(2)] == [0, 1]
+    monkeypatch.setattr(arrays, "_memory", lambda: 20_000)
+    with pytest.raises(DMFormerError, match="at most half"):
+        held_in_memory(source, SIZE)
+
+
+def test_what_a_device_cannot_do_is_refused():
+    source = open_source(([random_image(0)] * 4, [0, 1, 0, 1]), "all")
+    with pytest.raises(DMFormerError, match="RandAugment"):
+        to_py_dataset(
+            source, 32, 2, training=True, on_device=True,
+            augmentation=Augmentation.named("imagenet"),
+        )  # fmt: skip
+    with pytest.raises(DMFormerError, match="for training"):
+        to_py_dataset(source, 32, 2, on_device=True)
+    with pytest.raises(DMFormerError, match="resize"):
+        to_py_dataset(source, 32, 2, training=True, on_device=True, resize="squash")
