@@ -12,6 +12,11 @@ from dmformer_keras.training.engine import train
 from dmformer_keras.training.evaluation import Evaluation, evaluate, to_probabilities
 from dmformer_keras.training.layer_depths import layer_depths
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
+from dmformer_keras.training.parameter_groups import (
+    ParameterGroup,
+    parameter_groups,
+    with_parameter_groups,
+)
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.saved_models import (
     image_size_of,
@@ -27,6 +32,7 @@ from dmformer_keras.training.segmentation_evaluation import (
 
 __all__ = [
     "Evaluation",
+    "ParameterGroup",
     "PixelAccuracy",
     "Recipe",
     "SegmentationEvaluation",
@@ -40,6 +46,8 @@ __all__ = [
     "layer_depths",
     "load_classifier",
     "load_trained",
+    "parameter_groups",
     "to_probabilities",
     "train",
+    "with_parameter_groups",
 ]

@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
-from dmformer_keras.training.layer_depths import layer_depths
+from dmformer_keras.training.parameter_groups import parameter_groups, with_parameter_groups
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -52,53 +52,12 @@ class PolynomialDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule)
         }
 
 
-@keras.saving.register_keras_serializable(package="dmformer_keras")
-class LayerwiseAdamW(keras.optimizers.AdamW):
-    """AdamW whose learning rate each weight multiplies by a factor of its own.
-
-    The weight decay, which AdamW multiplies by the learning rate, follows.
-
-    Args:
-        *args, **kwargs: as in `keras.optimizers.AdamW`.
-
-    Example:
-
-    >>> weight = keras.Variable([1.0, 1.0], name="kernel")
-    >>> optimizer = LayerwiseAdamW(learning_rate=0.1, weight_decay=0.0)
-    >>> optimizer.set_factors([(weight, 0.5)])
-    >>> optimizer.apply([ops.convert_to_tensor([1.0, 1.0])], [weight])
-    >>> round(float(weight[0]), 3)
-    0.95
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._factors = {}
-
-    def set_factors(self, factors):
-        """Sets the factors; a weight that is not named has the factor 1.
-
-        Args:
-            factors: list of (weight, float).
-        """
-        self._factors = {self._var_key(weight): float(factor) for weight, factor in factors}
-
-    def _factor(self, variable):
-        return self._factors.get(self._var_key(variable), 1.0)
-
-    def update_step(self, gradient, variable, learning_rate):
-        learning_rate = learning_rate * self._factor(variable)
-        if self.weight_decay and self._use_weight_decay(variable):
-            decay = ops.cast(self.weight_decay * learning_rate, variable.dtype)
-            self.assign_sub(variable, variable * decay)
-        super().update_step(gradient, variable, learning_rate)
-
-    def _apply_weight_decay(self, variables):
-        """Nothing: Keras decays all weights at one learning rate before the update."""
+# Made here, so that Keras finds it in the file of a checkpoint.
+GroupedAdamW = with_parameter_groups(keras.optimizers.AdamW)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
-class ReplicatedAdamW(LayerwiseAdamW):
+class ReplicatedAdamW(GroupedAdamW):
     """AdamW of a model that `tf.distribute` copies: clips what all copies' gradients sum to.
 
     Keras clips each copy's own, and sums afterwards.
@@ -184,7 +143,7 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
         steps_per_epoch: int, positive.
         loss: `keras.losses.Loss`.
         metrics: list of `keras.metrics.Metric`.
-        optimizer_class: subclass of LayerwiseAdamW, or None for what the recipe needs.
+        optimizer_class: subclass of GroupedAdamW, or None for what the recipe needs.
     """
     settings = {"weight_decay": recipe.weight_decay, "global_clipnorm": recipe.clip_norm}
     if recipe.accumulate > 1:
@@ -195,17 +154,15 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
         settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     if optimizer_class is None:
-        optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else LayerwiseAdamW
+        # Under PyTorch, Keras updates all weights at once, but in its own classes only.
+        optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else GroupedAdamW
     optimizer = optimizer_class(schedule, **settings)
-    if recipe.layer_decay != 1:
-        depths = layer_depths(model)
-        last = max(depth for _, depth in depths)
-        optimizer.set_factors(
-            [(weight, recipe.layer_decay ** (last - depth)) for weight, depth in depths]
-        )
-    optimizer.exclude_from_weight_decay(
-        var_list=[weight for weight in model.trainable_variables if weight.name != "kernel"]
-    )
+    groups = parameter_groups(model, recipe.layer_decay)
+    if isinstance(optimizer, GroupedAdamW):
+        optimizer.set_groups(groups)
+    else:
+        kept = [weight for group in groups if not group.weight_decay for weight in group.weights]
+        optimizer.exclude_from_weight_decay(var_list=kept)
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
     # Built here, so that a checkpoint finds the variables that it restores.
     model.optimizer.build(model.trainable_variables)

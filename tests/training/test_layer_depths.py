@@ -1,29 +1,13 @@
-"""Every weight has one depth, for every variant and every head."""
+"""Depth follows the way through the backbone; for every variant see test_parameter_groups."""
 
 import keras
 import numpy as np
 import pytest
 from helpers import array, tiny_backbone, tiny_classifier
 
-from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, SemanticFPN, UPerNet
+from dmformer_keras import DMFormerError, SemanticFPN
 from dmformer_keras.training import Recipe, layer_depths
-from dmformer_keras.training.optimization import LayerwiseAdamW, compile_for
-
-
-@pytest.mark.parametrize("variant", ["n", "t", "s", "b", "l"])
-@pytest.mark.parametrize("task", [DMFormerClassifier, SemanticFPN, UPerNet])
-def test_every_trainable_weight_is_counted_once(variant, task):
-    backbone = DMFormerBackbone.from_preset(f"dmformer_{variant}", input_shape=(64, 64, 3))
-    arguments = {} if task is DMFormerClassifier else {"head_channels": 8}
-    model = task(backbone, 4, **arguments)
-    counted = layer_depths(model)
-    assert [id(weight) for weight, _ in counted] == [id(w) for w in model.trainable_variables]
-    depths = np.array([depth for _, depth in counted])
-    blocks = sum(backbone.get_config()["depths"])
-    assert sorted(set(depths)) == list(range(blocks + 2))
-    in_head = {id(weight) for weight in model.head.trainable_variables}
-    is_last = [depth == blocks + 1 for depth in depths]
-    assert is_last == [id(weight) in in_head for weight, _ in counted]
+from dmformer_keras.training.optimization import GroupedAdamW, compile_for
 
 
 def test_depth_follows_the_way_through_the_backbone():
@@ -46,7 +30,7 @@ def test_the_learning_rate_decays_towards_the_input():
     model = tiny_classifier()
     recipe = Recipe(learning_rate=0.1, weight_decay=0.5, warmup_epochs=0, layer_decay=0.5)
     compile_for(recipe, model, 10, keras.losses.SparseCategoricalCrossentropy(), [])
-    assert isinstance(model.optimizer, LayerwiseAdamW)
+    assert isinstance(model.optimizer, GroupedAdamW)
     before = [array(weight) for weight in model.trainable_variables]
     random = np.random.default_rng(0)
     gradients = [random.choice([-1.0, 1.0], weight.shape) for weight in before]

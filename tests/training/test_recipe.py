@@ -137,7 +137,7 @@ def test_the_imagenette_recipe_made_the_shipped_weights():
 
 
 def test_a_recipe_of_another_task_is_not_found():
-    with pytest.raises(DMFormerError, match="choose one of .*imagenet"):
+    with pytest.raises(DMFormerError, match=r"choose one of .*imagenet"):
         Recipe.named("ade20k_upernet")
     with pytest.raises(DMFormerError, match="ade20k_upernet"):
         SegmentationRecipe.named("imagenet")

@@ -1,0 +1,182 @@
+"""Which weights train at which learning rate, and which of them decay, for any Keras optimizer."""
+
+import dataclasses
+import functools
+
+import keras
+from keras import ops
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.layer_depths import layer_depths
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+    """Weights that are trained alike.
+
+    Args:
+        depth: int, layers from the input, see `layer_depths`; None where they are not counted.
+        weight_decay: bool, whether the optimizer's weight decay applies.
+        learning_rate_factor: float, positive, multiplies the optimizer's learning rate, and with
+            it the decay.
+        weights: tuple of `keras.Variable`.
+    """
+
+    depth: int | None
+    weight_decay: bool
+    learning_rate_factor: float
+    weights: tuple
+
+
+def parameter_groups(model, layer_decay=1.0):
+    """Sorts the trainable weights of a model into groups.
+
+    Kernels decay; biases, the weights of norms, and the factors of LayerScale do not. With a
+    `layer_decay` below 1, the learning rate is multiplied by it for each layer further from the
+    head: see `layer_depths`.
+
+    Source: as in timm and mmsegmentation; what is a kernel, by its name, is this project's
+    decision, which holds for Keras's layers, too.
+
+    Args:
+        model: `keras.Model`. With a `layer_decay` below 1 its `backbone` is a `DMFormerBackbone`.
+        layer_decay: float in (0, 1].
+
+    Returns:
+        list of ParameterGroup, from the input to the head. Every trainable weight is in one.
+
+    Raises:
+        DMFormerError: `layer_decay` is out of range, or the backbone is not this project's.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> model = dmformer_keras.DMFormerN(input_shape=(64, 64, 3), num_classes=10)
+    >>> for group in parameter_groups(model):
+    ...     print(group.weight_decay, group.learning_rate_factor, len(group.weights))
+    True 1.0 107
+    False 1.0 135
+    >>> optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=1e-4)
+    >>> optimizer.set_groups(parameter_groups(model, layer_decay=0.75))
+    >>> model.compile(optimizer, "sparse_categorical_crossentropy")
+    """
+    if not 0 < layer_decay <= 1:
+        raise DMFormerError(f"layer_decay must be over 0 and at most 1, not {layer_decay!r}.")
+    if layer_decay == 1:
+        depths = [(weight, None) for weight in model.trainable_variables]
+    else:
+        depths = layer_depths(model)
+    last = max((depth or 0 for _, depth in depths), default=0)
+    sorted_weights = {}
+    for weight, depth in depths:
+        sorted_weights.setdefault((depth, weight.name == "kernel"), []).append(weight)
+    return [
+        ParameterGroup(
+            depth,
+            decays,
+            1.0 if depth is None else layer_decay ** (last - depth),
+            tuple(weights),
+        )
+        for (depth, decays), weights in sorted(
+            sorted_weights.items(), key=lambda item: (item[0][0] or 0, not item[0][1])
+        )
+    ]
+
+
+@functools.cache
+def with_parameter_groups(optimizer_class):
+    """A Keras optimizer that trains each group of weights in its own way.
+
+    Call it before `keras.models.load_model` of what was compiled with it: Keras finds the class
+    by its name. The groups are kept in the file.
+
+    Args:
+        optimizer_class: subclass of `keras.optimizers.Optimizer`.
+
+    Returns:
+        A subclass of it, with the method `set_groups`, which takes what `parameter_groups`
+        returns. Weights that are in no group are trained as Keras would.
+
+    Raises:
+        DMFormerError: the optimizer decays weights by rules of its own, as Muon does.
+
+    Example:
+
+    >>> weights = [keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="bias")]
+    >>> optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=0.5)
+    >>> optimizer.set_groups([ParameterGroup(0, False, 0.5, (weights[1],))])
+    >>> optimizer.apply([ops.zeros(1) + 2, ops.zeros(1) + 2], weights)
+    >>> [round(float(weight[0]), 3) for weight in weights]  # 1 - 0.1 * (0.5 + 2), 1 - 0.05 * 2
+    [0.75, 0.9]
+    """
+    common = keras.optimizers.Optimizer._apply_weight_decay
+    if optimizer_class._apply_weight_decay is not common:
+        raise DMFormerError(
+            f"{optimizer_class.__name__} decays weights by rules of its own; use another "
+            "optimizer, such as keras.optimizers.AdamW."
+        )
+
+    class Grouped(_GroupedUpdates, optimizer_class):
+        pass
+
+    Grouped.__name__ = Grouped.__qualname__ = f"Grouped{optimizer_class.__name__}"
+    Grouped.__doc__ = f"`{optimizer_class.__name__}` with groups: see `with_parameter_groups`."
+    return keras.saving.register_keras_serializable(package="dmformer_keras")(Grouped)
+
+
+class _GroupedUpdates:
+    """What `with_parameter_groups` adds to an optimizer."""
+
+    def __init__(self, *args, rules=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._stored_rules = rules  # of a file, in the order of the weights
+        self._rules = {}
+
+    def set_groups(self, groups):
+        """Sets how each weight is trained.
+
+        Args:
+            groups: list of ParameterGroup.
+
+        Raises:
+            DMFormerError: a weight is in two groups.
+        """
+        rules = {}
+        for group in groups:
+            for weight in group.weights:
+                key = self._var_key(weight)
+                if key in rules:
+                    raise DMFormerError(
+                        f"The weight {weight.path!r} is in two groups; leave it in one."
+                    )
+                rules[key] = (float(group.learning_rate_factor), bool(group.weight_decay))
+        self._rules = rules
+
+    def build(self, variables):
+        if not self.built and self._stored_rules is not None and not self._rules:
+            keys = [self._var_key(weight) for weight in variables]
+            self._rules = {
+                key: tuple(rule) for key, rule in zip(keys, self._stored_rules, strict=True)
+            }
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor, decays = self._rule(variable)
+        learning_rate = learning_rate * factor
+        if self.weight_decay and decays:
+            decay = ops.cast(self.weight_decay * learning_rate, variable.dtype)
+            self.assign_sub(variable, variable * decay)
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        rules = self._stored_rules
+        if self.built:
+            rules = [list(self._rule(weight)) for weight in self._trainable_variables]
+        return {**super().get_config(), "rules": rules}
+
+    def _rule(self, variable):
+        rule = self._rules.get(self._var_key(variable))
+        return (1.0, self._use_weight_decay(variable)) if rule is None else rule
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras decays all weights at one learning rate before the update."""

@@ -1,0 +1,101 @@
+"""Every weight is in exactly one expected group, and trains as its group says."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import array, tiny_classifier
+
+from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, SemanticFPN, UPerNet
+from dmformer_keras.training import ParameterGroup, parameter_groups, with_parameter_groups
+
+OPTIMIZERS = [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.Lion]
+
+
+@pytest.mark.parametrize("variant", ["n", "t", "s", "b", "l"])
+@pytest.mark.parametrize("task", [DMFormerClassifier, SemanticFPN, UPerNet])
+def test_every_weight_is_in_one_group(variant, task):
+    backbone = DMFormerBackbone.from_preset(f"dmformer_{variant}", input_shape=(64, 64, 3))
+    arguments = {} if task is DMFormerClassifier else {"head_channels": 8}
+    model = task(backbone, 4, **arguments)
+    head = {id(weight) for weight in model.head.trainable_variables}
+    layers = sum(backbone.get_config()["depths"]) + 2
+    for layer_decay, expected in ((1.0, [1.0]), (0.8, [0.8**n for n in reversed(range(layers))])):
+        groups = parameter_groups(model, layer_decay)
+        grouped = [id(weight) for group in groups for weight in group.weights]
+        assert sorted(grouped) == sorted(id(weight) for weight in model.trainable_variables)
+        for group in groups:
+            # What multiplies features of other channels or pixels has two axes or four; what is
+            # added to a channel or multiplies it has one.
+            assert {weight.ndim > 1 for weight in group.weights} == {group.weight_decay}
+            in_head = {id(weight) in head for weight in group.weights}
+            assert layer_decay == 1 or in_head == {group.learning_rate_factor == 1}
+        factors = [group.learning_rate_factor for group in groups]
+        assert sorted(set(factors)) == pytest.approx(expected)
+        assert factors == sorted(factors)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_any_optimizer_trains_each_group_in_its_own_way(kind):
+    model = tiny_classifier(layer_scale=0.5)
+    groups = parameter_groups(model, 0.5)
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=weight.shape) for weight in model.trainable_variables]
+    before = {id(weight): array(weight) for weight in model.trainable_variables}
+
+    def after(optimizer):
+        for weight in model.trainable_variables:
+            weight.assign(before[id(weight)])
+        optimizer.build(model.trainable_variables)
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients])
+        return {id(weight): array(weight) for weight in model.trainable_variables}
+
+    optimizer = with_parameter_groups(kind)(0.01, weight_decay=0.3)
+    optimizer.set_groups(groups)
+    found = after(optimizer)
+    for group in groups:
+        # Keras's own, with the rate and the decay of the group.
+        own = kind(
+            0.01 * group.learning_rate_factor, weight_decay=0.3 if group.weight_decay else None
+        )
+        expected = after(own)
+        for weight in group.weights:
+            np.testing.assert_allclose(found[id(weight)], expected[id(weight)], atol=1e-6)
+            assert np.abs(found[id(weight)] - before[id(weight)]).max() > 0
+
+
+def test_groups_are_kept_in_a_file(tmp_path):
+    model = tiny_classifier()
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=0.5)
+    optimizer.set_groups(parameter_groups(model, 0.5))
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=weight.shape) for weight in model.trainable_variables]
+    for one in (model, again):
+        one.optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients])
+    for weight, other in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_allclose(array(other), array(weight), atol=1e-7)
+    assert again.optimizer.get_config()["rules"] == model.optimizer.get_config()["rules"]
+    assert len(set(map(tuple, again.optimizer.get_config()["rules"]))) > 4
+
+
+def test_weights_without_a_group_are_trained_as_keras_would():
+    weights = [keras.Variable([1.0], name=name) for name in ("kernel", "bias")]
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.apply([keras.ops.zeros(1)] * 2, weights)
+    assert [float(array(weight)[0]) for weight in weights] == pytest.approx([0.95, 1.0])
+
+
+def test_what_cannot_be_grouped_is_refused():
+    model = tiny_classifier()
+    with pytest.raises(DMFormerError, match="rules of its own"):
+        with_parameter_groups(keras.optimizers.Muon)
+    with pytest.raises(DMFormerError, match="layer_decay"):
+        parameter_groups(model, 1.5)
+    weight = model.trainable_variables[0]
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1)
+    with pytest.raises(DMFormerError, match="in two groups"):
+        optimizer.set_groups([ParameterGroup(0, True, 1.0, (weight, weight))])
