@@ -125,6 +125,7 @@ def run(args, name, seed, decoded, path):
     parameters, multiply_accumulates = counts(model)
     result = {
         "contestant": name,
+        "made_of": json.loads(json.dumps(CONTESTANTS[name][1:])),
         "seed": seed,
         "settings": settings(args),
         "parameters": parameters,
@@ -139,8 +140,10 @@ def run(args, name, seed, decoded, path):
 
 def settings(args):
     """What must be the same for two runs to be compared."""
-    recipe = dataclasses.asdict(recipe_of(args, seed=0))
-    return {"data": Path(args.data).name, "recipe": json.loads(json.dumps(recipe))}
+    import keras
+
+    recipe = json.loads(json.dumps(dataclasses.asdict(recipe_of(args, seed=0))))
+    return {"data": Path(args.data).name, "backend": keras.config.backend(), "recipe": recipe}
 
 
 def decode(source, size, path):
@@ -159,7 +162,7 @@ def decode(source, size, path):
 
 
 def train_all(args, folder):
-    """Trains what is not there yet, `--jobs` processes at a time."""
+    """Trains what is not there yet, `--jobs` processes at a time; tells whether all went."""
     missing = [
         (name, seed, folder / f"{name}-{seed}.json")
         for seed in range(args.seeds)  # every contestant once, before any twice
@@ -167,7 +170,7 @@ def train_all(args, folder):
         if not (folder / f"{name}-{seed}.json").is_file()
     ]
     if not missing:
-        return
+        return True
     folder.mkdir(parents=True, exist_ok=True)
     threads = max((os.cpu_count() or 1) // args.jobs, 1)
     environment = {
@@ -200,13 +203,15 @@ def train_all(args, folder):
 
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(train, missing))
+    return all(path.is_file() for _, _, path in missing)
 
 
 def finished_runs(args, folder):
     """Returns the results in a folder; ends the program if one is of other settings."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for one in results:
-        if one["settings"] != settings(args):
+        made_of = json.loads(json.dumps(CONTESTANTS[one["contestant"]][1:]))
+        if one["settings"] != settings(args) or one["made_of"] != made_of:
             sys.exit(
                 f"{folder} holds a run of other settings, {one['contestant']}-{one['seed']}.json; "
                 "choose another --output."
@@ -290,7 +295,8 @@ def main():
         return
     folder = args.output / "runs"
     finished_runs(args, folder)  # before hours of training
-    train_all(args, folder)
+    if not train_all(args, folder):
+        sys.exit("Not all runs went through: no table was written; run the command again.")
     lines = summarized(finished_runs(args, folder))
     command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
     text = table(lines, command, machine_sentence(describe_machine(os.cpu_count())))

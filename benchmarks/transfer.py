@@ -10,13 +10,13 @@ measured on, after the last epoch. Finished runs under `--output` are not traine
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from dmformer_keras.files import written_whole
@@ -49,6 +49,27 @@ def take_part(data, share, folder):
     beside.rename(folder)
 
 
+def check_settings(args):
+    """Ends the program if the runs that are there are of other settings."""
+    from dmformer_keras.presets import read_preset
+
+    settings = {
+        name: str(value)
+        for name, value in vars(args).items()
+        if name not in ("seeds", "runs", "output", "data", "preset")
+    }
+    settings["data"] = Path(args.data).name
+    settings["weights"] = read_preset(args.preset).metadata["files"]
+    settings["backend"] = keras.config.backend()
+    path = args.runs / "settings.json"
+    if not path.is_file():
+        args.runs.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as beside:
+            beside.write_text(json.dumps(settings, indent=1) + "\n")
+    elif json.loads(path.read_text()) != settings:
+        sys.exit(f"{args.runs} holds runs of other settings; choose another --runs.")
+
+
 def train(preset, seed, args, data, output):
     """Runs `dmformer train` unless it has finished; returns its report."""
     command = [
@@ -78,9 +99,9 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="of the trainings")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    check_settings(args)
     data = args.runs / "data"
     if not data.is_dir():
-        args.runs.mkdir(parents=True, exist_ok=True)
         take_part(args.data, args.share, data)
     top1 = {}
     for seed in range(args.seeds):
@@ -91,7 +112,7 @@ def main():
     titles = {"preset": f"from {Path(args.preset).name}", "random": "from random weights"}
     command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
     text = (
-        f"`{command}`\n\n{machine_sentence(describe_machine(os.cpu_count()))}\n\n"
+        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
         f"{report['training_images']:,} training images, {args.epochs} epochs at "
         f"{args.image_size}x{args.image_size}.\n\n"
         "| start | top-1 on the test images (%), mean (each seed) |\n|---|---|\n"

@@ -1,8 +1,10 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that one process writes to."""
 
 import contextlib
 import os
 from pathlib import Path
+
+from dmformer_keras.errors import DMFormerError
 
 # How the name of a file begins while it is written.
 WRITING = ".writing-"
@@ -25,3 +27,51 @@ def written_whole(path):
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """Keeps other processes from writing to a folder, until this one ends or lets go of it.
+
+    The lock is the operating system's, on the folder itself: nothing is left behind by a process
+    that is killed. Where there are no such locks (Windows, some network drives), nothing is kept.
+
+    Args:
+        folder: Path.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._descriptor = None
+
+    def take(self):
+        """Takes the lock, if the folder is there; does nothing where it has it.
+
+        Raises:
+            DMFormerError: another process has it.
+        """
+        if self._descriptor is not None or not self._folder.is_dir():
+            return
+        try:
+            import fcntl
+        except ImportError:
+            return
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DMFormerError(
+                f"Another process is training in {str(self._folder)!r}; wait for its end, or "
+                "choose another folder."
+            ) from None
+        except OSError:  # a drive without locks
+            os.close(descriptor)
+            return
+        self._descriptor = descriptor
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self._descriptor is not None:
+            os.close(self._descriptor)

@@ -17,7 +17,7 @@ def describe_machine(threads):
     """Describes this machine.
 
     Args:
-        threads: positive int, processors that were used.
+        threads: positive int, processors that were used, or None where that is not known.
 
     Returns:
         dict of str and int, with the versions of the libraries that are installed.
@@ -48,9 +48,9 @@ def machine_sentence(machine):
         str.
     """
     versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    parts = [machine["gpu"], machine["cpu"], f"{machine['threads']} of {machine['processors']} "
-             "processors", machine["memory"], machine["system"],
-             f"Python {machine['python']}"]  # fmt: skip
+    used = f"{machine['threads']} of " if machine["threads"] else ""
+    parts = [machine["gpu"], machine["cpu"], f"{used}{machine['processors']} processors",
+             machine["memory"], machine["system"], f"Python {machine['python']}"]  # fmt: skip
     return f"{', '.join(part for part in parts if part)}; {versions}."
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from dmformer_keras.cli.options import print_metrics
-from dmformer_keras.data.splits import SPLITS
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training.packaging import CARD_FILE, package
 
@@ -27,7 +26,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--data", metavar="SOURCE", required=True, help="what the card's figures are measured on"
     )
-    parser.add_argument("--split", choices=SPLITS, default="val", help="of it (default: val)")
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="val", help="of it (default: val)"
+    )
     parser.add_argument(
         "--notes",
         metavar="FILE",
@@ -39,8 +40,9 @@ def run(args):
     """Packages and prints."""
     try:
         notes = Path(args.notes).read_text(encoding="utf-8") if args.notes else ""
-    except OSError as error:
-        raise DMFormerError(f"The notes {args.notes!r} cannot be read: {error.strerror}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", "it is no text in UTF-8")
+        raise DMFormerError(f"The notes {args.notes!r} cannot be read: {reason}.") from None
     evaluation = package(args.run, args.output, args.data, args.split, notes)
     print_metrics(evaluation)
     print(f"\nIn {args.output}: the preset and its card, {CARD_FILE}")

@@ -1,4 +1,4 @@
-"""Copies of a model that are trained together: their number, and means over all of them.
+"""Copies of a model that are trained together: their number, and sums over all of them.
 
 Under JAX there is one model, whatever the number of devices: its means are over the whole
 batch as they stand.
@@ -57,17 +57,26 @@ def moments(inputs):
     """
     axes = (0, 1, 2)
     own = ops.stack([ops.mean(inputs, axes), ops.mean(ops.square(inputs), axes)])
-    first, second = ops.unstack(_mean(own), axis=0)
+    first, second = ops.unstack(total(own) / count(), axis=0)
     return first, ops.maximum(second - ops.square(first), 0.0)
 
 
-def _mean(tensor):
-    """The mean of a tensor over all copies, with its gradient."""
+def total(tensor):
+    """The sum of a tensor over all copies, with its gradient.
+
+    Args:
+        tensor: tensor, of the same shape in every copy.
+
+    Returns:
+        Tensor, as `tensor`.
+    """
+    if count() == 1:
+        return tensor
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
-    return _torch_sum().apply(tensor) / count()
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+    return _torch_sum().apply(tensor)
 
 
 @functools.cache

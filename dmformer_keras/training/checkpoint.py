@@ -30,14 +30,15 @@ class RunState:
         weights_file: str, the file of the last finished epoch, None before the first.
         seeds: list of lists of ints, the states of the model's random generators, which
             Keras does not save.
-        command: str or None, what the run was begun by.
+        begun: dict of JSON values, what the run was begun by: "command", "preset", and
+            "earlier", the trainings that the preset's weights came from.
     """
 
     identity: dict
     history: list = dataclasses.field(default_factory=list)
     weights_file: str | None = None
     seeds: list = dataclasses.field(default_factory=list)
-    command: str | None = None
+    begun: dict = dataclasses.field(default_factory=dict)
 
     @property
     def epoch(self):

@@ -8,6 +8,7 @@ processes that `torchrun` has started. A recipe's batch is that of all together.
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -29,9 +30,11 @@ class OneDevice:
     Attributes:
         replicas: int, the devices that share a batch.
         process, processes: ints, which of the processes this is, and how many there are.
+        has_copies: bool, whether each device has a model of its own, and sees a part of the batch.
         optimizer_class: what the optimizer has to be, or None.
     """
 
+    has_copies = False
     replicas = 1
     process, processes = 0, 1
     optimizer_class = None
@@ -98,14 +101,16 @@ class _TensorFlow(OneDevice):
 
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         if sum(map(len, cluster.values())) > 1:
-            self.strategy = _started(tf.distribute.MultiWorkerMirroredStrategy)
+            self.strategy = _tensorflow_strategy(tf.distribute.MultiWorkerMirroredStrategy)
             resolver = self.strategy.cluster_resolver
             self.processes = sum(map(len, cluster.values()))
             self.process = _worker_number(cluster, resolver.task_type, resolver.task_id)
         else:
             devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-            self.strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+            names = tuple(device.name for device in devices)
+            self.strategy = _tensorflow_strategy(tf.distribute.MirroredStrategy, names)
         self.replicas = self.strategy.num_replicas_in_sync
+        self.has_copies = self.replicas > 1
 
     def building(self):
         return self.strategy.scope()
@@ -136,6 +141,12 @@ class _TensorFlow(OneDevice):
         return step
 
 
+@functools.cache
+def _tensorflow_strategy(kind, *arguments):
+    """The one strategy of a process: another would number its reductions from 1 again."""
+    return _started(lambda: kind(*arguments))
+
+
 def _worker_number(cluster, task_type, task_id):
     """A process's number among all, the chief's being the first."""
     order = sorted(cluster, key=lambda kind: (kind != "chief", kind))
@@ -162,11 +173,13 @@ class _Jax(OneDevice):
 
     @contextlib.contextmanager
     def evaluating(self):
+        # Within `fitting`, or before it, where a run that is resumed saves what it has.
+        before = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
             yield
         finally:
-            keras.distribution.set_distribution(self.distribution)
+            keras.distribution.set_distribution(before)
 
 
 class _Torch(OneDevice):
@@ -188,6 +201,7 @@ class _Torch(OneDevice):
             atexit.register(torch.distributed.destroy_process_group)
         self.process = torch.distributed.get_rank()
         self.replicas = self.processes = torch.distributed.get_world_size()
+        self.has_copies = self.replicas > 1
 
     def connect(self, model):
         from torch.nn.parallel import DistributedDataParallel

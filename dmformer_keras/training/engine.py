@@ -19,7 +19,7 @@ from dmformer_keras import presets
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.arrays import held_in_memory
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.files import written_whole
+from dmformer_keras.files import FolderLock, written_whole
 from dmformer_keras.machine import describe_machine
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.batches import (
@@ -96,10 +96,10 @@ def train(
     179
     """
     distribution = join(distribute)
-    with distribution.folder(Path(output), resume) as folder:
+    with distribution.folder(Path(output), resume) as folder, FolderLock(folder) as lock:
         return _Run(
             recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
-            distribution,
+            distribution, lock,
         ).run()  # fmt: skip
 
 
@@ -108,7 +108,7 @@ class _Run:
 
     def __init__(
         self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
-        distribution,
+        distribution, lock,
     ):  # fmt: skip
         if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
@@ -119,7 +119,9 @@ class _Run:
         self.tensorboard = tensorboard
         self.recipe = recipe
         self.task = task_of(recipe)
-        self.folder = folder
+        # Absolute: a name alone would be a built-in preset's, where there is one.
+        self.folder = folder.absolute()
+        self.lock = lock
         self.resume = resume
         self.command = command
         self.verbose = verbose if distribution.is_first else 0
@@ -127,6 +129,8 @@ class _Run:
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
         self._check_recipe_fits_preset()
+        if resume:
+            lock.take()
         # A process that is killed in its first moments leaves a folder and no state.
         begun = resume and not checkpoint.is_untouched(folder)
         self.state = checkpoint.read_state(folder) if begun else None
@@ -149,9 +153,10 @@ class _Run:
         with self.distribution.building():
             model = self._training_model()
             objective = self.task.objective(self.train_source)
-            compile_for(
-                self.recipe, model, self.steps, *objective, self.distribution.optimizer_class
-            )
+            # The learning rate follows the images an update that there are.
+            batch_size = min(self.recipe.batch_size, len(self.train_source))
+            recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
+            compile_for(recipe, model, self.steps, *objective, self.distribution.optimizer_class)
         if self.recipe.progressive_resizing or self.distribution.replicas > 1:
             self.twin = self._built_model(self.image_size)
         self._say_what_is_done(model)
@@ -195,6 +200,12 @@ class _Run:
             raise DMFormerError(
                 "augment_on_device is for training on one device; leave it out on several."
             )
+        # Where copies see a part of the batch each; under JAX there is one model.
+        if getattr(recipe, "lovasz", 0) and distribution.has_copies:
+            raise DMFormerError(
+                "The Lovász loss sorts all pixels of a batch, which lie on several devices; leave "
+                "out lovasz, or train with JAX."
+            )
         # Both decide whether to update within the graph, where TensorFlow's copies cannot meet.
         conditional = recipe.accumulate > 1 or recipe.precision == "mixed_float16"
         if distribution.optimizer_class is not None and conditional:
@@ -215,14 +226,17 @@ class _Run:
         del recipe["gradient_checkpointing"]
         identity = {
             "recipe": recipe,
-            "preset": {"architecture": _json_values(self.preset.config)},
+            "preset": {
+                "architecture": _json_values(self.preset.config),
+                "weights": _weights_digest(self.preset),
+            },
             "data": {
                 "training images": _fingerprint(self.train_source),
                 "validation images": _fingerprint(self.val_source),
             },
         }
         if self.state is None:
-            self.state = checkpoint.RunState(identity, command=self.command)
+            self.state = checkpoint.RunState(identity, begun=self._begun())
             return
         differences = [
             f"{name} ({_brief(self.state.identity[part].get(name))}, now {_brief(value)})"
@@ -236,6 +250,15 @@ class _Run:
                 f"{', '.join(differences)}; resume it with the same, or start another in "
                 "another folder."
             )
+
+    def _begun(self):
+        """How this run begins, for whoever asks how the weights were made."""
+        begun = {"command": self.command, "preset": self.preset_name, "earlier": []}
+        if self.preset.has_weights:
+            with contextlib.suppress(OSError, ValueError):
+                text = (self.preset.folder / REPORT_FILE).read_text(encoding="utf-8")
+                begun["earlier"] = earlier_trainings(json.loads(text))
+        return begun
 
     def _training_model(self):
         size = (None, None) if self.recipe.progressive_resizing else self.image_size
@@ -284,6 +307,10 @@ class _Run:
             self._save_if_best(model)
             self._write_history()
             return
+        _make_folder(self.folder)
+        self.lock.take()
+        if not self.resume:
+            check_is_free(self.folder)  # once more: another process may have been faster
         _make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
         checkpoint.write_state(self.folder, self.state)
 
@@ -343,7 +370,7 @@ class _Run:
                 class_names=self.train_source.class_names,
                 recipe=self.state.identity["recipe"],
                 metrics={"epoch": row["epoch"], **metrics},
-                command=self.state.command,
+                command=self.state.begun["command"],
             )
 
     def _best_epoch(self):
@@ -369,17 +396,16 @@ class _Run:
             load_trained(self.folder), self.val_source, progress=bool(self.verbose)
         )
         report = {
-            "preset": self.preset_name,
+            **self.state.begun,
             "data": self.train_source.title,
             "training_images": len(self.train_source),
             "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
             "backend": keras.backend.backend(),
             "recipe": self.state.identity["recipe"],
-            "command": self.state.command,
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),
-            "machine": describe_machine(os.cpu_count()),
+            "machine": describe_machine(threads=None),
             "validation": self.task.report(evaluation),
         }
         if figures.can_draw():
@@ -415,6 +441,19 @@ class _Run:
     def _say(self, text):
         if self.verbose:
             print(text, flush=True)
+
+
+def earlier_trainings(report):
+    """Lists the trainings that a run's weights came from, the run's own being the last.
+
+    Args:
+        report: dict, of `REPORT_FILE`.
+
+    Returns:
+        list of dicts: "command", "training_seconds", "backend", "machine".
+    """
+    own = ("command", "training_seconds", "backend", "machine")
+    return [*report.get("earlier", []), {name: report.get(name) for name in own}]
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -518,6 +557,14 @@ def _fingerprint(source):
         for index in range(len(source)):
             digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
     return {"count": len(source), "sha256": digest.hexdigest()}
+
+
+def _weights_digest(preset):
+    """What tells the weights that a run starts from, None for random ones."""
+    if not preset.has_weights:
+        return None
+    files = json.dumps(preset.metadata.get("files"), sort_keys=True)
+    return hashlib.sha256(files.encode()).hexdigest()[:12]
 
 
 def _name(title):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from dmformer_keras.data import IGNORED_LABEL
+from dmformer_keras.layers import replicas
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -48,7 +49,8 @@ class SegmentationLoss(keras.losses.Loss):
 
     The mean is over all pixels of the batch that have a class, each weighted by its
     class. A batch without such a pixel has the loss 0 and no gradient. Computed in
-    float32 whatever the logits are.
+    float32 whatever the logits are. Where several devices share a batch, the mean and the Dice
+    loss are over all of it; the Lovász loss, which sorts the pixels, over each device's part.
 
     Args:
         class_weights: sequence of floats, one a class, or `None` for 1 each.
@@ -99,10 +101,10 @@ class SegmentationLoss(keras.losses.Loss):
         if self.dice or self.lovasz:
             probabilities = ops.softmax(logits) * known[:, None]
             truth = ops.one_hot(labels, classes, dtype="float32") * known[:, None]
-            occurs = ops.cast(ops.sum(truth, axis=0) > 0, "float32")
             if self.dice:
-                loss = loss + self.dice * _mean(_dice(truth, probabilities), occurs)
+                loss = loss + self.dice * _dice(truth, probabilities)
             if self.lovasz:
+                occurs = ops.cast(ops.sum(truth, axis=0) > 0, "float32")
                 loss = loss + self.lovasz * _mean(_lovasz(truth, probabilities), occurs)
         return loss
 
@@ -111,7 +113,9 @@ class SegmentationLoss(keras.losses.Loss):
         if self.class_weights is not None:
             weights = known * ops.take(ops.array(self.class_weights, "float32"), labels)
         losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        return _mean(losses, weights)
+        # The mean over the copies of this is the mean over all pixels.
+        share = replicas.count() / ops.maximum(replicas.total(ops.sum(weights)), 1e-12)
+        return share * ops.sum(losses * weights)
 
     def get_config(self):
         return {
@@ -129,9 +133,12 @@ def _mean(values, weights):
 
 
 def _dice(truth, probabilities):
-    """The soft Dice loss of each class."""
-    both = ops.sum(truth * probabilities, axis=0)
-    return 1.0 - 2.0 * both / ops.maximum(ops.sum(truth + probabilities, axis=0), 1e-12)
+    """The mean of the soft Dice losses of the classes that occur."""
+    own = ops.stack([ops.sum(part, axis=0) for part in (truth * probabilities, probabilities)])
+    both, predicted = ops.unstack(replicas.total(own), axis=0)
+    true = replicas.total(ops.sum(truth, axis=0))
+    losses = 1.0 - 2.0 * both / ops.maximum(true + predicted, 1e-12)
+    return _mean(losses, ops.cast(true > 0, "float32"))
 
 
 def _lovasz(truth, probabilities):
@@ -175,8 +182,10 @@ class PixelAccuracy(keras.metrics.Mean):
     def update_state(self, y_true, y_pred, sample_weight=None):
         labels = ops.cast(y_true, "int32")
         right = ops.cast(ops.argmax(y_pred, axis=-1), "int32") == labels
-        known = ops.cast(labels != self.ignored_label, "float32")
-        super().update_state(ops.cast(right, "float32"), sample_weight=known)
+        known = labels != self.ignored_label
+        counts = [ops.sum(ops.cast(part, "float32")) for part in (right & known, known)]
+        right, known = ops.unstack(replicas.total(ops.stack(counts)), axis=0)
+        super().update_state(right / ops.maximum(known, 1.0), sample_weight=known)
 
     def get_config(self):
         return {**super().get_config(), "ignored_label": self.ignored_label}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,13 @@ from dmformer_keras import presets
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.machine import machine_sentence
-from dmformer_keras.training.engine import CURVES_FILE, HISTORY_FILE, REPORT_FILE, check_is_free
+from dmformer_keras.training.engine import (
+    CURVES_FILE,
+    HISTORY_FILE,
+    REPORT_FILE,
+    check_is_free,
+    earlier_trainings,
+)
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.saved_models import is_segmenter, load_trained
 from dmformer_keras.training.tasks import task_of
@@ -34,20 +41,28 @@ def package(run, output, source, split="val", notes=""):
         run: str or path, the folder that `train` has finished.
         output: str or path of a folder that is new or empty; its name is the preset's.
         source: str, the data that the card's figures are of, as `open_source` takes them.
-        split: str, of the data.
+        split: "val" or "test", of the data.
         notes: str, Markdown that the card ends with: the data's licence, limits.
 
     Returns:
         Evaluation or SegmentationEvaluation, of what is in the folder.
 
     Raises:
-        DMFormerError: the run is not finished, or the folder is in use.
+        DMFormerError: the run is not finished, the folder is in use, or the split is another.
     """
-    run, output = Path(run), Path(output)
+    # Absolute: a name alone would be a built-in preset's, where there is one.
+    run, output = Path(run).absolute(), Path(output).resolve()
     report = _read_report(run)
+    if split not in ("val", "test"):
+        raise DMFormerError(
+            f"A card's figures are of images that were not trained on: split must be val or test, "
+            f"not {split!r}."
+        )
     check_is_free(output)
+    check_is_free(output.parent / f"{presets.SAVING}{output.name}")
     model = load_trained(run)
-    task = task_of((SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"]))
+    recipe = (SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"])
+    task = task_of(recipe)
     opened = task.open(source, split, "error")
     metadata = _kept_metadata(run)
     whole = task.evaluate(model, opened)
@@ -67,7 +82,7 @@ def package(run, output, source, split="val", notes=""):
         for file in (HISTORY_FILE, CURVES_FILE):
             if (run / file).is_file():
                 shutil.copyfile(run / file, folder / file)
-        card = _Card(folder, model, report, task, evaluation, opened, split, half, notes)
+        card = _Card(folder, model, report, recipe, task, evaluation, opened, split, half, notes)
         (folder / CARD_FILE).write_text(card.text(), encoding="utf-8")
         if output.is_dir():
             output.rmdir()
@@ -99,6 +114,7 @@ class _Card:
     output: Path
     model: keras.Model
     report: dict
+    recipe: Recipe | SegmentationRecipe
     task: object
     evaluation: object
     source: object
@@ -132,12 +148,12 @@ class _Card:
         )
 
     def _use(self):
-        cls = type(self.model).__name__
+        cls, name = type(self.model).__name__, json.dumps(self.name)
         return (
             "## Use\n\n```python\n"
-            f'from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset("{self.name}")\n'
+            f"from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset({name})\n"
             "```\n\n```sh\n"
-            f"dmformer predict {self.name} IMAGE...\n```"
+            f"dmformer predict {shlex.quote(self.name)} IMAGE...\n```"
         )
 
     def _result(self):
@@ -151,35 +167,44 @@ class _Card:
         classes = ", ".join(f"{name} {_figure('class', one)}" for name, one in known)
         kind = "Intersection over union" if hasattr(self.evaluation, "class_iou") else "Accuracy"
         return (
-            f"## Result\n\nOn {self.data}, split {self.split}, {examples:,} images, none of them "
-            f"trained on:\n\n| | |\n|---|---:|\n{chr(10).join(rows)}\n\n{kind} by class: "
-            f"{classes}.\n\n```sh\ndmformer evaluate {self.name} --data {self.data}{split}\n```"
+            f"## Result\n\nOn {self.data}, split {self.split}, {examples:,} images:"
+            f"\n\n| | |\n|---|---:|\n{chr(10).join(rows)}\n\n{kind} by class: "
+            f"{classes}.\n\n```sh\ndmformer evaluate {shlex.quote(self.name)} --data "
+            f"{shlex.quote(self.data)}{split}\n```"
         )
 
     def _training(self):
-        report, recipe = self.report, self.report["recipe"]
-        legs = [report]
-        while (started := Path(legs[0]["preset"]) / REPORT_FILE).is_file():
-            legs.insert(0, json.loads(started.read_text(encoding="utf-8")))
-        commands = "\n".join(leg["command"] or "(by the Python interface)" for leg in legs)
-        hours = sum(leg["training_seconds"] for leg in legs) / 3600
-        where = "."
-        if machine := report.get("machine"):
-            used = ("dmformer-keras", "keras", report["backend"])
-            libraries = {name: machine["libraries"].get(name) for name in used}
-            where = f" on {machine_sentence({**machine, 'libraries': libraries})}"
+        report = self.report
+        trainings = earlier_trainings(report)
+        commands = "\n".join(one["command"] or "(by the Python interface)" for one in trainings)
+        hours = sum(one["training_seconds"] for one in trainings) / 3600
+        machines = "; ".join(dict.fromkeys(_machine(one) for one in trainings))
+        default = dataclasses.asdict(type(self.recipe)())
+        # What is not on is not worth a word, unless it is by default.
         given = ", ".join(
-            f"{key} {value}" for key, value in recipe.items() if value not in (None, False, [], 0)
+            f"{key} {value}"
+            for key, value in dataclasses.asdict(self.recipe).items()
+            if value or value != default[key]
         )
         curves = f"![Loss and accuracy by epoch]({CURVES_FILE})\n\n"
         return (
             f"## Training\n\n```sh\n{commands}\n```\n\n"
             f"{report['training_images']:,} images; the best of {report['epochs']} epochs, "
             f"{report['best_epoch']}, by the validation images; {hours:.1f} hours with "
-            f"{report['backend']}{where}\n\nRecipe: {given}.\n\n"
+            f"{machines}.\n\nRecipe: {given}.\n\n"
             f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
             f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE})."
         )
+
+
+def _machine(training):
+    """The backend, machine and libraries of a training, in words."""
+    backend, machine = training["backend"], training.get("machine")
+    if not machine:
+        return backend
+    used = ("dmformer-keras", "keras", backend)
+    libraries = {name: machine["libraries"].get(name) for name in used}
+    return f"{backend} on {machine_sentence({**machine, 'libraries': libraries}).removesuffix('.')}"
 
 
 def _figure(name, value):

@@ -3,11 +3,13 @@
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
-from helpers import array
+from helpers import TINIEST, array, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.data import arrays, open_source
@@ -223,7 +225,7 @@ def test_what_cannot_be_held_on_the_device_is_refused_before_work(
         dataclasses.replace(on_device, augmentation="imagenet")
 
 
-def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset):
+def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset, tmp_path):
     folder, _ = finished_run
     before = (folder / "checkpoint" / "state.json").read_text()
     other_recipe = dataclasses.replace(recipe, epochs=5)
@@ -234,7 +236,57 @@ def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset)
         train(recipe, tiny_preset, (images[6:], labels[6:], names), folder, resume=True, verbose=0)
     with pytest.raises(DMFormerError, match="architecture"):
         train(recipe, "dmformer_n", data, folder, resume=True, verbose=0)
+    other = tmp_path / "other"
+    tiny_classifier(num_classes=4, input_shape=(64, 64, 3), **TINIEST).save_to_preset(other)
+    with pytest.raises(DMFormerError, match="weights"):
+        train(recipe, other, data, folder, resume=True, verbose=0)
     assert (folder / "checkpoint" / "state.json").read_text() == before
+
+
+def test_a_folder_may_have_the_name_of_a_built_in_preset(
+    data, recipe, tiny_preset, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    once = dataclasses.replace(recipe, epochs=1, accumulate=1)
+    train(once, tiny_preset, data, "dmformer_n", verbose=0)
+    assert (tmp_path / "dmformer_n" / "report.json").is_file()
+
+
+def test_a_folder_is_one_process_s(finished_run, data, recipe, tiny_preset):
+    folder, _ = finished_run
+    holds = "import sys; from pathlib import Path; from dmformer_keras.files import FolderLock\n"
+    holds += f"lock = FolderLock(Path({str(folder)!r}))\n"
+    holds += "lock.take(); print('taken', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"taken\n"
+        with pytest.raises(DMFormerError, match="Another process"):
+            train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+        other.kill()  # which leaves nothing behind
+        other.wait()
+    train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+
+
+def test_the_learning_rate_is_scaled_to_the_images_that_there_are(
+    data, tiny_preset, tmp_path, monkeypatch
+):
+    few = Recipe(epochs=1, batch_size=1024, base_batch_size=1024, image_size=32, channels=1,
+                 learning_rate=0.01, warmup_epochs=0)  # fmt: skip
+    rates = []
+
+    class StopError(Exception):
+        pass
+
+    def look(self, batch, logs=None):
+        rates.append(float(array(self.model.optimizer.learning_rate)))
+        raise StopError
+
+    monkeypatch.setattr(engine._EpochEnd, "on_train_batch_begin", look)
+    with pytest.raises(StopError):
+        train(few, tiny_preset, data, tmp_path / "run", verbose=0)
+    images = len(open_source(data, "train"))
+    assert rates == [pytest.approx(0.01 * images / 1024)]
 
 
 def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_preset, tmp_path):

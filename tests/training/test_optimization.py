@@ -64,9 +64,26 @@ def test_weight_decay_shrinks_kernels_only():
 
 
 def test_clipping_bounds_the_norm_of_all_gradients():
-    model = tiny_classifier()
-    compile_for(Recipe(clip_norm=2.0), model, 1, LOSS, [])
-    assert model.optimizer.global_clipnorm == 2.0
+    rng = np.random.default_rng(0)
+    shapes = [weight.shape for weight in tiny_classifier().trainable_variables]
+    gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    assert np.sqrt(sum((gradient**2).sum() for gradient in gradients)) > 2
+
+    def after_two_steps(factor):
+        """The weights, where the gradients of the second step are so much larger."""
+        keras.utils.set_random_seed(0)
+        model = tiny_classifier()
+        compile_for(Recipe(clip_norm=2.0, warmup_epochs=0), model, 10, LOSS, [])
+        for scale in (1.0, factor):
+            model.optimizer.apply([keras.ops.convert_to_tensor(scale * g) for g in gradients])
+        return [array(weight) for weight in model.trainable_variables]
+
+    expected = after_two_steps(1.0)
+    for one, other in zip(after_two_steps(50.0), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    # Below the limit nothing is changed, and Adam's second step is a smaller one.
+    smaller = after_two_steps(1e-3)
+    assert any(np.abs(a - b).max() > 1e-5 for a, b in zip(smaller, expected, strict=True))
 
 
 def test_accumulated_gradients_make_one_update_of_their_mean():

@@ -1,5 +1,6 @@
 """What is given away of a run: smaller, measured again, and described."""
 
+import dataclasses
 import json
 
 import h5py
@@ -10,7 +11,7 @@ from helpers import array
 from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.cli import main
 from dmformer_keras.data import open_source
-from dmformer_keras.training import evaluate, load_classifier, packaging
+from dmformer_keras.training import evaluate, load_classifier, packaging, train
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
@@ -59,6 +60,14 @@ def test_kernels_take_half_and_the_card_s_figures_are_of_what_is_stored(
     assert metadata["class_names"] == data[2]
 
 
+def test_the_folder_may_be_the_one_that_is_worked_in(finished_run, data, tmp_path, monkeypatch):
+    folder = tmp_path / "dmformer_n"  # a built-in preset's name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    packaging.package(finished_run[0], ".", data)
+    assert (folder / "README.md").read_text().startswith("# dmformer_n\n")
+
+
 def test_float32_is_kept_where_half_precision_costs_accuracy(
     finished_run, data, tmp_path, monkeypatch
 ):
@@ -68,18 +77,23 @@ def test_float32_is_kept_where_half_precision_costs_accuracy(
     assert "Stored: float32." in (tmp_path / "whole" / "README.md").read_text()
 
 
-def test_a_run_from_another_run_tells_both_commands(finished_run, data, tmp_path):
+def test_the_card_tells_of_the_trainings_before(data, recipe, finished_run, tmp_path):
     first, _ = finished_run
-    second = tmp_path / "second"
-    second.mkdir()
-    for path in first.iterdir():
-        if path.is_file():
-            (second / path.name).write_bytes(path.read_bytes())
-    report = json.loads((first / "report.json").read_text())
-    report |= {"preset": str(first), "command": "the next command"}
-    (second / "report.json").write_text(json.dumps(report))
-    packaging.package(second, tmp_path / "given", data)
-    assert "a command\nthe next command\n" in (tmp_path / "given" / "README.md").read_text()
+    again = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, mixup=0.0, accumulate=1)
+    train(again, first, data, tmp_path / "second", command="the next command", verbose=0)
+    output = tmp_path / "a name with spaces"
+    packaging.package(tmp_path / "second", output, data)
+    card = (output / "README.md").read_text()
+    assert "```sh\na command\nthe next command\n```" in card
+    assert "dmformer evaluate 'a name with spaces' --data" in card
+    assert 'from_preset("a name with spaces")' in card
+    # Told where it differs from what it is by default.
+    assert "warmup_epochs 0.0" in card
+    assert "mixup" not in card
+    report = json.loads((tmp_path / "second" / "report.json").read_text())
+    (earlier,) = report["earlier"]
+    first_report = json.loads((first / "report.json").read_text())
+    assert earlier["training_seconds"] == first_report["training_seconds"]
 
 
 def test_what_cannot_be_packaged_is_refused(finished_run, data, tmp_path, capsys):
@@ -88,7 +102,12 @@ def test_what_cannot_be_packaged_is_refused(finished_run, data, tmp_path, capsys
         packaging.package(tmp_path, tmp_path / "out", data)
     with pytest.raises(DMFormerError, match="not empty"):
         packaging.package(run, run, data)
+    with pytest.raises(DMFormerError, match="not trained on"):
+        packaging.package(run, tmp_path / "out", data, split="train")
     arguments = ["package", str(run), "--output", str(tmp_path / "out"), "--data", "digits"]
     assert main([*arguments, "--notes", str(tmp_path / "none.md")]) == 1
     assert "cannot be read" in capsys.readouterr().err
+    (tmp_path / "latin.md").write_bytes("Stra\xdfe".encode("latin-1"))
+    assert main([*arguments, "--notes", str(tmp_path / "latin.md")]) == 1
+    assert "no text in UTF-8" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
