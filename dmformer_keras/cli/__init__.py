@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a classifier or a segmenter on a folder, a zip or a dataset",
     "evaluate": "measure a trained model on labelled images",
     "predict": "name what is on images, or where",
+    "explain": "draw what a model looks at, and what its attention does",
     "export": "convert a trained model to TFLite",
     "package": "make a trained model ready to be given away",
     "benchmark": "measure speed and memory beside the peers that are installed",

@@ -1,0 +1,145 @@
+"""Grad-CAM: where in an image the features lie that speak for a class."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.explain.inside import (
+    blocks_of,
+    changed_outputs,
+    checked_images,
+    gradient,
+    outputs_of,
+)
+from dmformer_keras.layers.common import is_positive_int
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCam:
+    """What `grad_cam` found.
+
+    Args:
+        heatmap: float32 array (height, width) of the image's size, 0 to 1: how much each place
+            speaks for the class; all 0 where none does.
+        class_index: int.
+        score: float, the model's output for the class; of a segmenter, the mean over the pixels
+            that count.
+    """
+
+    heatmap: np.ndarray
+    class_index: int
+    score: float
+
+
+def grad_cam(model, image, class_index=None, layer=None):
+    """Finds where in an image a model sees a class.
+
+    The features of a layer are weighted by the mean of the gradient of the class's output with
+    respect to each channel, added up, and what is negative is left out.
+
+    Source: Selvaraju et al. 2017 (Grad-CAM); for segmenters, the mean output over the pixels that
+    are of the class, after Vinogradova et al. 2020 (Seg-Grad-CAM).
+
+    Args:
+        model: `keras.Model` with a DMFormer backbone, which may be nested, from images to
+            `(batch, classes)`, or to `(batch, height, width, classes)`.
+        image: array (height, width, channels) in 0..255.
+        class_index: int, or None for the likeliest class; of a segmenter, that of most pixels.
+        layer: `keras.layers.Layer` inside the model whose output, (batch, height, width,
+            channels), are the features; None for the last DMFormer block, or the name of one,
+            such as "stage3_block2".
+
+    Returns:
+        GradCam.
+
+    Raises:
+        DMFormerError: an argument does not fit the model.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> model = dmformer_keras.DMFormerN(input_shape=(64, 96, 3), num_classes=10)
+    >>> image = np.random.default_rng(0).integers(0, 256, (64, 96, 3))
+    >>> grad_cam(model, image, class_index=3).heatmap.shape
+    (64, 96)
+    """
+    images = checked_images(model, np.asarray(image)[None])
+    layer = _features_layer(model, layer)
+    outputs, seen = outputs_of(model, {"features": layer}, images)
+    class_index = _checked_class(outputs, class_index)
+    counted = _counted_pixels(outputs, class_index)
+    features = ops.convert_to_numpy(seen["features"]).astype("float32")
+
+    def score(change):
+        def moved(output):
+            return output + ops.cast(change, output.dtype)
+
+        with changed_outputs([(layer, moved)]):
+            found = model(ops.convert_to_tensor(images), training=False)
+        return ops.sum(ops.cast(found[..., class_index], "float32") * ops.array(counted))
+
+    # The gradient with respect to the features is that with respect to what is added to them.
+    slopes = gradient(score, np.zeros_like(features))
+    axes, channels = ((1, 2), -1) if _is_channels_last(model) else ((2, 3), 1)
+    weights = slopes.mean(axis=axes, keepdims=True)
+    heatmap = np.maximum((weights * features).sum(axis=channels), 0)[0]
+    heatmap /= max(heatmap.max(), 1e-12)
+    value = np.sum(ops.convert_to_numpy(outputs)[..., class_index] * counted)
+    return GradCam(_enlarged(heatmap, image.shape[:2]), class_index, float(value))
+
+
+def _features_layer(model, layer):
+    if layer is not None and not isinstance(layer, str):
+        return layer
+    blocks = blocks_of(model)
+    if layer is None:
+        return list(blocks.values())[-1]
+    if layer not in blocks:
+        raise DMFormerError(
+            f"The model has no DMFormer block {layer!r}; choose one of {', '.join(blocks)}, or "
+            "give a layer."
+        )
+    return blocks[layer]
+
+
+def _checked_class(outputs, class_index):
+    shape = tuple(outputs.shape)
+    if len(shape) not in (2, 4):
+        raise DMFormerError(
+            "Grad-CAM is of a model from images to (batch, classes) or (batch, height, width, "
+            f"classes), and this one gives {shape}."
+        )
+    if class_index is None:
+        values = ops.convert_to_numpy(outputs)
+        if len(shape) == 2:
+            return int(values[0].argmax())
+        return int(np.bincount(values[0].argmax(axis=-1).ravel()).argmax())
+    is_index = class_index == 0 or is_positive_int(class_index)
+    if not is_index or class_index >= shape[-1]:
+        raise DMFormerError(
+            f"class_index must be a whole number from 0 to {shape[-1] - 1}, not {class_index!r}."
+        )
+    return int(class_index)
+
+
+def _counted_pixels(outputs, class_index):
+    """What the outputs of a class are multiplied by, and added up: those of its pixels, or all."""
+    if len(outputs.shape) == 2:
+        return np.ones(1, "float32")
+    is_class = (ops.convert_to_numpy(outputs).argmax(axis=-1) == class_index).astype("float32")
+    counted = is_class if is_class.any() else np.ones_like(is_class)
+    return counted / counted.sum()
+
+
+def _is_channels_last(model):
+    backbone = getattr(model, "backbone", model)
+    return getattr(backbone, "data_format", "channels_last") == "channels_last"
+
+
+def _enlarged(heatmap, size):
+    from PIL import Image
+
+    image = Image.fromarray(heatmap.astype("float32"))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
