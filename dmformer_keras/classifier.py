@@ -131,7 +131,8 @@ class DMFormerClassifier(TaskModel):
         >>> model.input.shape, model.output.shape
         ((None, 64, 64, 1), (None, 10))
         """
-        stored = presets.stored_head(presets.read_preset(preset), cls)
+        preset = presets.read_preset(preset)
+        stored = presets.stored_head(preset, cls)
         stored_classes = stored.get("num_classes", DEFAULT_NUM_CLASSES)
         if num_classes is not None and num_classes != stored_classes and class_names is None:
             stored = {**stored, "class_names": None}

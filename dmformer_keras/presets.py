@@ -25,6 +25,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from dmformer_keras import hub
 from dmformer_keras.architectures import ARCHITECTURES
 from dmformer_keras.errors import DMFormerError, shortened
 
@@ -79,10 +80,11 @@ def list_presets():
 
 
 def read_preset(preset):
-    """Finds a preset by built-in name or folder and reads its config.
+    """Finds a preset by built-in name, folder or address on the Hub and reads its config.
 
     Args:
-        preset: str or path.
+        preset: str or path; "hf://user/repository" is fetched from the Hub. A `Preset` is
+            given back as it is.
 
     Returns:
         A `Preset`; its weights are not read yet.
@@ -90,9 +92,13 @@ def read_preset(preset):
     Raises:
         DMFormerError: if there is no such preset, or its folder has no valid config.
     """
+    if isinstance(preset, Preset):
+        return preset
     name = os.fspath(preset) if isinstance(preset, (str, os.PathLike)) else None
     if not name:
         raise DMFormerError(f"A preset is given by its name or folder, not by {preset!r}.")
+    if name.startswith(hub.SCHEME):
+        return _read_folder(hub.download_preset(name))._replace(name=name)
     shipped = {folder.name: folder for folder in _shipped_folders()}
     if name in shipped:
         return _read_folder(shipped[name])
@@ -160,7 +166,7 @@ def load_task(
         DMFormerError: as in `load_backbone`.
     """
     found = read_preset(preset)
-    backbone = load_backbone(backbone_cls, preset, load_weights, overrides)
+    backbone = load_backbone(backbone_cls, found, load_weights, overrides)
     stored = stored_head(found, cls)
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
     has_weights = stored and found.holds(TASK_WEIGHTS_FILE) and load_weights is not False

@@ -128,10 +128,11 @@ class _Segmenter(TaskModel):
         >>> model.output.shape
         (None, 64, 96, 4)
         """
-        stored = presets.stored_head(presets.read_preset(preset), cls)
+        preset = presets.read_preset(preset)
+        stored = presets.stored_head(preset, cls)
         if num_classes is None and not stored:
             raise DMFormerError(
-                f"{str(preset)!r} holds no {cls.__name__}: give num_classes to put a new head on "
+                f"{preset.name!r} holds no {cls.__name__}: give num_classes to put a new head on "
                 "its backbone."
             )
         given = {key: overrides.pop(key) for key in cls.head_arguments if key in overrides}

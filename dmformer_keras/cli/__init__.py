@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "draw what a model looks at, and what its attention does",
     "export": "convert a trained model to TFLite",
     "package": "make a trained model ready to be given away",
+    "upload": "put a preset on the Hugging Face Hub",
     "benchmark": "measure speed and memory beside the peers that are installed",
 }
 

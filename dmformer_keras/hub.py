@@ -1,0 +1,191 @@
+"""Presets on the Hugging Face Hub: `hf://user/repository`, and `@revision` where it matters.
+
+The library `huggingface_hub` does the work: downloads are cached, resumed and checked against the
+Hub's own digests, and `HF_HUB_OFFLINE=1` reads the cache alone. The weights are checked once more
+against the preset's SHA-256 when they are loaded, and nothing in a preset is executed.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from dmformer_keras.errors import DMFormerError, shortened
+
+SCHEME = "hf://"
+# What a preset may consist of: nothing else of a repository is read or sent.
+_FILES = (
+    "config.json", "model.weights.h5", "task.json", "task.weights.h5", "metadata.json",
+    "README.md", "history.csv", "curves.png", "confusion_matrix.png",
+)  # fmt: skip
+_PIPELINES = {
+    "DMFormerClassifier": "image-classification",
+    "SemanticFPN": "image-segmentation",
+    "UPerNet": "image-segmentation",
+}
+
+
+def download_preset(name):
+    """Fetches a preset from the Hub, or finds it in the cache.
+
+    Args:
+        name: str, "hf://user/repository" or "hf://user/repository@revision": a branch, a tag or
+            a commit.
+
+    Returns:
+        Path of the folder that holds it.
+
+    Raises:
+        DMFormerError: there is no such preset, the Hub cannot be reached and it is not in the
+            cache, or huggingface_hub is not installed.
+    """
+    repository, revision = _repository(name)
+    hub = _library()
+    with _stated_errors(hub, name):
+        folder = hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES))
+    if not (Path(folder) / "config.json").is_file():
+        raise DMFormerError(f"{name} holds no preset: there is no config.json in it.")
+    return Path(folder)
+
+
+def upload_preset(name, preset, *, licence=None, private=False):
+    """Puts a preset on the Hub, with a model card.
+
+    Log in before, by `hf auth login` or the environment variable `HF_TOKEN`. Files in the
+    repository that the preset has not are left.
+
+    Args:
+        name: str, "hf://user/repository"; made if it is not there.
+        preset: str or path, the folder of a preset with weights, as `save_to_preset` or `dmformer
+            package` has written it, or a built-in name.
+        licence: str or None, the Hub's name of a licence, such as "apache-2.0" or "other", for
+            the card.
+        private: bool, whether only its owner sees a repository that is made.
+
+    Returns:
+        str, where it is.
+
+    Raises:
+        DMFormerError: the preset has no weights, the Hub refuses, or huggingface_hub is not
+            installed.
+    """
+    from dmformer_keras.presets import read_preset
+
+    repository, revision = _repository(name)
+    if revision is not None:
+        raise DMFormerError(f"A preset is uploaded to a repository's main branch: leave out the "
+                            f"revision of {name!r}.")  # fmt: skip
+    found = read_preset(preset)
+    if not found.has_weights:
+        raise DMFormerError(
+            f"The preset {found.name!r} has no weights; train and package a model first."
+        )
+    hub = _library()
+    with tempfile.TemporaryDirectory() as folder:
+        for file in _FILES:
+            if (found.folder / file).is_file():
+                shutil.copyfile(found.folder / file, Path(folder) / file)
+        card = model_card(found, repository, licence)
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        with _stated_errors(hub, name):
+            api = hub.HfApi()
+            address = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message=f"Preset {repository}"
+            )
+    return str(address)
+
+
+def model_card(preset, repository, licence=None):
+    """Writes the card of a preset as the Hub reads it: its own, or one of what its metadata says.
+
+    Args:
+        preset: Preset, of `read_preset`.
+        repository: str, "user/repository".
+        licence: str or None, the Hub's name of a licence.
+
+    Returns:
+        str, Markdown with the Hub's header.
+    """
+    task = (preset.task or {}).get("class_name")
+    header = {
+        "library_name": "keras",
+        "pipeline_tag": _PIPELINES.get(task, "image-feature-extraction"),
+        "tags": ["dmformer", "dmformer-keras", "keras-hub"],
+        **({"license": licence} if licence else {}),
+    }
+    # JSON is YAML, and quotes whatever needs it.
+    lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
+    own = preset.folder / "README.md"
+    body = own.read_text(encoding="utf-8") if own.is_file() else _body(preset, repository, task)
+    if body.startswith("---\n"):  # of the Hub already
+        return body
+    return "\n".join(["---", *lines, "---", "", body])
+
+
+def _body(preset, repository, task):
+    metadata = preset.metadata
+    name = task if task in _PIPELINES else "DMFormerBackbone"
+    told = {
+        key: metadata[key]
+        for key in ("parameters", "class_names", "recipe", "metrics", "command")
+        if metadata.get(key) is not None
+    }
+    facts = "".join(f"| {key} | `{json.dumps(value)}` |\n" for key, value in told.items())
+    return (
+        f"# {repository.partition('/')[2]}\n\n{metadata.get('description', 'A DMFormer model.')}\n"
+        f"\n```python\nfrom dmformer_keras import {name}\n\n"
+        f'model = {name}.from_preset("{SCHEME}{repository}")\n```\n\n| | |\n|---|---|\n{facts}'
+    )
+
+
+def _repository(name):
+    """("user/repository", revision or None) of an address."""
+    repository, _, revision = str(name).removeprefix(SCHEME).partition("@")
+    if (
+        not str(name).startswith(SCHEME)
+        or repository.count("/") != 1
+        or not all(repository.split("/"))
+    ):
+        raise DMFormerError(
+            f"{name!r} is no address on the Hub; give hf://user/repository, with @revision where "
+            "it matters."
+        )
+    return repository, revision or None
+
+
+def _library():
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise DMFormerError(
+            'Presets on the Hub need huggingface_hub: pip install "dmformer-keras[hub]".'
+        ) from error
+    return huggingface_hub
+
+
+@contextlib.contextmanager
+def _stated_errors(hub, name):
+    errors = hub.errors
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise DMFormerError(
+            f"{name} is given to those who have asked for it: ask on its page, and log in by `hf "
+            "auth login`."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise DMFormerError(
+            f"There is no {name} on the Hub, or it is private; look for a typing error, or log in "
+            "by `hf auth login`."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise DMFormerError(
+            f"{name} is not in the cache, and the Hub cannot be reached; try again with a network."
+        ) from error
+    except errors.HFValidationError as error:
+        raise DMFormerError(f"{name!r} is no name of a repository: {shortened(error)}") from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise DMFormerError(f"The Hub did not do it for {name}: {shortened(error)}") from error

@@ -1,0 +1,152 @@
+"""Presets on the Hugging Face Hub, against a stand-in for it on this machine."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import array, images, run_python, tiny_classifier
+from hub_server import serving
+
+from dmformer_keras import DMFormerError
+from dmformer_keras.hub import download_preset, upload_preset
+
+pytest.importorskip("huggingface_hub")
+
+PREPARE = """
+import json, numpy as np, sys
+from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError
+from dmformer_keras.cli import main
+from dmformer_keras.hub import download_preset, upload_preset
+
+x = np.load("x.npy")
+told = {}
+def outputs(name):
+    return np.asarray(DMFormerClassifier.from_preset(name).predict(x, verbose=0)).tolist()
+def refusal(function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except DMFormerError as error:
+        return str(error)
+"""
+
+ONLINE = """
+told["address"] = upload_preset("hf://me/tiny", "given", licence="apache-2.0")
+told["outputs"] = outputs("hf://me/tiny")
+told["again"] = outputs("hf://me/tiny")
+told["backbone"] = DMFormerBackbone.from_preset("hf://me/tiny").count_params()
+told["exit code"] = main(["upload", "given", "hf://me/by-command", "--private"])
+told["missing"] = refusal(outputs, "hf://me/nothing")
+told["no preset"] = refusal(outputs, "hf://me/other")
+told["altered"] = refusal(outputs, "hf://me/altered")
+print(json.dumps(told))
+"""
+
+OFFLINE = """
+told["outputs"] = outputs("hf://me/tiny")
+told["missing"] = refusal(outputs, "hf://me/nothing")
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """What processes told, what the server was asked for and holds, the outputs before."""
+    folder = tmp_path_factory.mktemp("hub")
+    model = tiny_classifier(class_names=list("abcde"))
+    model.save_to_preset(folder / "given", description="Stripes.")
+    (folder / "given" / "secret.txt").write_text("not of the preset")
+    x = images(2, 64, 64, 3)
+    np.save(folder / "x.npy", x)
+    with serving() as server:
+        server.repositories["me/other"] = {"README.md": b"no preset"}
+        files = {path.name: path.read_bytes() for path in (folder / "given").iterdir()}
+        weights = bytearray(files["model.weights.h5"])
+        weights[-1] ^= 1
+        server.repositories["me/altered"] = {**files, "model.weights.h5": bytes(weights)}
+        # The line is cut once within the first file that is larger than this.
+        server.cut_after = 50_000
+        environment = {
+            "HF_ENDPOINT": server.address, "HF_HOME": str(folder / "cache"), "HF_TOKEN": "secret",
+            "HF_HUB_DISABLE_XET": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+        }  # fmt: skip
+
+        def told(code, **more):
+            lines = run_python(PREPARE + code, folder=folder, **environment, **more)
+            return json.loads(lines.splitlines()[-1])
+
+        online = told(ONLINE)
+        asked = list(server.requests)
+        server.requests.clear()
+        offline = told(OFFLINE, HF_HUB_OFFLINE="1")
+        assert not server.requests
+    return SimpleNamespace(
+        online=online,
+        offline=offline,
+        asked=asked,
+        repositories=server.repositories,
+        was_cut=server.cut_after is None,
+        outputs=array(model(x)),
+    )
+
+
+def test_what_is_uploaded_is_what_is_loaded(hub):
+    assert hub.online["outputs"] == pytest.approx(hub.outputs, abs=1e-5)
+    assert hub.online["address"].endswith("/me/tiny")
+    assert set(hub.repositories["me/tiny"]) == {
+        "README.md", "config.json", "metadata.json", "model.weights.h5", "task.json",
+        "task.weights.h5",
+    }  # fmt: skip
+    assert hub.repositories["me/by-command"].keys() == hub.repositories["me/tiny"].keys()
+    assert hub.online["backbone"] > 10_000
+
+
+def test_the_card_is_made_of_the_metadata(hub):
+    card = hub.repositories["me/tiny"]["README.md"].decode()
+    header, _, body = card.removeprefix("---\n").partition("---\n")
+    assert 'pipeline_tag: "image-classification"' in header
+    assert 'license: "apache-2.0"' in header
+    assert 'DMFormerClassifier.from_preset("hf://me/tiny")' in body
+    assert "Stripes." in body
+
+
+def test_a_download_that_was_cut_goes_on(hub):
+    assert hub.was_cut
+    weights = [
+        path
+        for method, path in hub.asked
+        if method == "GET" and path.startswith("/me/tiny/") and path.endswith("model.weights.h5")
+    ]
+    assert len(weights) == 2  # what was missing was asked for once more
+
+
+def test_the_cache_serves_again_and_without_a_network(hub):
+    assert hub.online["again"] == hub.online["outputs"]
+    assert hub.offline["outputs"] == pytest.approx(hub.outputs, abs=1e-5)
+    assert "network" in hub.offline["missing"]
+
+
+def test_what_is_wrong_is_said(hub):
+    assert "There is no hf://me/nothing on the Hub" in hub.online["missing"]
+    assert "holds no preset" in hub.online["no preset"]
+    assert "SHA-256" in hub.online["altered"]
+
+
+@pytest.mark.parametrize("name", ["hf://", "hf://user", "hf://a/b/c", "user/repository"])
+def test_an_address_that_is_none_is_refused(name):
+    with pytest.raises(DMFormerError, match="no address on the Hub"):
+        download_preset(name)
+
+
+def test_only_a_preset_with_weights_is_uploaded(tmp_path):
+    with pytest.raises(DMFormerError, match="no weights"):
+        upload_preset("hf://me/tiny", "dmformer_n")
+    with pytest.raises(DMFormerError, match="leave out the revision"):
+        upload_preset("hf://me/tiny@main", "dmformer_t_imagenette")
+
+
+def test_the_library_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(DMFormerError, match=r"dmformer-keras\[hub\]"):
+        download_preset("hf://me/tiny")
