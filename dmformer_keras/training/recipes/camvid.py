@@ -7,8 +7,9 @@ This project's: 50 epochs of crops of 256x256 and 10 of 320x320, batches of 8, S
 64 channels, a learning rate of 1e-3 with polynomial decay, Dice loss beside the cross-entropy, a
 moving average of the weights.
 
-Result: RESULT
-Cost: COST
+Result: 53.9 % mIoU on the 233 test images (62.6 % on the validation images, which are neighbours
+of training images).
+Cost: 22,000 crops; 1.3 hours of two processors that did other work, too.
 """
 
 from dmformer_keras.training.recipe import SegmentationRecipe

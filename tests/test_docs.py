@@ -1,0 +1,51 @@
+"""The pages of docs/: their Python runs, and the site builds without a broken link."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import run_python
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["index", "tutorial", "architecture", "fine_tuning"]
+
+pytestmark = [
+    pytest.mark.backend_independent,
+    pytest.mark.skipif(not (ROOT / "mkdocs.yml").is_file(), reason="not a source checkout"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page, tmp_path):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    run_python("\n".join(blocks), timeout=600, folder=tmp_path)
+
+
+def test_every_page_with_python_is_run():
+    pages = {
+        path.stem for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text("utf-8")
+    }
+    # What is for a browser, several hosts or a phone is tried where those are.
+    assert pages - {"browser", "distributed", "mobile"} == set(PAGES)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocstrings") is None,
+    reason='the site is built with MkDocs: pip install "dmformer-keras[docs]"',
+)
+def test_the_site_builds_strictly(tmp_path):
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr[-3000:]
+    reference = (tmp_path / "api" / "training" / "index.html").read_text(encoding="utf-8")
+    assert "layer_decay" in reference
+    assert (tmp_path / "figures" / "attention.svg").is_file()
