@@ -17,6 +17,7 @@ SCHEME = "hf://"
 # What a preset may consist of: nothing else of a repository is read or sent.
 _FILES = (
     "config.json", "model.weights.h5", "task.json", "task.weights.h5", "metadata.json",
+    "image_converter.json", "preprocessor.json",
     "README.md", "history.csv", "curves.png", "confusion_matrix.png",
 )  # fmt: skip
 _PIPELINES = {

@@ -7,6 +7,7 @@ A preset folder holds
     task.json          the head on the backbone, for a classifier or a segmenter
     task.weights.h5    the head's weights
     metadata.json      sizes, versions, and the SHA-256 of each weights file
+    image_converter.json   for KerasHub: the size that images are brought to
 
 which is the layout of KerasHub's presets plus the checksums. Nothing in a folder
 is executed: only known arguments of known classes are read from it.
@@ -34,6 +35,7 @@ WEIGHTS_FILE = "model.weights.h5"
 TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
+CONVERTER_FILE = "image_converter.json"
 
 # Arguments of heads that their weights' shapes depend on.
 _SHAPING = ("num_classes", "head_channels", "normalization")
@@ -50,6 +52,14 @@ _WEIGHTED = (
 
 PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
 KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
+# The KerasHub class that reads what each of ours writes.
+KERAS_HUB_TASKS = {
+    "DMFormerClassifier": "dmformer_keras>KerasHubDMFormerImageClassifier",
+    "SemanticFPN": "dmformer_keras>KerasHubDMFormerImageSegmenter",
+    "UPerNet": "dmformer_keras>KerasHubDMFormerImageSegmenter",
+}
+# What that class asks of a file, and ours know without it.
+_KERAS_HUB_ARGUMENTS = ("backbone", "head")
 
 
 class Preset(NamedTuple):
@@ -187,7 +197,10 @@ def stored_head(preset, cls):
         dict, empty where the preset has no head of this class.
     """
     holds = preset.task is not None and preset.task.get("class_name") == cls.__name__
-    return preset.task["config"] if holds else {}
+    if not holds:
+        return {}
+    config = preset.task["config"]
+    return {key: value for key, value in config.items() if key not in _KERAS_HUB_ARGUMENTS}
 
 
 def save_backbone(backbone, folder, metadata=None):
@@ -465,11 +478,12 @@ def _save(folder, backbone, task, metadata, half_precision=False):
 
 def _write_files(folder, backbone, task, metadata, half_precision):
     _write_json(folder / CONFIG_FILE, _preset_config(backbone))
+    _write_json(folder / CONVERTER_FILE, _converter_config(backbone))
     backbone.save_weights(folder / WEIGHTS_FILE)
     parameters = backbone.count_params()
     if task is not None:
         model, config = task
-        _write_json(folder / TASK_FILE, {**_serialized(model), "config": config})
+        _write_json(folder / TASK_FILE, _task_config(model, config))
         model.head.save_weights(folder / TASK_WEIGHTS_FILE)
         parameters = model.count_params()
     if half_precision:
@@ -521,6 +535,32 @@ def _preset_config(backbone):
         # nothing has it, and Keras falls back to `module` and `class_name`.
         config["registered_name"] = KERAS_HUB_NAME
     return config
+
+
+def _task_config(model, arguments):
+    """Returns the description of a task, of our class, with what KerasHub's class needs too."""
+    cls = getattr(model, "plain_class", type(model))
+    backbone = _preset_config(model.backbone)
+    del backbone["weights"]
+    return {
+        "module": cls.__module__,
+        "class_name": cls.__name__,
+        "config": {**arguments, "head": cls.__name__, "backbone": backbone},
+        "registered_name": KERAS_HUB_TASKS.get(cls.__name__, keras.saving.get_registered_name(cls)),
+    }
+
+
+def _converter_config(backbone):
+    """Returns the description of what KerasHub prepares images by: their size, if there is one."""
+    shape = backbone.input.shape[1:]
+    spatial = shape[:2] if backbone.data_format == "channels_last" else shape[1:]
+    size = None if None in spatial else list(spatial)
+    return {
+        "module": "dmformer_keras.integrations.keras_hub_tasks",
+        "class_name": "DMFormerImageConverter",
+        "config": {"image_size": size},
+        "registered_name": "dmformer_keras>KerasHubDMFormerImageConverter",
+    }
 
 
 def _serialized(model):

@@ -1,11 +1,13 @@
-"""`keras_hub.models.DMFormerBackbone`."""
+"""`keras_hub.models.DMFormerBackbone`; the tasks on it are in `keras_hub_tasks`."""
 
 import keras
 import wrapt
 from keras_hub.src.models.feature_pyramid_backbone import FeaturePyramidBackbone
+from keras_hub.src.utils.preset_utils import register_presets
 
 from dmformer_keras.backbone import DMFormerBackbone as PlainBackbone
 from dmformer_keras.integrations.functional import settle_bases
+from dmformer_keras.presets import list_presets, weights_folder
 
 settle_bases(FeaturePyramidBackbone)
 
@@ -78,7 +80,25 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
 
 
 def _add_names(models):
+    # Not above: they inherit from this class.
+    from dmformer_keras.integrations import keras_hub_tasks as tasks
+
     models.DMFormerBackbone = DMFormerBackbone
+    for cls in (
+        tasks.DMFormerImageClassifier,
+        tasks.DMFormerImageClassifierPreprocessor,
+        tasks.DMFormerImageSegmenter,
+        tasks.DMFormerImageSegmenterPreprocessor,
+    ):
+        setattr(models, cls.__name__, cls)
+    register_presets(
+        {
+            name: {"metadata": metadata, "kaggle_handle": str(weights_folder() / name)}
+            for name, metadata in list_presets().items()
+            if (weights_folder() / name).is_dir()
+        },
+        DMFormerBackbone,
+    )
 
 
 wrapt.register_post_import_hook(_add_names, "keras_hub.models")

@@ -61,8 +61,8 @@ class SegmentationLoss(keras.losses.Loss):
         ignored_label: int. The label of pixels without a class.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
-    Targets: `(batch, height, width)` ints. Predictions: `(batch, height, width, classes)`
-    logits. The loss: one number.
+    Targets: `(batch, height, width)` ints, or with a last axis of 1. Predictions: `(batch, height,
+    width, classes)` logits. The loss: one number.
 
     Example:
 
@@ -180,7 +180,7 @@ class PixelAccuracy(keras.metrics.Mean):
         self.ignored_label = ignored_label
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        labels = ops.cast(y_true, "int32")
+        labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
         right = ops.cast(ops.argmax(y_pred, axis=-1), "int32") == labels
         known = labels != self.ignored_label
         counts = [ops.sum(ops.cast(part, "float32")) for part in (right & known, known)]

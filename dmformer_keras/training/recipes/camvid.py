@@ -9,7 +9,7 @@ moving average of the weights.
 
 Result: 53.9 % mIoU on the 233 test images (62.6 % on the validation images, which are neighbours
 of training images).
-Cost: 22,000 crops; 1.3 hours of two processors that did other work, too.
+Cost: 22,000 crops; 1.2 hours of two processors that did other work, too.
 """
 
 from dmformer_keras.training.recipe import SegmentationRecipe

@@ -1,0 +1,225 @@
+"""`keras_hub.models.DMFormerImageClassifier` and `DMFormerImageSegmenter`.
+
+They are KerasHub tasks with the heads of this project: the same presets, the same outputs.
+"""
+
+import keras
+from keras_hub.src.layers.preprocessing.image_converter import ImageConverter
+from keras_hub.src.models.image_classifier import ImageClassifier
+from keras_hub.src.models.image_classifier_preprocessor import ImageClassifierPreprocessor
+from keras_hub.src.models.image_segmenter import ImageSegmenter
+from keras_hub.src.models.image_segmenter_preprocessor import ImageSegmenterPreprocessor
+from keras_hub.src.models.task import Task
+
+from dmformer_keras import presets
+from dmformer_keras.classifier import DMFormerClassifier
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.integrations.keras_hub import DMFormerBackbone
+from dmformer_keras.segmenter import SemanticFPN, UPerNet
+
+HEADS = {cls.__name__: cls for cls in (SemanticFPN, UPerNet)}
+
+
+def _registered(cls):
+    register = keras.saving.register_keras_serializable
+    return register(package="dmformer_keras", name=f"KerasHub{cls.__name__}")(cls)
+
+
+@_registered
+class DMFormerImageConverter(ImageConverter):
+    """Brings images to the size of a model; values stay in 0..255, which DMFormer scales itself.
+
+    Args:
+        **kwargs: as in `keras_hub.layers.ImageConverter`.
+    """
+
+    backbone_cls = DMFormerBackbone
+
+
+@_registered
+class DMFormerImageClassifierPreprocessor(ImageClassifierPreprocessor):
+    """Images, and labels that it leaves alone, for `DMFormerImageClassifier`."""
+
+    backbone_cls = DMFormerBackbone
+    image_converter_cls = DMFormerImageConverter
+
+
+@_registered
+class DMFormerImageSegmenterPreprocessor(ImageSegmenterPreprocessor):
+    """Images and masks for `DMFormerImageSegmenter`."""
+
+    backbone_cls = DMFormerBackbone
+    image_converter_cls = DMFormerImageConverter
+
+
+class _DMFormerTask:
+    """What both tasks share: one of this project's models in KerasHub's clothes."""
+
+    backbone_cls = DMFormerBackbone
+
+    def _settle(self, plain, preprocessor, **kwargs):
+        """Becomes a model with the graph of `plain`."""
+        self.backbone = plain.backbone
+        self.preprocessor = preprocessor
+        Task.__init__(self, inputs=plain.input, outputs=plain.output, **kwargs)
+        self.plain_class = type(plain)
+        self.head = plain.head
+        for name in plain.head_arguments:
+            setattr(self, name, getattr(plain, name))
+
+    def get_config(self):
+        arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
+        # Not KerasHub's classifier's, which has a pooling of its own.
+        return {**Task.get_config(self), **arguments, "head": self.plain_class.__name__}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        has_preprocessor = "preprocessor" in config
+        if isinstance(config["backbone"], dict):
+            config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
+        if not has_preprocessor:  # a preset that another class of this project has written
+            size = config["backbone"].image_shape[:2]
+            converter = DMFormerImageConverter(image_size=None if None in size else size)
+            config["preprocessor"] = cls.preprocessor_cls(converter)
+        for names in ("class_names", "class_colors"):
+            # Of a preset that is loaded with another number of classes.
+            if config.get(names) is not None and len(config[names]) != config["num_classes"]:
+                config[names] = None
+        return super().from_config(config)
+
+    def load_task_weights(self, filepath):
+        """Loads the weights of the head.
+
+        Args:
+            filepath: str or path.
+        """
+        self.head.load_weights(filepath)
+
+    def save_task_weights(self, filepath):
+        """Writes the weights of the head.
+
+        Args:
+            filepath: str or path.
+        """
+        self.head.save_weights(filepath)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Writes a preset that KerasHub, KerasCV and `dmformer_keras` read alike.
+
+        Args:
+            preset_dir: str or path. The folder.
+            max_shard_size: KerasHub's, which no DMFormer comes near.
+        """
+        arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
+        presets.save_task(self, arguments, preset_dir)
+        if self.preprocessor is not None:
+            self.preprocessor.save_to_preset(str(preset_dir))
+
+
+@_registered
+class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
+    """`dmformer_keras.DMFormerClassifier` as a KerasHub task, with a preprocessor.
+
+    Args:
+        backbone: a `keras_hub.models.DMFormerBackbone`.
+        num_classes: positive int.
+        preprocessor: a `DMFormerImageClassifierPreprocessor`, or `None` for images that are of
+            the backbone's size.
+        dropout: float in `[0, 1)`.
+        activation: name of a Keras activation, or `None` for logits.
+        class_names: sequence of str, kept with the model, or `None`.
+        head: "DMFormerClassifier", which is the only one.
+        **kwargs: `name` and `compile` of a KerasHub task.
+
+    Example:
+
+    >>> import keras_hub, numpy as np
+    >>> classifier = keras_hub.models.ImageClassifier.from_preset("dmformer_t_imagenette")
+    >>> classifier.predict(np.zeros((2, 200, 300, 3)), verbose=0).shape
+    (2, 10)
+    """
+
+    preprocessor_cls = DMFormerImageClassifierPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        dropout=0.0,
+        activation=None,
+        class_names=None,
+        head="DMFormerClassifier",
+        **kwargs,
+    ):
+        plain = DMFormerClassifier(backbone, num_classes, dropout, activation, class_names)
+        self._settle(plain, preprocessor, **kwargs)
+
+
+@_registered
+class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
+    """`SemanticFPN` or `UPerNet` as a KerasHub task, with a preprocessor.
+
+    Compiled as it comes, it is trained by `dmformer_keras.training.SegmentationLoss` on masks of
+    class indexes, of which 255 counts for nothing.
+
+    Args:
+        backbone: a `keras_hub.models.DMFormerBackbone`.
+        num_classes: positive int.
+        preprocessor: a `DMFormerImageSegmenterPreprocessor`, or `None`.
+        head: "SemanticFPN" or "UPerNet".
+        head_channels, normalization, dropout, activation, class_names, class_colors: as in these.
+        **kwargs: `name` and `compile` of a KerasHub task.
+
+    Raises:
+        DMFormerError: there is no such head, or an argument of it is wrong.
+
+    Example:
+
+    >>> import keras_hub
+    >>> backbone = keras_hub.models.DMFormerBackbone.from_preset(
+    ...     "dmformer_n", image_shape=(64, 96, 3)
+    ... )
+    >>> keras_hub.models.DMFormerImageSegmenter(backbone, 3, head_channels=16).output_shape
+    (None, 64, 96, 3)
+    """
+
+    preprocessor_cls = DMFormerImageSegmenterPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        head="SemanticFPN",
+        head_channels=None,
+        normalization=None,
+        dropout=None,
+        activation=None,
+        class_names=None,
+        class_colors=None,
+        **kwargs,
+    ):
+        if head not in HEADS:
+            raise DMFormerError(f"head must be one of {', '.join(HEADS)}, not {head!r}.")
+        plain = HEADS[head](
+            backbone, num_classes, head_channels, normalization, dropout, activation, class_names,
+            class_colors,
+        )  # fmt: skip
+        self._settle(plain, preprocessor, **kwargs)
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """As `keras_hub.models.ImageSegmenter.compile`, with this project's loss by default.
+
+        Args:
+            optimizer, loss, metrics, **kwargs: as there.
+        """
+        from dmformer_keras.training import PixelAccuracy, SegmentationLoss
+
+        super().compile(
+            optimizer=optimizer,
+            loss=SegmentationLoss() if isinstance(loss, str) and loss == "auto" else loss,
+            metrics=[PixelAccuracy()] if isinstance(metrics, str) else metrics,
+            **kwargs,
+        )

@@ -1,0 +1,170 @@
+"""KerasHub's tasks on DMFormer, held to KerasHub's own tests and to this project's models."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import images, tiny_backbone, tiny_classifier
+
+from dmformer_keras import DMFormerClassifier, DMFormerError, SemanticFPN, UPerNet
+
+pytest.importorskip("tensorflow", reason="KerasHub needs TensorFlow on every backend")
+keras_hub = pytest.importorskip("keras_hub")
+pytest.importorskip("grain", reason="KerasHub's TestCase imports grain")
+from keras_hub.src.tests import test_case  # noqa: E402
+
+NAMES = ["ant", "bee", "cat", "dog", "elk"]
+TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "image_shape": (64, 64, 3)}
+
+pytestmark = [
+    # KerasHub feeds arrays through grain, which does not shuffle.
+    pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
+]
+
+
+def predict(model, x):
+    return np.asarray(model.predict(x, verbose=0))
+
+
+@pytest.mark.slow(on=["jax"])  # which compiles for minutes on a CPU
+class TestTasks(test_case.TestCase):
+    test_session = None  # TensorFlow's helper, which only looks like a test
+
+    def setUp(self):
+        super().setUp()
+        self.images = np.random.default_rng(0).uniform(0, 255, (2, 80, 64, 3)).astype("float32")
+        self.arguments = {"backbone": keras_hub.models.DMFormerBackbone(**TINY), "num_classes": 3}
+
+    def test_classifier(self):
+        models = keras_hub.models
+        converter = keras_hub.layers.ImageConverter(image_size=(64, 64))
+        self.run_task_test(
+            cls=models.DMFormerImageClassifier,
+            init_kwargs={
+                **self.arguments,
+                "preprocessor": models.DMFormerImageClassifierPreprocessor(converter),
+            },
+            train_data=(self.images, np.array([0, 2])),
+            expected_output_shape=(2, 3),
+        )
+
+    def test_segmenter(self):
+        models = keras_hub.models
+        converter = keras_hub.layers.ImageConverter(image_size=(64, 64))
+        self.run_task_test(
+            cls=models.DMFormerImageSegmenter,
+            init_kwargs={
+                **self.arguments,
+                "head_channels": 8,
+                "preprocessor": models.DMFormerImageSegmenterPreprocessor(
+                    converter, resize_output_mask=True
+                ),
+            },
+            train_data=(self.images, np.random.default_rng(0).integers(0, 3, (2, 80, 64, 1))),
+            expected_output_shape=(2, 64, 64, 3),
+        )
+
+
+def test_one_folder_serves_all_three(tmp_path):
+    ours = tiny_classifier(class_names=NAMES)
+    ours.save_to_preset(tmp_path / "ours")
+    x = images(2, 64, 64, 3)
+    theirs = keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "ours"))
+    assert type(theirs) is keras_hub.models.DMFormerImageClassifier
+    assert theirs.class_names == NAMES
+    np.testing.assert_allclose(predict(theirs, x), predict(ours, x), atol=1e-6)
+    theirs.save_to_preset(str(tmp_path / "theirs"))
+    again = DMFormerClassifier.from_preset(tmp_path / "theirs")
+    np.testing.assert_allclose(predict(again, x), predict(ours, x), atol=1e-6)
+    assert again.class_names == NAMES
+    hub_again = keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "theirs"))
+    np.testing.assert_allclose(predict(hub_again, x), predict(ours, x), atol=1e-6)
+    backbone = pytest.importorskip("keras_cv").models.DMFormerBackbone.from_preset(
+        str(tmp_path / "theirs"), load_weights=True
+    )
+    np.testing.assert_allclose(predict(backbone, x), predict(ours.backbone, x), atol=1e-6)
+
+
+def test_a_preset_follows_to_other_classes_and_sizes(tmp_path):
+    tiny_classifier(class_names=NAMES).save_to_preset(tmp_path)
+    model = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), num_classes=3)
+    assert model.output_shape == (None, 3)
+    assert model.class_names is None
+    wide = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), image_shape=(32, 48, 3))
+    # Photographs of any size: the preprocessor brings them to the model's.
+    assert predict(wide, images(1, 90, 70, 3)).shape == (1, 5)
+    preprocessor = keras_hub.models.ImageClassifierPreprocessor.from_preset(str(tmp_path))
+    assert tuple(preprocessor(images(1, 90, 70, 3)).shape) == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("cls", [SemanticFPN, UPerNet])
+def test_segmenters_of_either_head(cls, tmp_path):
+    ours = cls(tiny_backbone(), 3, head_channels=8, class_names=NAMES[:3])
+    ours.save_to_preset(tmp_path / "ours")
+    x = images(1, 64, 64, 3)
+    theirs = keras_hub.models.ImageSegmenter.from_preset(str(tmp_path / "ours"))
+    assert type(theirs) is keras_hub.models.DMFormerImageSegmenter
+    np.testing.assert_allclose(predict(theirs, x), predict(ours, x), atol=1e-5)
+    theirs.save_to_preset(str(tmp_path / "theirs"))
+    again = cls.from_preset(tmp_path / "theirs")
+    np.testing.assert_allclose(predict(again, x), predict(ours, x), atol=1e-5)
+
+
+@pytest.mark.slow(on=["jax"])
+def test_a_segmenter_as_it_comes_counts_no_ignored_pixels():
+    model = keras_hub.models.DMFormerImageSegmenter(
+        keras_hub.models.DMFormerBackbone(**TINY), 3, head_channels=8
+    )
+    x, ignored = images(2, 64, 64, 3), np.full((2, 64, 64), 255)
+    assert float(model.evaluate(x, ignored, verbose=0)[0]) == 0
+    assert float(model.evaluate(x, np.zeros((2, 64, 64)), verbose=0)[0]) > 0
+
+
+def test_shipped_presets_are_built_in():
+    assert "dmformer_t_imagenette" in keras_hub.models.ImageClassifier.presets
+    theirs = keras_hub.models.ImageClassifier.from_preset("dmformer_t_imagenette")
+    ours = DMFormerClassifier.from_preset("dmformer_t_imagenette")
+    x = images(1, *ours.input.shape[1:])
+    np.testing.assert_allclose(predict(theirs, x), predict(ours, x), atol=1e-5)
+    assert theirs.class_names[0] == "tench"
+
+
+def test_keras_files_keep_the_task(tmp_path):
+    model = keras_hub.models.DMFormerImageClassifier(
+        keras_hub.models.DMFormerBackbone(**TINY), 3, class_names=NAMES[:3]
+    )
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again) is type(model)
+    x = images(1, 64, 64, 3)
+    np.testing.assert_allclose(predict(again, x), predict(model, x), atol=1e-6)
+
+
+def test_an_unknown_head_is_refused():
+    with pytest.raises(DMFormerError, match="SemanticFPN, UPerNet"):
+        keras_hub.models.DMFormerImageSegmenter(
+            keras_hub.models.DMFormerBackbone(**TINY), 3, head="FCN"
+        )
+
+
+@pytest.mark.slow(on=["jax", "tensorflow"])  # trace and compile for minutes on a CPU
+def test_retinanet_learns_boxes_on_the_pyramid():
+    """A bright square on a dark ground: after some steps the loss is a fraction of the first."""
+    keras.utils.set_random_seed(0)
+    models = keras_hub.models
+    backbone = models.DMFormerBackbone(**{**TINY, "image_shape": (128, 128, 3)})
+    detector = models.RetinaNetObjectDetector(
+        backbone=models.RetinaNetBackbone(backbone, min_level=3, max_level=5, use_p5=False),
+        num_classes=1,
+        bounding_box_format="xyxy",
+    )
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 40, (4, 128, 128, 3)).astype("float32")
+    boxes = np.zeros((4, 1, 4), "float32")
+    for number in range(4):
+        left, top = rng.integers(8, 72, 2)
+        boxes[number, 0] = left, top, left + 40, top + 40
+        x[number, top : top + 40, left : left + 40] += 180
+    detector.compile(optimizer=keras.optimizers.Adam(1e-3))
+    targets = {"boxes": boxes, "labels": np.zeros((4, 1), "float32")}
+    history = detector.fit(x, targets, batch_size=4, epochs=12, verbose=0).history["loss"]
+    assert history[-1] < 0.6 * history[0]
