@@ -95,8 +95,8 @@ def test_what_is_uploaded_is_what_is_loaded(hub):
     assert hub.online["outputs"] == pytest.approx(hub.outputs, abs=1e-5)
     assert hub.online["address"].endswith("/me/tiny")
     assert set(hub.repositories["me/tiny"]) == {
-        "README.md", "config.json", "metadata.json", "model.weights.h5", "task.json",
-        "task.weights.h5",
+        "README.md", "config.json", "image_converter.json", "metadata.json",
+        "model.weights.h5", "task.json", "task.weights.h5",
     }  # fmt: skip
     assert hub.repositories["me/by-command"].keys() == hub.repositories["me/tiny"].keys()
     assert hub.online["backbone"] > 10_000
