@@ -13,6 +13,7 @@ from dmformer_keras import DMFormerError
 from dmformer_keras.hub import download_preset, upload_preset
 
 pytest.importorskip("huggingface_hub")
+pytestmark = pytest.mark.backend_independent
 
 PREPARE = """
 import json, numpy as np, sys

@@ -11,6 +11,7 @@ from dmformer_keras.training import ParameterGroup, parameter_groups, with_param
 OPTIMIZERS = [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.Lion]
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("variant", ["n", "t", "s", "b", "l"])
 @pytest.mark.parametrize("task", [DMFormerClassifier, SemanticFPN, UPerNet])
 def test_every_weight_is_in_one_group(variant, task):
