@@ -1,10 +1,12 @@
 """The pages of docs/: their Python runs, and the site builds without a broken link."""
 
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,17 @@ def test_every_page_with_python_is_run():
     }
     # What is for a browser, several hosts or a phone is tried where those are.
     assert pages - {"browser", "distributed", "mobile"} == set(PAGES)
+
+
+def test_the_licence_of_every_dependency_is_listed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    wanted = [*project["project"]["dependencies"], *itertools.chain(*extras),
+              *project["build-system"]["requires"]]  # fmt: skip
+    names = {re.match(r"[\w-]+", line)[0] for line in wanted} - {"dmformer-keras"}
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| ([\w-]+) \| (?!when)", page, re.MULTILINE))
+    assert listed == names
 
 
 @pytest.mark.skipif(
