@@ -5,6 +5,7 @@ in by `dmformer_command.py`, which starts Keras first.
 """
 
 import argparse
+import gc
 import importlib
 import os
 import shlex
@@ -51,7 +52,15 @@ def main(argv=None):
     Raises:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    code = _run(sys.argv[1:] if argv is None else list(argv))
+    if code:
+        # What the failure has left half done, threads of TensorFlow among it: they could not end
+        # any more when Python ends, and it would wait for them.
+        gc.collect()
+    return code
+
+
+def _run(argv):
     debug = "--debug" in argv
     module = args = None
     try:

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import keras
 import numpy as np
 import pytest
 
 from dmformer_keras.cli import main
-from dmformer_keras.training import load_classifier
+from dmformer_keras.training import engine, load_classifier
+from dmformer_keras.training.batches import training_batches
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
@@ -50,6 +52,24 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(train_arguments,
 
     assert main([*arguments, "--resume", "--seed", "1"]) == 1
     assert "seed (0, now 1)" in capsys.readouterr().err
+
+
+def test_what_was_interrupted_is_gone_before_python_ends(train_arguments, tmp_path, monkeypatch):
+    """A dataset's threads would wait for Python, which would wait for them."""
+    kept = []
+
+    def watched(*args):
+        batches = training_batches(*args)
+        kept.append(weakref.ref(batches))
+        return batches
+
+    def interrupt(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "training_batches", watched)
+    monkeypatch.setattr(engine._EpochEnd, "on_train_batch_end", interrupt)
+    assert main([*train_arguments, "--output", str(tmp_path / "run")]) == 130
+    assert [reference() for reference in kept] == [None]
 
 
 def test_an_interruption_before_anything_was_written_says_so(monkeypatch, capsys, tmp_path):
