@@ -370,7 +370,7 @@ class _Run:
                 class_names=self.train_source.class_names,
                 recipe=self.state.identity["recipe"],
                 metrics={"epoch": row["epoch"], **metrics},
-                command=self.state.begun["command"],
+                command=self.state.begun.get("command"),
             )
 
     def _best_epoch(self):

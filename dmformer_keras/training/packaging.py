@@ -59,6 +59,7 @@ def package(run, output, source, split="val", notes=""):
             f"not {split!r}."
         )
     check_is_free(output)
+    # Beside it the preset is put together.
     check_is_free(output.parent / f"{presets.SAVING}{output.name}")
     model = load_trained(run)
     recipe = (SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"])
