@@ -5,7 +5,7 @@
 Takes a part of the training images of a zip of class folders, the same number of each class, and
 runs `dmformer train` on it, by the same options, once from the preset and once from the random
 weights of its architecture, for each seed; all images of the split `test` are what both are
-measured on, after the last epoch. Finished runs under `--output` are not trained again.
+measured on, after the last epoch. Finished runs under `--runs` are not trained again.
 """
 
 import argparse

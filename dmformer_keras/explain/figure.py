@@ -17,10 +17,10 @@ from dmformer_keras.training import image_size_of, is_segmenter, to_probabilitie
 from dmformer_keras.training.figures import can_draw
 
 _COLUMNS = 4
-# The share of the gradient that a field is said to reach, and the stage whose levels are shown.
+_LEVELS_STAGE = "stage2"  # the one whose levels are shown
+# The share of the gradient that a field is said to reach, as the mean of so many images.
 _FIELD_SHARE = 0.9
 _SHIFTS = 8
-_LEVELS_STAGE = "stage2"
 
 
 def draw_explanation(model, image, path, classes=None):
@@ -110,13 +110,13 @@ def _by_stage(gates):
     """The gates of all blocks of each stage, side by side."""
     stages = {}
     for name, values in gates.items():
-        stages.setdefault(name[: len(_LEVELS_STAGE)], []).append(values)
+        stages.setdefault(name.partition("_")[0], []).append(values)
     return {stage: np.concatenate(values, axis=1) for stage, values in stages.items()}
 
 
 def _draw_classes(figure, model, image, classes, names):
     figure.suptitle("What is seen, and where (Grad-CAM)", fontweight="bold")
-    panels = _panels(figure, _COLUMNS)
+    panels = _panels(figure)
     _show(next(panels), image, "the image")
     outputs = np.asarray(model.predict_on_batch(image[None].astype("float32")))[0]
     if is_segmenter(model):
@@ -149,7 +149,7 @@ def _draw_levels(figure, model, image):
         f"{size}x{size}" + (f", dilation {dilation}" if dilation > 1 else "")
         for size, dilation in attention.levels
     ]
-    panels = _panels(figure, _COLUMNS)
+    panels = _panels(figure)
     stage = np.mean(
         [values[0] for name, values in responses.items() if name.startswith(_LEVELS_STAGE)], axis=0
     )
@@ -182,7 +182,7 @@ def _draw_insides(figure, model, image):
         "What the gate multiplies by, and how far the convolutions before a place see",
         fontweight="bold",
     )
-    panels = list(_panels(figure, _COLUMNS))
+    panels = list(_panels(figure))
     axes = panels[0]
     blocks = blocks_of(model)
     if any(block.attention.use_gate for block in blocks.values()):
@@ -220,9 +220,9 @@ def _reach(field):
     return max(height, width)
 
 
-def _panels(figure, columns):
+def _panels(figure):
     """The axes of a row, without frames until something asks for one."""
-    for axes in figure.subplots(1, columns):
+    for axes in figure.subplots(1, _COLUMNS):
         axes.set_axis_off()
     return iter(figure.axes)
 
