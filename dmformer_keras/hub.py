@@ -1,8 +1,10 @@
-"""Presets on the Hugging Face Hub: `hf://user/repository`, and `@revision` where it matters.
+"""Presets on the Hugging Face Hub (`hf://user/repository`, and `@revision` where it matters) and
+on Kaggle (`kaggle://user/model/keras/variation`, and `/version`).
 
-The library `huggingface_hub` does the work: downloads are cached, resumed and checked against the
-Hub's own digests, and `HF_HUB_OFFLINE=1` reads the cache alone. The weights are checked once more
-against the preset's SHA-256 when they are loaded, and nothing in a preset is executed.
+The libraries `huggingface_hub` and `kagglehub` do the work: downloads are cached, resumed and
+checked against the digests of the place they come from; `HF_HUB_OFFLINE=1`, and on Kaggle an
+address with a version, read the cache alone. The weights are checked once more against the
+preset's SHA-256 when they are loaded, and nothing in a preset is executed.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from pathlib import Path
 from dmformer_keras.errors import DMFormerError, shortened
 
 SCHEME = "hf://"
+KAGGLE_SCHEME = "kaggle://"
 # What a preset may consist of: nothing else of a repository is read or sent.
 _FILES = (
     "config.json", "model.weights.h5", "task.json", "task.weights.h5", "metadata.json",
@@ -27,27 +30,29 @@ _PIPELINES = {
 }
 
 
+def is_address(name):
+    """Tells whether a preset's name is an address that `download_preset` takes."""
+    return name.startswith((SCHEME, KAGGLE_SCHEME))
+
+
 def download_preset(name):
-    """Fetches a preset from the Hub, or finds it in the cache.
+    """Fetches a preset from the Hugging Face Hub or from Kaggle, or finds it in the cache.
 
     Args:
-        name: str, "hf://user/repository" or "hf://user/repository@revision": a branch, a tag or
-            a commit.
+        name: str, "hf://user/repository" or "hf://user/repository@revision" (a branch, a tag or
+            a commit), "kaggle://user/model/keras/variation" or the same with "/version".
 
     Returns:
         Path of the folder that holds it.
 
     Raises:
-        DMFormerError: there is no such preset, the Hub cannot be reached and it is not in the
-            cache, or huggingface_hub is not installed.
+        DMFormerError: there is no such preset, it cannot be reached and is not in the cache, or
+            the library that fetches it is not installed.
     """
-    repository, revision = _repository(name)
-    hub = _library()
-    with _stated_errors(hub, name):
-        folder = hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES))
-    if not (Path(folder) / "config.json").is_file():
+    folder = _from_kaggle(name) if str(name).startswith(KAGGLE_SCHEME) else _from_hub(name)
+    if not (folder / "config.json").is_file():
         raise DMFormerError(f"{name} holds no preset: there is no config.json in it.")
-    return Path(folder)
+    return folder
 
 
 def upload_preset(name, preset, *, licence=None, private=False):
@@ -73,6 +78,11 @@ def upload_preset(name, preset, *, licence=None, private=False):
     """
     from dmformer_keras.presets import read_preset
 
+    if str(name).startswith(KAGGLE_SCHEME):
+        raise DMFormerError(
+            "`dmformer upload` goes to the Hugging Face Hub; to Kaggle: "
+            f'keras_hub.upload_preset("{name}", "{preset}").'
+        )
     repository, revision = _repository(name)
     if revision is not None:
         raise DMFormerError(f"A preset is uploaded to a repository's main branch: leave out the "
@@ -139,6 +149,37 @@ def _body(preset, repository, task):
         f"\n```python\nfrom dmformer_keras import {name}\n\n"
         f'model = {name}.from_preset("{SCHEME}{repository}")\n```\n\n| | |\n|---|---|\n{facts}'
     )
+
+
+def _from_hub(name):
+    repository, revision = _repository(name)
+    hub = _library()
+    with _stated_errors(hub, name):
+        folder = hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES))
+    return Path(folder)
+
+
+def _from_kaggle(name):
+    handle = name.removeprefix(KAGGLE_SCHEME)
+    parts = handle.split("/")
+    if len(parts) not in (4, 5) or not all(parts) or not "".join(parts[4:] or ["1"]).isdigit():
+        raise DMFormerError(
+            f"{name!r} is no address on Kaggle; give kaggle://user/model/keras/variation, with "
+            "/version where it matters."
+        )
+    try:
+        import kagglehub
+        from kagglehub import exceptions as errors
+    except ImportError as error:
+        raise DMFormerError(
+            'Presets on Kaggle need kagglehub: pip install "dmformer-keras[hub]".'
+        ) from error
+    refusals = (OSError, ValueError, errors.UnauthenticatedError, errors.CredentialError,
+                errors.BackendError, errors.NotFoundError, errors.DataCorruptionError)  # fmt: skip
+    try:
+        return Path(kagglehub.model_download(handle))
+    except refusals as error:
+        raise DMFormerError(f"Kaggle did not give {name}: {shortened(error)}") from error
 
 
 def _repository(name):

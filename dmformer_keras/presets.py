@@ -93,8 +93,8 @@ def read_preset(preset):
     """Finds a preset by built-in name, folder or address on the Hub and reads its config.
 
     Args:
-        preset: str or path; "hf://user/repository" is fetched from the Hub. A `Preset` is
-            given back as it is.
+        preset: str or path; "hf://user/repository" is fetched from the Hugging Face Hub,
+            "kaggle://user/model/keras/variation" from Kaggle. A `Preset` is given back as it is.
 
     Returns:
         A `Preset`; its weights are not read yet.
@@ -107,7 +107,7 @@ def read_preset(preset):
     name = os.fspath(preset) if isinstance(preset, (str, os.PathLike)) else None
     if not name:
         raise DMFormerError(f"A preset is given by its name or folder, not by {preset!r}.")
-    if name.startswith(hub.SCHEME):
+    if hub.is_address(name):
         return _read_folder(hub.download_preset(name))._replace(name=name)
     shipped = {folder.name: folder for folder in _shipped_folders()}
     if name in shipped:

@@ -1,7 +1,9 @@
-"""Presets on the Hugging Face Hub, against a stand-in for it on this machine."""
+"""Presets on the Hugging Face Hub, against a stand-in on this machine, and in Kaggle's cache."""
 
+import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +11,16 @@ import pytest
 from helpers import array, images, run_python, tiny_classifier
 from hub_server import serving
 
-from dmformer_keras import DMFormerError
+from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.hub import download_preset, upload_preset
 
-pytest.importorskip("huggingface_hub")
-pytestmark = pytest.mark.backend_independent
+pytestmark = [
+    pytest.mark.backend_independent,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ["huggingface_hub", "kagglehub", "keras_hub"])),
+        reason='needs "dmformer-keras[hub,keras-hub]"',
+    ),
+]
 
 PREPARE = """
 import json, numpy as np, sys
@@ -37,6 +44,9 @@ told["address"] = upload_preset("hf://me/tiny", "given", licence="apache-2.0")
 told["outputs"] = outputs("hf://me/tiny")
 told["again"] = outputs("hf://me/tiny")
 told["backbone"] = DMFormerBackbone.from_preset("hf://me/tiny").count_params()
+import keras_hub
+classifier = keras_hub.models.ImageClassifier.from_preset("hf://me/tiny")
+told["keras_hub"] = np.asarray(classifier.predict(x, verbose=0)).tolist()
 told["exit code"] = main(["upload", "given", "hf://me/by-command", "--private"])
 told["missing"] = refusal(outputs, "hf://me/nothing")
 told["no preset"] = refusal(outputs, "hf://me/other")
@@ -103,6 +113,10 @@ def test_what_is_uploaded_is_what_is_loaded(hub):
     assert hub.online["backbone"] > 10_000
 
 
+def test_keras_hub_takes_it_from_the_hub(hub):
+    assert hub.online["keras_hub"] == pytest.approx(hub.outputs, abs=1e-4)
+
+
 def test_the_card_is_made_of_the_metadata(hub):
     card = hub.repositories["me/tiny"]["README.md"].decode()
     header, _, body = card.removeprefix("---\n").partition("---\n")
@@ -132,6 +146,58 @@ def test_what_is_wrong_is_said(hub):
     assert "There is no hf://me/nothing on the Hub" in hub.online["missing"]
     assert "holds no preset" in hub.online["no preset"]
     assert "SHA-256" in hub.online["altered"]
+
+
+@pytest.fixture
+def on_kaggle(tmp_path, monkeypatch):
+    """A model, and the address of its preset in kagglehub's cache; nothing is fetched."""
+    from kagglehub import cache
+    from kagglehub.handle import parse_model_handle
+
+    # Where nobody answers: what is not in the cache fails at once.
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    model = tiny_classifier(class_names=list("abcde"))
+    kept, handle = cache.Cache(), parse_model_handle("me/tiny/keras/base/1")
+    folder = kept.get_path(handle)
+    model.save_to_preset(folder)
+    kept.mark_as_complete(handle)
+    for path in Path(folder).iterdir():
+        kept.mark_as_complete(handle, path.name)  # KerasHub fetches one file at a time
+    return model, "kaggle://me/tiny/keras/base/1"
+
+
+def test_a_preset_comes_from_kaggle(on_kaggle):
+    model, address = on_kaggle
+    x = images(2, 64, 64, 3)
+    loaded = DMFormerClassifier.from_preset(address)
+    np.testing.assert_allclose(array(loaded(x)), array(model(x)), atol=1e-5)
+    assert loaded.class_names == list("abcde")
+
+
+def test_keras_hub_takes_it_from_kaggle(on_kaggle):
+    import keras_hub
+
+    model, address = on_kaggle
+    x = images(2, 64, 64, 3)
+    for cls in (keras_hub.models.ImageClassifier, keras_hub.models.DMFormerImageClassifier):
+        loaded = cls.from_preset(address)
+        np.testing.assert_allclose(loaded.predict(x, verbose=0), array(model(x)), atol=1e-4)
+    backbone = keras_hub.models.DMFormerBackbone.from_preset(address)
+    np.testing.assert_allclose(array(backbone(x)), array(model.backbone(x)), atol=1e-5)
+
+
+def test_what_kaggle_does_not_give_is_said(on_kaggle):
+    with pytest.raises(DMFormerError, match="Kaggle did not give kaggle://me/tiny/keras/base/2: "):
+        download_preset("kaggle://me/tiny/keras/base/2")
+    with pytest.raises(DMFormerError, match=r'keras_hub.upload_preset\("kaggle://me/new/keras/a"'):
+        upload_preset("kaggle://me/new/keras/a", "dmformer_t_imagenette")
+
+
+@pytest.mark.parametrize("name", ["kaggle://", "kaggle://me/tiny", "kaggle://a/b/keras/d/latest"])
+def test_an_address_that_is_none_on_kaggle_is_refused(name):
+    with pytest.raises(DMFormerError, match="no address on Kaggle"):
+        download_preset(name)
 
 
 @pytest.mark.parametrize("name", ["hf://", "hf://user", "hf://a/b/c", "user/repository"])
