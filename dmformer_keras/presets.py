@@ -51,6 +51,7 @@ _WEIGHTED = (
 )
 
 PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
+KERAS_CV_NAME = "dmformer_keras>KerasCVDMFormerBackbone"
 KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
 # The KerasHub class that reads what each of ours writes.
 KERAS_HUB_TASKS = {
@@ -530,10 +531,10 @@ def _preset_config(backbone):
     config = {**_serialized(backbone), "weights": WEIGHTS_FILE}
     # How training saved memory on one machine is nothing to others, who would pay in time.
     del config["config"]["gradient_checkpointing"]
-    if config["registered_name"] == PLAIN_NAME:
+    if config["registered_name"] in (PLAIN_NAME, KERAS_CV_NAME):
         # KerasHub builds the class of this name, its own. Where KerasHub is not imported
         # nothing has it, and Keras falls back to `module` and `class_name`.
-        config["registered_name"] = KERAS_HUB_NAME
+        config |= {"module": "dmformer_keras.backbone", "registered_name": KERAS_HUB_NAME}
     return config
 
 

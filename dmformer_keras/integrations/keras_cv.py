@@ -10,6 +10,7 @@ import wrapt
 from keras_cv.src.models.backbones import backbone_presets
 from keras_cv.src.models.backbones.backbone import Backbone
 from keras_cv.src.models.segmentation.segformer import segformer_presets
+from keras_cv.src.utils import preset_utils
 from keras_cv.src.utils.python_utils import classproperty
 
 from dmformer_keras import presets
@@ -18,13 +19,12 @@ from dmformer_keras.integrations.functional import settle_bases
 
 settle_bases(Backbone)
 
-_REGISTERED_NAME = "KerasCVDMFormerBackbone"
 # KerasCV's SegFormer needs a static size and gives `from_preset` no way to say which;
 # its own MiT backbones have this one.
 _SEGFORMER_SHAPE = (224, 224, 3)
 
 
-@keras.saving.register_keras_serializable(package="dmformer_keras", name=_REGISTERED_NAME)
+@keras.saving.register_keras_serializable(*presets.KERAS_CV_NAME.split(">"))
 class DMFormerBackbone(PlainBackbone, Backbone):
     """`dmformer_keras.DMFormerBackbone` as a KerasCV backbone.
 
@@ -69,12 +69,15 @@ class _TaskPreset(dict):
     def __missing__(self, key):
         if key != "kaggle_handle":
             raise KeyError(key)
-        return _write_folder(self.name, self.input_shape)
+        return _folder_of(self.name, self.input_shape)
 
 
 @functools.cache
-def _write_folder(name, input_shape):
-    preset = presets.read_preset(name)
+def _folder_of(name, input_shape):
+    return _write_folder(presets.read_preset(name), input_shape)
+
+
+def _write_folder(preset, input_shape=None):
     config = dict(preset.config)
     if input_shape is not None:
         config.update(input_shape=input_shape, data_format="channels_last")
@@ -84,7 +87,7 @@ def _write_folder(name, input_shape):
         "module": __name__,
         "class_name": DMFormerBackbone.__name__,
         "config": config,
-        "registered_name": f"dmformer_keras>{_REGISTERED_NAME}",
+        "registered_name": presets.KERAS_CV_NAME,
         "weights": weights,
     }
     Path(folder, presets.CONFIG_FILE).write_text(json.dumps(content), encoding="utf-8")
@@ -114,6 +117,17 @@ def _add_names(models):
     models.DMFormerBackbone = DMFormerBackbone
 
 
+def _get_file(original, _, arguments, __):
+    """KerasCV's way to a file of a preset: its tasks are given a config of its own backbone."""
+    preset, path = arguments
+    if path == presets.CONFIG_FILE and Path(preset, path).is_file():
+        config = json.loads(Path(preset, path).read_text(encoding="utf-8"))
+        if config.get("registered_name") == presets.KERAS_HUB_NAME:
+            preset = _write_folder(presets.read_preset(preset))
+    return original(preset, path)
+
+
+wrapt.wrap_function_wrapper(preset_utils, "get_file", _get_file)
 _add_task_presets()
 # KerasCV runs the file of its `models` as two modules: `keras_cv.api.models`, which
 # `import keras_cv` loads and shows as `keras_cv.models`, and a second one of that very

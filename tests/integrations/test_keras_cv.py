@@ -108,6 +108,21 @@ def test_kerascv_preset_folder_is_read_by_us_and_by_its_tasks(tmp_path, images, 
     np.testing.assert_allclose(predict(task.backbone, images), predict(original, images), atol=1e-6)
 
 
+@pytest.mark.parametrize("by", ["us", "KerasHub"])
+def test_tasks_read_the_folders_of_the_others(by, tmp_path, images):
+    if by == "us":
+        original = dmformer_keras.DMFormerClassifier(dmformer_keras.DMFormerBackbone(**TINY), 3)
+    else:
+        hub = pytest.importorskip("keras_hub").models
+        original = hub.DMFormerImageClassifier(hub.DMFormerBackbone(**TINY), 3)
+    original.save_to_preset(str(tmp_path))
+    task = keras_cv.models.ImageClassifier.from_preset(str(tmp_path), num_classes=2)
+    assert type(task.backbone) is keras_cv.models.DMFormerBackbone
+    np.testing.assert_allclose(
+        predict(task.backbone, images), predict(original.backbone, images), atol=1e-6
+    )
+
+
 def test_tasks_know_the_architectures_by_name(monkeypatch):
     small = {"metadata": {"description": "small"}, "config": TINY}
     monkeypatch.setitem(presets.ARCHITECTURES, "dmformer_small", small)

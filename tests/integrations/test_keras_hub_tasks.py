@@ -84,6 +84,20 @@ def test_one_folder_serves_all_three(tmp_path):
     np.testing.assert_allclose(predict(backbone, x), predict(ours.backbone, x), atol=1e-6)
 
 
+def test_what_keras_cv_has_written_is_read(tmp_path):
+    keras_cv = pytest.importorskip("keras_cv")
+    old = keras_cv.models.DMFormerBackbone.from_config(tiny_backbone().get_config())
+    old.save_to_preset(tmp_path)
+    x = images(2, 64, 64, 3)
+    new = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), num_classes=3)
+    assert type(new.backbone) is keras_hub.models.DMFormerBackbone
+    np.testing.assert_allclose(predict(new.backbone, x), predict(old, x), atol=1e-6)
+    plain = DMFormerClassifier.from_preset(tmp_path, num_classes=3)
+    np.testing.assert_allclose(predict(plain.backbone, x), predict(old, x), atol=1e-6)
+    preprocessor = keras_hub.models.DMFormerImageClassifierPreprocessor.from_preset(str(tmp_path))
+    assert tuple(preprocessor(images(1, 90, 70, 3)).shape) == (1, 64, 64, 3)
+
+
 def test_a_preset_follows_to_other_classes_and_sizes(tmp_path):
     tiny_classifier(class_names=NAMES).save_to_preset(tmp_path)
     model = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), num_classes=3)
