@@ -13,7 +13,9 @@ import pytest
 from helpers import run_python
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["index", "tutorial", "architecture", "fine_tuning"]
+PAGES = [
+    "index", "tutorial", "architecture", "fine_tuning", "own_images", "segmentation", "keras_hub",
+]  # fmt: skip
 
 pytestmark = [
     pytest.mark.backend_independent,
@@ -62,3 +64,5 @@ def test_the_site_builds_strictly(tmp_path):
     reference = (tmp_path / "api" / "training" / "index.html").read_text(encoding="utf-8")
     assert "layer_decay" in reference
     assert (tmp_path / "figures" / "attention.svg").is_file()
+    benchmarks = (tmp_path / "benchmarks" / "index.html").read_text(encoding="utf-8")
+    assert "<td>timm/resnet50@torch</td>" in benchmarks  # the files of results are put in
