@@ -1,4 +1,4 @@
-"""The scripts in examples/ run from start to end."""
+"""The scripts and the notebook in examples/ run from start to end."""
 
 import os
 import subprocess
@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -31,19 +33,77 @@ slow_on_tensorflow = pytest.mark.slow(on=["tensorflow"])  # which traces for hal
             ["keras_hub"],
             marks=slow_on_tensorflow,
         ),
+        pytest.param(
+            "tf_data.py",
+            ["--epochs", "1", "--images", "10"],
+            ["tensorflow"],
+            marks=slow_on_tensorflow,
+        ),
     ],
 )
 def test_example(script, arguments, packages, tmp_path):
     for package in packages:
         pytest.importorskip(package)
+    told = run_example([EXAMPLES / script, *arguments, "--output", "model.keras"], tmp_path)
+    assert "saved to model.keras" in told
+    assert (tmp_path / "model.keras").is_file()
+
+
+@pytest.mark.slow(on=["torch"])  # where TensorFlow converts in a process of its own
+def test_tflite_example(tmp_path):
+    for package in ("tensorflow", "ai_edge_litert"):
+        pytest.importorskip(package)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    told = run_example([EXAMPLES / "tflite.py", "photo.png", "--output", "model.tflite"], tmp_path)
+    assert told.count("photo.png: ") == 2
+    assert (tmp_path / "model.int8.tflite").stat().st_size < (
+        0.4 * (tmp_path / "model.tflite").stat().st_size
+    )
+
+
+@slow_on_tensorflow
+def test_distributed_example(tmp_path):
+    pytest.importorskip("sklearn")
+    options = [EXAMPLES / "distributed.py", "--epochs", "1", "--output", "run"]
+    if keras.config.backend() == "torch":
+        options = ["-m", "torch.distributed.run", "--nproc-per-node=2", *options]
+    else:
+        options += ["--processors", "2"]
+    told = run_example(options, tmp_path)
+    assert "2 devices" in told
+    assert told.count("saved to run, ") == 1
+    assert (tmp_path / "run" / "model.weights.h5").is_file()
+
+
+@slow_on_tensorflow
+def test_notebook(tmp_path, monkeypatch):
+    nbformat, nbclient = (pytest.importorskip(name) for name in ("nbformat", "nbclient"))
+    for package in ("matplotlib", "tensorflow"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("KERAS_BACKEND", keras.config.backend())
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    for cell in notebook.cells:  # the short form
+        cell.source = cell.source.replace("draw(160)", "draw(40)").replace("epochs=5", "epochs=1")
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    told = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )  # fmt: skip
+    assert "P5 (1, 3, 4, 192)" in told
+    assert "of 6 classes are the same" in told
+
+
+def run_example(command, folder):
+    """Runs Python in a folder, under this backend, and returns what it printed."""
     process = subprocess.run(
-        [sys.executable, EXAMPLES / script, *arguments, "--output", "model.keras"],
+        [sys.executable, *command],
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "KERAS_BACKEND": keras.config.backend()},
     )
     assert process.returncode == 0, process.stderr
-    assert "saved to model.keras" in process.stdout
-    assert (tmp_path / "model.keras").is_file()
+    return process.stdout

@@ -1,0 +1,71 @@
+"""Converts a classifier to TFLite in float32 and int8, and runs both with LiteRT.
+
+    python examples/tflite.py PHOTO...
+    python examples/tflite.py --model runs/photos --data photos/ PHOTO...
+
+The int8 file is scaled by the images of --data, or by the photos themselves. Needs the extra
+`tensorflow`, under any Keras backend.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+
+from dmformer_keras.data import open_source, resize_image
+from dmformer_keras.export import to_tflite
+from dmformer_keras.training import image_size_of, load_classifier
+
+
+def run(path, image):
+    """Returns the probabilities that a TFLite file gives to one image of its size."""
+    interpreter = Interpreter(str(path), num_threads=2)
+    interpreter.allocate_tensors()
+    given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    # Pixels go in as they are, 0..255: float32 in these files, also in the int8 one.
+    interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
+    interpreter.invoke()
+    logits = interpreter.get_tensor(wanted["index"])[0].astype("float64")
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("--model", default="dmformer_n_imagenette", help="preset, folder, .keras")
+    parser.add_argument("--data", help="images that the int8 file is scaled by")
+    parser.add_argument("--output", type=Path, default=Path("classifier.tflite"))
+    arguments = parser.parse_args()
+
+    model = load_classifier(arguments.model)
+    size = image_size_of(model)
+    photos = [
+        resize_image(np.asarray(Image.open(path).convert("RGB")), size, "crop")
+        for path in arguments.photos
+    ]
+    examples = np.stack(photos)
+    if arguments.data:
+        source = open_source(arguments.data, "train")
+        examples = np.stack([
+            resize_image(source.read(index)[0], size, "crop")
+            for index in range(min(200, len(source)))
+        ])  # fmt: skip
+    small = arguments.output.with_suffix(".int8.tflite")
+    shape = (*size, 3)
+    to_tflite(model, arguments.output, input_shape=shape)
+    to_tflite(model, small, input_shape=shape, quantization="int8", representative_data=examples)
+    for file in (arguments.output, small):
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    for path, photo in zip(arguments.photos, photos, strict=True):
+        for file in (arguments.output, small):
+            probabilities = run(file, photo)
+            best = probabilities.argmax()
+            print(f"{path}: {model.class_names[best]} {probabilities[best]:.0%} ({file})")
+    print(f"saved to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
