@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on labelled images",
     "predict": "name what is on images, or where",
     "explain": "draw what a model looks at, and what its attention does",
+    "demo": "open a page where one drops a photograph",
     "export": "convert a trained model to TFLite",
     "package": "make a trained model ready to be given away",
     "upload": "put a preset on the Hugging Face Hub",

@@ -1,0 +1,157 @@
+"""`dmformer demo`"""
+
+import os
+
+import numpy as np
+
+from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, load_model
+from dmformer_keras.cli.predict import predict
+from dmformer_keras.data import load_image
+from dmformer_keras.drawing import class_table, draw_overlay
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.inference import segment_image
+from dmformer_keras.training import image_size_of, is_segmenter
+
+DESCRIPTION = """\
+Open a page in the browser where one drops a photograph and sees its classes, and where in it they
+are seen (Grad-CAM) or, with a segmenter, the class of each pixel. Only this machine can open the
+page, and nothing leaves it."""
+EPILOG = """\
+examples:
+  dmformer demo dmformer_t_imagenette
+  dmformer demo runs/streets --port 8000 --no-browser
+
+ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
+"""
+_LIKELIEST = "the likeliest"
+_HEAT = 0.5  # opacity of Grad-CAM
+_SHOWN = 448  # pixels that its pictures are enlarged to
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--port", type=int, metavar="N", help="of the page (default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    add_image_size_option(parser)
+
+
+def run(args):
+    """Serves the page until it is interrupted."""
+    gradio = _library()
+    page = make_page(gradio, load_model(args.model, args.image_size, exported=False), args.model)
+    try:
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=args.port,
+            share=False,
+            inbrowser=not args.no_browser,
+            footer_links=[],
+            quiet=True,  # for it speaks of links for others
+            prevent_thread_lock=True,
+        )
+        print(f"At {page.local_url}, until Ctrl-C", flush=True)
+        page.block_thread()
+    except OSError as error:
+        raise DMFormerError(
+            f"The page cannot be opened at port {args.port}; another program may have it. Choose "
+            "another --port, or leave it out."
+        ) from error
+
+
+def make_page(gradio, model, title):
+    """Returns the page.
+
+    Args:
+        gradio: the module.
+        model: what `load_trained` returns.
+        title: str, at its head.
+
+    Returns:
+        `gradio.Blocks`.
+    """
+
+    def shown(path, name):
+        if path is None:
+            return None, None
+        try:
+            return describe(model, path, None if name == _LIKELIEST else name)
+        except DMFormerError as error:
+            raise gradio.Error(str(error)) from None
+
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as page:
+        gradio.Markdown(f"# {title}\nDrop a photograph.")
+        with gradio.Row():
+            image = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Image")
+            picture = gradio.Image(
+                label="Where it is seen", format="png", buttons=["download", "fullscreen"],
+                interactive=False,
+            )  # fmt: skip
+            classes = gradio.Label(num_top_classes=5, label="Classes")
+        looked_for = gradio.Dropdown(
+            [_LIKELIEST, *class_names(model)],
+            value=_LIKELIEST,
+            label="Class to look for",
+            visible=not is_segmenter(model),
+        )
+        for changed in (image, looked_for):
+            changed.change(shown, [image, looked_for], [classes, picture])
+    return page
+
+
+def describe(model, path, name=None):
+    """Says what is in an image, and draws where.
+
+    Args:
+        model: `DMFormerClassifier`, `SemanticFPN` or `UPerNet`.
+        path: str or path of an image file.
+        name: str, the class that Grad-CAM looks for; None for the likeliest.
+
+    Returns:
+        ({class name: probability, or share of the pixels}, `PIL.Image.Image`).
+
+    Raises:
+        DMFormerError: the image cannot be read.
+    """
+    names, channels = class_names(model), model.input.shape[-1]
+    if is_segmenter(model):
+        image = load_image(path, channels=channels)
+        mask = segment_image(model, image)
+        shares = {name: share for name, _, share in class_table(mask, names)}
+        return shares, draw_overlay(image, mask, names, model.class_colors)
+    (found,) = predict(model, [path], top=len(names))
+    shares = {entry["class"]: entry["probability"] for entry in found["predictions"]}
+    image = load_image(path, image_size_of(model), channels=channels)
+    return shares, _heated(model, image, None if name is None else names.index(name))
+
+
+def class_names(model):
+    """Returns the names of a model's classes, or their numbers."""
+    return list(model.class_names or map(str, range(model.num_classes)))
+
+
+def _heated(model, image, class_index):
+    """The image under its heat map."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    from dmformer_keras.explain import grad_cam
+
+    heat = colormaps["inferno"](grad_cam(model, image, class_index).heatmap)[..., :3]
+    seen = np.broadcast_to(image[..., :3], heat.shape)
+    picture = Image.fromarray(np.uint8((1 - _HEAT) * seen + _HEAT * 255 * heat))
+    factor = max(1, _SHOWN / max(picture.size))
+    return picture.resize([round(factor * side) for side in picture.size])
+
+
+def _library():
+    # Read when it is imported: it asks for newer versions, and counts what is done, otherwise.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+        import matplotlib  # noqa: F401, draws the heat
+    except ImportError as error:
+        raise DMFormerError(
+            'The page is made by gradio: pip install "dmformer-keras[demo]".'
+        ) from error
+    return gradio
