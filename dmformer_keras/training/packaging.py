@@ -66,6 +66,9 @@ def package(run, output, source, split="val", notes=""):
     task = task_of(recipe)
     opened = task.open(source, split, "error")
     metadata = _kept_metadata(run)
+    metadata["description"] = (
+        f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on {_data(opened)}."
+    )
     whole = task.evaluate(model, opened)
 
     name = task.best.removeprefix("val_")
@@ -108,6 +111,11 @@ def _kept_metadata(run):
     return {key: value for key, value in metadata.items() if key not in written}
 
 
+def _data(source):
+    """The name of what a card is of, without its path."""
+    return Path(source.title.strip("'")).name
+
+
 @dataclasses.dataclass
 class _Card:
     """A model card, section by section."""
@@ -133,7 +141,7 @@ class _Card:
 
     @property
     def data(self):
-        return Path(self.source.title.strip("'")).name
+        return _data(self.source)
 
     def _head(self):
         size = self.model.input.shape[1:3]
