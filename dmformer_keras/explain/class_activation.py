@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -13,7 +14,7 @@ from dmformer_keras.explain.inside import (
     gradient,
     outputs_of,
 )
-from dmformer_keras.layers.common import is_positive_int
+from dmformer_keras.layers.common import channel_axis, is_positive_int, spatial_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,12 @@ def grad_cam(model, image, class_index=None, layer=None):
     Args:
         model: `keras.Model` with a DMFormer backbone, which may be nested, from images to
             `(batch, classes)`, or to `(batch, height, width, classes)`.
-        image: array (height, width, channels) in 0..255.
+        image: array (height, width, channels) in 0..255; (channels, height, width) where the model
+            is channels_first.
         class_index: int, or None for the likeliest class; of a segmenter, that of most pixels.
         layer: `keras.layers.Layer` inside the model whose output, (batch, height, width,
-            channels), are the features; None for the last DMFormer block, or the name of one,
-            such as "stage3_block2".
+            channels) or channels first, are the features; None for the last DMFormer block, or the
+            name of one, such as "stage3_block2".
 
     Returns:
         GradCam.
@@ -65,12 +67,15 @@ def grad_cam(model, image, class_index=None, layer=None):
     >>> grad_cam(model, image, class_index=3).heatmap.shape
     (64, 96)
     """
-    images = checked_images(model, np.asarray(image)[None])
+    image = np.asarray(image)
+    images = checked_images(model, image[None])
     layer = _features_layer(model, layer)
+    data_format = next(iter(blocks_of(model).values())).data_format
     outputs, seen = outputs_of(model, {"features": layer}, images)
+    outputs = _classes_last(outputs, data_format)
     class_index = _checked_class(outputs, class_index)
     counted = _counted_pixels(outputs, class_index)
-    features = ops.convert_to_numpy(seen["features"]).astype("float32")
+    features = _checked_features(layer, seen)
 
     def score(change):
         def moved(output):
@@ -78,25 +83,45 @@ def grad_cam(model, image, class_index=None, layer=None):
 
         with changed_outputs([(layer, moved)]):
             found = model(ops.convert_to_tensor(images), training=False)
-        return ops.sum(ops.cast(found[..., class_index], "float32") * ops.array(counted))
+        values = _classes_last(found, data_format)[..., class_index]
+        return ops.sum(ops.cast(values, "float32") * ops.array(counted))
 
     # The gradient with respect to the features is that with respect to what is added to them.
     slopes = gradient(score, np.zeros_like(features))
-    axes, channels = ((1, 2), -1) if _is_channels_last(model) else ((2, 3), 1)
-    weights = slopes.mean(axis=axes, keepdims=True)
-    heatmap = np.maximum((weights * features).sum(axis=channels), 0)[0]
+    weights = slopes.mean(axis=spatial_axes(data_format), keepdims=True)
+    heatmap = np.maximum((weights * features).sum(axis=channel_axis(data_format)), 0)[0]
     heatmap /= max(heatmap.max(), 1e-12)
     value = np.sum(ops.convert_to_numpy(outputs)[..., class_index] * counted)
-    return GradCam(_enlarged(heatmap, image.shape[:2]), class_index, float(value))
+    size = [images.shape[axis] for axis in spatial_axes(data_format)]
+    return GradCam(_enlarged(heatmap, size), class_index, float(value))
+
+
+def _classes_last(outputs, data_format):
+    if len(outputs.shape) == 4 and data_format == "channels_first":
+        return ops.transpose(outputs, (0, 2, 3, 1))
+    return outputs
+
+
+def _checked_features(layer, seen):
+    """What a layer gave, as an array."""
+    if "features" not in seen:
+        raise DMFormerError(f"The model does not run the layer {layer.name!r}; give one inside it.")
+    features = seen["features"]
+    if len(getattr(features, "shape", ())) != 4:
+        raise DMFormerError(
+            f"The layer {layer.name!r} gives no map of features with a height and a width; choose "
+            "an earlier one."
+        )
+    return ops.convert_to_numpy(features).astype("float32")
 
 
 def _features_layer(model, layer):
-    if layer is not None and not isinstance(layer, str):
+    if isinstance(layer, keras.layers.Layer):
         return layer
     blocks = blocks_of(model)
     if layer is None:
         return list(blocks.values())[-1]
-    if layer not in blocks:
+    if not isinstance(layer, str) or layer not in blocks:
         raise DMFormerError(
             f"The model has no DMFormer block {layer!r}; choose one of {', '.join(blocks)}, or "
             "give a layer."
@@ -131,11 +156,6 @@ def _counted_pixels(outputs, class_index):
     is_class = (ops.convert_to_numpy(outputs).argmax(axis=-1) == class_index).astype("float32")
     counted = is_class if is_class.any() else np.ones_like(is_class)
     return counted / counted.sum()
-
-
-def _is_channels_last(model):
-    backbone = getattr(model, "backbone", model)
-    return getattr(backbone, "data_format", "channels_last") == "channels_last"
 
 
 def _enlarged(heatmap, size):

@@ -24,13 +24,17 @@ def blocks_of(model):
         dict of layers by name, such as "stage1_block1", in the order of the network.
 
     Raises:
-        DMFormerError: it has none.
+        DMFormerError: it has none, or several backbones.
     """
     found = {}
 
     def look(layer):
-        if isinstance(layer, (DMFormerBlock, FusedDMFormerBlock)):
-            found.setdefault(layer.name, layer)
+        is_block = isinstance(layer, (DMFormerBlock, FusedDMFormerBlock))
+        if is_block and found.setdefault(layer.name, layer) is not layer:
+            raise DMFormerError(
+                f"{model.name!r} has several DMFormer backbones; give one of them, or a model with "
+                "one."
+            )
         for inner in getattr(layer, "layers", ()):
             look(inner)
 

@@ -87,6 +87,33 @@ def test_a_segmenter_is_explained_by_the_pixels_of_the_class():
     assert found.heatmap.shape == (64, 96)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="TensorFlow has no such convolutions on a CPU"
+)
+@pytest.mark.parametrize("segments", [False, True])
+def test_channels_first_is_explained_alike(segments, tmp_path):
+    def model_of(**overrides):
+        if segments:
+            return SemanticFPN.from_preset(tmp_path, **overrides)
+        return dmformer_keras.DMFormerClassifier.from_preset(tmp_path, **overrides)
+
+    backbone = tiny_backbone(input_shape=(64, 96, 3))
+    model = SemanticFPN(backbone, 5, head_channels=8) if segments else None
+    (model or dmformer_keras.DMFormerClassifier(backbone, 5)).save_to_preset(tmp_path)
+    last, first = model_of(), model_of(data_format="channels_first")
+    image = random_images(last)[0]
+    index = seen_classes(last, image)[0]
+    for nested in (first, keras.Sequential([first])):
+        for class_index in (index, None):
+            expected = grad_cam(last, image, class_index)
+            found = grad_cam(nested, image.transpose(2, 0, 1), class_index)
+            np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=1e-4)
+            assert found.class_index == expected.class_index
+            assert found.score == pytest.approx(expected.score, abs=1e-4)
+    with pytest.raises(DMFormerError, match="from 0 to 4"):
+        grad_cam(first, image.transpose(2, 0, 1), 50)
+
+
 def test_a_layer_may_be_given():
     model = tiny_classifier()
     image = random_images(model)[0]
@@ -159,8 +186,19 @@ def test_what_cannot_be_explained_is_refused():
         grad_cam(model, image, class_index=99)
     with pytest.raises(DMFormerError, match="choose one of stage1_block1"):
         grad_cam(model, image, layer="stage9")
+    with pytest.raises(DMFormerError, match="choose one of stage1_block1"):
+        grad_cam(model, image, layer=5)
+    with pytest.raises(DMFormerError, match="does not run the layer 'other'"):
+        grad_cam(model, image, layer=keras.layers.Dense(3, name="other"))
+    with pytest.raises(DMFormerError, match="gives no map of features"):
+        grad_cam(model, image, layer=model.head.layers[-1])
     with pytest.raises(DMFormerError, match="Images must be"):
         grad_cam(model, image[:20])
+    assert grad_cam(model, image.tolist()).heatmap.shape == image.shape[:2]
+    left, right = tiny_backbone(), tiny_backbone()
+    two = keras.Model([left.input], [left.output, right(left.input)])
+    with pytest.raises(DMFormerError, match="several DMFormer backbones"):
+        gate_values(two, image[None])
     with pytest.raises(DMFormerError, match="classes"):
         grad_cam(keras.Sequential([model, keras.layers.Reshape((-1, 1))]), image)
     with pytest.raises(DMFormerError, match="no DMFormer blocks"):
