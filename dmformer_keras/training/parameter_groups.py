@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import warnings
 
 import keras
 from keras import ops
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import is_finite_number
 from dmformer_keras.training.layer_depths import layer_depths
 
 
@@ -35,8 +37,8 @@ def parameter_groups(model, layer_decay=1.0):
     `layer_decay` below 1, the learning rate is multiplied by it for each layer further from the
     head: see `layer_depths`.
 
-    Source: as in timm and mmsegmentation; what is a kernel, by its name, is this project's
-    decision, which holds for Keras's layers, too.
+    Source: as in timm and mmsegmentation. What is a kernel, a weight whose name ends so, is this
+    project's decision, which holds for Keras's layers, too.
 
     Args:
         model: `keras.Model`. With a `layer_decay` below 1 its `backbone` is a `DMFormerBackbone`.
@@ -60,7 +62,7 @@ def parameter_groups(model, layer_decay=1.0):
     >>> optimizer.set_groups(parameter_groups(model, layer_decay=0.75))
     >>> model.compile(optimizer, "sparse_categorical_crossentropy")
     """
-    if not 0 < layer_decay <= 1:
+    if not is_finite_number(layer_decay) or not 0 < layer_decay <= 1:
         raise DMFormerError(f"layer_decay must be over 0 and at most 1, not {layer_decay!r}.")
     if layer_decay == 1:
         depths = [(weight, None) for weight in model.trainable_variables]
@@ -69,7 +71,7 @@ def parameter_groups(model, layer_decay=1.0):
     last = max((depth or 0 for _, depth in depths), default=0)
     sorted_weights = {}
     for weight, depth in depths:
-        sorted_weights.setdefault((depth, weight.name == "kernel"), []).append(weight)
+        sorted_weights.setdefault((depth, weight.name.endswith("kernel")), []).append(weight)
     return [
         ParameterGroup(
             depth,
@@ -98,7 +100,8 @@ def with_parameter_groups(optimizer_class):
         returns. Weights that are in no group are trained as Keras would.
 
     Raises:
-        DMFormerError: the optimizer decays weights by rules of its own, as Muon does.
+        DMFormerError: it is no class of an optimizer, one that holds another optimizer, or one that
+            decays weights by rules of its own, as Muon does.
 
     Example:
 
@@ -109,6 +112,7 @@ def with_parameter_groups(optimizer_class):
     >>> [round(float(weight[0]), 3) for weight in weights]  # 1 - 0.1 * (0.5 + 2), 1 - 0.05 * 2
     [0.75, 0.9]
     """
+    _check_class(optimizer_class)
     common = keras.optimizers.Optimizer._apply_weight_decay
     if optimizer_class._apply_weight_decay is not common:
         raise DMFormerError(
@@ -124,12 +128,33 @@ def with_parameter_groups(optimizer_class):
     return keras.saving.register_keras_serializable(package="dmformer_keras")(Grouped)
 
 
+def _check_class(optimizer_class):
+    is_optimizer = isinstance(optimizer_class, type) and issubclass(
+        optimizer_class, keras.optimizers.Optimizer
+    )
+    if not is_optimizer:
+        raise DMFormerError(
+            "with_parameter_groups takes the class of an optimizer, like keras.optimizers.AdamW, "
+            f"not {optimizer_class!r}."
+        )
+    if optimizer_class.__name__ in ("LossScaleOptimizer", "MultiOptimizer"):
+        raise DMFormerError(
+            f"{optimizer_class.__name__} leaves the updates to another: put it around an optimizer "
+            "with groups."
+        )
+
+
 class _GroupedUpdates:
-    """What `with_parameter_groups` adds to an optimizer."""
+    """What `with_parameter_groups` adds to an optimizer.
+
+    Args:
+        rules: list of [path of a weight, learning rate factor, whether it decays], of a file.
+    """
 
     def __init__(self, *args, rules=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._stored_rules = rules  # of a file, in the order of the weights
+        # By path, for files; by variable, for updates.
+        self._rules_by_path = rules or []
         self._rules = {}
 
     def set_groups(self, groups):
@@ -139,26 +164,55 @@ class _GroupedUpdates:
             groups: list of ParameterGroup.
 
         Raises:
-            DMFormerError: a weight is in two groups.
+            DMFormerError: they are no groups, a weight is in two, or a factor is not positive.
         """
-        rules = {}
+        rules, by_path = {}, []
         for group in groups:
+            if not isinstance(group, ParameterGroup):
+                raise DMFormerError(
+                    f"set_groups takes what parameter_groups returns, not a list of {group!r}."
+                )
+            factor, decays = group.learning_rate_factor, bool(group.weight_decay)
+            if not is_finite_number(factor) or factor <= 0:
+                raise DMFormerError(f"learning_rate_factor must be positive, not {factor!r}.")
             for weight in group.weights:
                 key = self._var_key(weight)
                 if key in rules:
                     raise DMFormerError(
                         f"The weight {weight.path!r} is in two groups; leave it in one."
                     )
-                rules[key] = (float(group.learning_rate_factor), bool(group.weight_decay))
-        self._rules = rules
+                rules[key] = (float(factor), decays)
+                by_path.append([weight.path, float(factor), decays])
+        self._rules, self._rules_by_path = rules, by_path
 
     def build(self, variables):
-        if not self.built and self._stored_rules is not None and not self._rules:
-            keys = [self._var_key(weight) for weight in variables]
-            self._rules = {
-                key: tuple(rule) for key, rule in zip(keys, self._stored_rules, strict=True)
-            }
+        if not self.built and self._rules_by_path:
+            if not self._rules:
+                self._find_weights(variables)
+            if not any(self._var_key(weight) in self._rules for weight in variables):
+                raise DMFormerError(
+                    "The optimizer's groups are of other weights than the model's; call "
+                    "set_groups(parameter_groups(model)) with the model that it trains."
+                )
         super().build(variables)
+
+    def _find_weights(self, variables):
+        """Finds the weights that a file's rules are of."""
+        rules = {}  # several weights may have one path: in their order
+        for path, *rule in self._rules_by_path:
+            rules.setdefault(path, []).append(tuple(rule))
+        without = []
+        for weight in variables:
+            if rules.get(weight.path):
+                self._rules[self._var_key(weight)] = rules[weight.path].pop(0)
+            else:
+                without.append(weight.path)
+        if without:
+            warnings.warn(
+                f"The file has no group for {len(without)} weights, {without[0]!r} first: they are "
+                "trained as Keras would. Were they frozen? Call set_groups to settle it.",
+                stacklevel=2,
+            )
 
     def update_step(self, gradient, variable, learning_rate):
         factor, decays = self._rule(variable)
@@ -169,10 +223,7 @@ class _GroupedUpdates:
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):
-        rules = self._stored_rules
-        if self.built:
-            rules = [list(self._rule(weight)) for weight in self._trainable_variables]
-        return {**super().get_config(), "rules": rules}
+        return {**super().get_config(), "rules": self._rules_by_path}
 
     def _rule(self, variable):
         rule = self._rules.get(self._var_key(variable))

@@ -64,22 +64,51 @@ def test_any_optimizer_trains_each_group_in_its_own_way(kind):
             assert np.abs(found[id(weight)] - before[id(weight)]).max() > 0
 
 
-def test_groups_are_kept_in_a_file(tmp_path):
+@pytest.mark.parametrize("built", [True, False])
+def test_groups_are_kept_in_a_file(built, tmp_path):
     model = tiny_classifier()
     optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=0.5)
     optimizer.set_groups(parameter_groups(model, 0.5))
     model.compile(optimizer, "mse")
-    optimizer.build(model.trainable_variables)
+    if built:
+        optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     rng = np.random.default_rng(0)
     gradients = [rng.normal(size=weight.shape) for weight in model.trainable_variables]
     for one in (model, again):
+        one.optimizer.build(one.trainable_variables)
         one.optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients])
     for weight, other in zip(model.weights, again.weights, strict=True):
         np.testing.assert_allclose(array(other), array(weight), atol=1e-7)
     assert again.optimizer.get_config()["rules"] == model.optimizer.get_config()["rules"]
-    assert len(set(map(tuple, again.optimizer.get_config()["rules"]))) > 4
+    assert len({tuple(rule[1:]) for rule in again.optimizer.get_config()["rules"]}) > 4
+
+
+def test_a_file_of_a_partly_frozen_model_is_loaded(tmp_path):
+    model = tiny_classifier()
+    model.backbone.get_layer("stem1_conv").trainable = False
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1, weight_decay=0.5)
+    optimizer.set_groups(parameter_groups(model, 0.5))
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
+    # Keras does not keep what was frozen.
+    with pytest.warns(UserWarning, match="no group for 1 weights, 'stem1_conv/kernel' first"):
+        optimizer.build(again.trainable_variables)
+    for weight, other in zip(again.trainable_variables[1:], model.trainable_variables, strict=True):
+        assert optimizer._rule(weight) == model.optimizer._rule(other)
+
+
+def test_kernels_of_other_layers_decay():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(4, 3), keras.layers.Flatten(),
+         keras.layers.Reshape((6, 24)), keras.layers.LSTM(2)]
+    )  # fmt: skip
+    groups = {group.weight_decay: len(group.weights) for group in parameter_groups(model)}
+    assert groups == {True: 4, False: 2}
 
 
 def test_weights_without_a_group_are_trained_as_keras_would():
@@ -100,3 +129,17 @@ def test_what_cannot_be_grouped_is_refused():
     optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1)
     with pytest.raises(DMFormerError, match="in two groups"):
         optimizer.set_groups([ParameterGroup(0, True, 1.0, (weight, weight))])
+    with pytest.raises(DMFormerError, match="takes what parameter_groups returns"):
+        optimizer.set_groups([weight])
+    with pytest.raises(DMFormerError, match="must be positive"):
+        optimizer.set_groups([ParameterGroup(0, True, -1.0, (weight,))])
+    for kind in ("adam", keras.optimizers.SGD(), keras.layers.Layer):
+        with pytest.raises(DMFormerError, match="takes the class of an optimizer"):
+            with_parameter_groups(kind)
+    with pytest.raises(DMFormerError, match="around an optimizer with groups"):
+        with_parameter_groups(keras.optimizers.LossScaleOptimizer)
+    with pytest.raises(DMFormerError, match="layer_decay"):
+        parameter_groups(model, "0.5")
+    optimizer.set_groups(parameter_groups(model))
+    with pytest.raises(DMFormerError, match="of other weights than the model's"):
+        optimizer.build(tiny_classifier().trainable_variables)
