@@ -3,8 +3,8 @@ on Kaggle (`kaggle://user/model/keras/variation`, and `/version`).
 
 The libraries `huggingface_hub` and `kagglehub` do the work: downloads are cached, resumed and
 checked against the digests of the place they come from; `HF_HUB_OFFLINE=1`, and on Kaggle an
-address with a version, read the cache alone. The weights are checked once more against the
-preset's SHA-256 when they are loaded, and nothing in a preset is executed.
+address with a version, read the cache alone. This package checks the weights once more against
+the preset's SHA-256 when it loads them, and executes nothing in a preset.
 """
 
 import contextlib
@@ -52,7 +52,25 @@ def download_preset(name):
     folder = _from_kaggle(name) if str(name).startswith(KAGGLE_SCHEME) else _from_hub(name)
     if not (folder / "config.json").is_file():
         raise DMFormerError(f"{name} holds no preset: there is no config.json in it.")
+    _check_is_whole(folder, name)
     return folder
+
+
+def _check_is_whole(folder, name):
+    """Refuses what another program has fetched a part of: the rest would be made up at random."""
+    needed = ["metadata.json"]
+    if (folder / "metadata.json").is_file():
+        weights = json.loads((folder / "metadata.json").read_text(encoding="utf-8")).get(
+            "files", {}
+        )
+        needed += weights
+        needed += ["task.json"] if "task.weights.h5" in weights else []
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing:
+        raise DMFormerError(
+            f"Only a part of {name} is in the cache, {missing[0]} is not; load it once with a "
+            "network."
+        )
 
 
 def upload_preset(name, preset, *, licence=None, private=False):
@@ -76,7 +94,7 @@ def upload_preset(name, preset, *, licence=None, private=False):
         DMFormerError: the preset has no weights, the Hub refuses, or huggingface_hub is not
             installed.
     """
-    from dmformer_keras.presets import read_preset
+    from dmformer_keras.presets import read_preset, verify_checksum
 
     if str(name).startswith(KAGGLE_SCHEME):
         raise DMFormerError(
@@ -92,12 +110,14 @@ def upload_preset(name, preset, *, licence=None, private=False):
         raise DMFormerError(
             f"The preset {found.name!r} has no weights; train and package a model first."
         )
+    for file in found.metadata.get("files", {}):
+        verify_checksum(found.folder / file, found)
+    card = model_card(found, repository, licence)
     hub = _library()
     with tempfile.TemporaryDirectory() as folder:
         for file in _FILES:
             if (found.folder / file).is_file():
                 shutil.copyfile(found.folder / file, Path(folder) / file)
-        card = model_card(found, repository, licence)
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         with _stated_errors(hub, name):
             api = hub.HfApi()
@@ -118,6 +138,9 @@ def model_card(preset, repository, licence=None):
 
     Returns:
         str, Markdown with the Hub's header.
+
+    Raises:
+        DMFormerError: a licence is given, and the card has a header of its own.
     """
     task = (preset.task or {}).get("class_name")
     header = {
@@ -131,6 +154,8 @@ def model_card(preset, repository, licence=None):
     own = preset.folder / "README.md"
     body = own.read_text(encoding="utf-8") if own.is_file() else _body(preset, repository, task)
     if body.startswith("---\n"):  # of the Hub already
+        if licence:
+            raise DMFormerError(f"{own} has a header for the Hub: put the licence there.")
         return body
     return "\n".join(["---", *lines, "---", "", body])
 
@@ -189,6 +214,9 @@ def _repository(name):
         not str(name).startswith(SCHEME)
         or repository.count("/") != 1
         or not all(repository.split("/"))
+        # The library makes a file of a revision's name.
+        or ".." in revision
+        or revision.startswith("/")
     ):
         raise DMFormerError(
             f"{name!r} is no address on the Hub; give hf://user/repository, with @revision where "
@@ -229,5 +257,14 @@ def _stated_errors(hub, name):
         ) from error
     except errors.HFValidationError as error:
         raise DMFormerError(f"{name!r} is no name of a repository: {shortened(error)}") from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except (errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
         raise DMFormerError(f"The Hub did not do it for {name}: {shortened(error)}") from error
+
+
+def _transport_errors():
+    """The errors of the library that newer versions of huggingface_hub ask the Hub by."""
+    try:
+        import httpx
+    except ImportError:
+        return ()
+    return (httpx.HTTPError,)

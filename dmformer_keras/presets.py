@@ -8,6 +8,7 @@ A preset folder holds
     task.weights.h5    the head's weights
     metadata.json      sizes, versions, and the SHA-256 of each weights file
     image_converter.json   for KerasHub: the size that images are brought to
+    preprocessor.json      of KerasHub's tasks, where one of them has written the folder
 
 which is the layout of KerasHub's presets plus the checksums. Nothing in a folder
 is executed: only known arguments of known classes are read from it.
@@ -36,6 +37,8 @@ TASK_FILE = "task.json"
 TASK_WEIGHTS_FILE = "task.weights.h5"
 METADATA_FILE = "metadata.json"
 CONVERTER_FILE = "image_converter.json"
+PREPROCESSOR_FILE = "preprocessor.json"
+SHARDED_FILE = "model.weights.json"
 
 # Arguments of heads that their weights' shapes depend on.
 _SHAPING = ("num_classes", "head_channels", "normalization")
@@ -60,7 +63,7 @@ KERAS_HUB_TASKS = {
     "UPerNet": "dmformer_keras>KerasHubDMFormerImageSegmenter",
 }
 # What that class asks of a file, and ours know without it.
-_KERAS_HUB_ARGUMENTS = ("backbone", "head")
+_KERAS_HUB_ARGUMENTS = ("backbone", "head", "preprocessor")
 
 
 class Preset(NamedTuple):
@@ -279,6 +282,13 @@ def _read_folder(folder):
             "DMFormerBackbone; load it with the library that wrote it."
         )
     backbone = dict(config["config"])
+    if (folder / SHARDED_FILE).is_file():
+        raise DMFormerError(
+            f"The weights in {str(folder)!r} are split over several files; load them with KerasHub "
+            "and save them once more as one."
+        )
+    if config.get("mixed_precision") is not None:
+        backbone["dtype"] = config["mixed_precision"]
     if "image_shape" in backbone:
         # KerasHub's name for it.
         backbone["input_shape"] = backbone.pop("image_shape")
@@ -417,7 +427,7 @@ def _load_backbone_weights(backbone, cls, preset, config):
 
 
 def _load_weights_file(model, path, preset):
-    _verify_checksum(path, preset)
+    verify_checksum(path, preset)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
@@ -427,7 +437,16 @@ def _load_weights_file(model, path, preset):
         ) from error
 
 
-def _verify_checksum(path, preset):
+def verify_checksum(path, preset):
+    """Checks a file of weights against what its preset says of it.
+
+    Args:
+        path: Path of the file.
+        preset: Preset.
+
+    Raises:
+        DMFormerError: it is missing, or another.
+    """
     if not path.is_file():
         raise DMFormerError(
             f"{path} is missing, though {METADATA_FILE} lists it; copy or save the preset again."
@@ -469,7 +488,8 @@ def _save(folder, backbone, task, metadata, half_precision=False):
         ) from error
     try:
         _write_files(beside, backbone, task, metadata, half_precision)
-        for stale in {TASK_FILE, TASK_WEIGHTS_FILE} - {path.name for path in beside.iterdir()}:
+        written = {path.name for path in beside.iterdir()}
+        for stale in {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE} - written:
             (folder / stale).unlink(missing_ok=True)
         for path in sorted(beside.iterdir()):
             os.replace(path, folder / path.name)
@@ -535,6 +555,10 @@ def _preset_config(backbone):
         # KerasHub builds the class of this name, its own. Where KerasHub is not imported
         # nothing has it, and Keras falls back to `module` and `class_name`.
         config |= {"module": "dmformer_keras.backbone", "registered_name": KERAS_HUB_NAME}
+    if backbone.dtype_policy.compute_dtype != backbone.dtype_policy.variable_dtype:
+        # KerasHub fails on a mixed policy in a file.
+        config |= {"mixed_precision": config["config"]["dtype"]}
+        config["config"]["dtype"] = None
     return config
 
 
@@ -559,7 +583,7 @@ def _converter_config(backbone):
     return {
         "module": "dmformer_keras.integrations.keras_hub_tasks",
         "class_name": "DMFormerImageConverter",
-        "config": {"image_size": size},
+        "config": {"image_size": size, "data_format": backbone.data_format},
         "registered_name": "dmformer_keras>KerasHubDMFormerImageConverter",
     }
 

@@ -92,7 +92,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path))
         path = self.path.partition("?")[0]
         if match := re.match(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?$", path):
-            return self._about(match[1])
+            return self._about(match[1], match[2])
         if match := re.match(r"/api/models/([^/]+/[^/]+)/tree/", path):
             if match[1] not in self.server.repositories:
                 return self._missing("RepoNotFound")
@@ -102,12 +102,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 for name, content in sorted(files.items())
             ])  # fmt: skip
         if match := re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)$", path):
+            if not self._has(match[1], match[2]):
+                return self._missing("RevisionNotFound")
             return self._file(match[1], match[3], with_body)
         return self._missing("EntryNotFound")
 
-    def _about(self, name):
+    def _has(self, name, revision):
+        return revision in (None, "main") or revision == self.server.commit(name)
+
+    def _about(self, name, revision):
         if name not in self.server.repositories:
             return self._missing("RepoNotFound")
+        if not self._has(name, revision):
+            return self._missing("RevisionNotFound")
         files = self.server.repositories[name]
         return self._json({
             "id": name, "modelId": name, "sha": self.server.commit(name), "private": False,

@@ -47,7 +47,13 @@ told["backbone"] = DMFormerBackbone.from_preset("hf://me/tiny").count_params()
 import keras_hub
 classifier = keras_hub.models.ImageClassifier.from_preset("hf://me/tiny")
 told["keras_hub"] = np.asarray(classifier.predict(x, verbose=0)).tolist()
+keras_hub.layers.ImageConverter.from_preset("hf://me/in-part")  # fetches what it needs only
+import huggingface_hub
+for file in ("config.json", "metadata.json", "model.weights.h5"):
+    huggingface_hub.hf_hub_download("me/headless", file)
 told["exit code"] = main(["upload", "given", "hf://me/by-command", "--private"])
+told["at main"] = outputs("hf://me/tiny@main")
+told["at another"] = refusal(outputs, "hf://me/tiny@v1")
 told["missing"] = refusal(outputs, "hf://me/nothing")
 told["no preset"] = refusal(outputs, "hf://me/other")
 told["altered"] = refusal(outputs, "hf://me/altered")
@@ -55,6 +61,9 @@ print(json.dumps(told))
 """
 
 OFFLINE = """
+told["in part"] = refusal(DMFormerBackbone.from_preset, "hf://me/in-part")
+told["backbone only"] = refusal(outputs, "hf://me/headless")
+told["not sent"] = refusal(upload_preset, "hf://me/tiny", "given")
 told["outputs"] = outputs("hf://me/tiny")
 told["missing"] = refusal(outputs, "hf://me/nothing")
 print(json.dumps(told))
@@ -73,6 +82,7 @@ def hub(tmp_path_factory):
     with serving() as server:
         server.repositories["me/other"] = {"README.md": b"no preset"}
         files = {path.name: path.read_bytes() for path in (folder / "given").iterdir()}
+        server.repositories |= {"me/in-part": files, "me/headless": files}
         weights = bytearray(files["model.weights.h5"])
         weights[-1] ^= 1
         server.repositories["me/altered"] = {**files, "model.weights.h5": bytes(weights)}
@@ -115,6 +125,38 @@ def test_what_is_uploaded_is_what_is_loaded(hub):
 
 def test_keras_hub_takes_it_from_the_hub(hub):
     assert hub.online["keras_hub"] == pytest.approx(hub.outputs, abs=1e-4)
+
+
+def test_a_revision_is_asked_for(hub):
+    assert hub.online["at main"] == hub.online["outputs"]
+    assert "There is no hf://me/tiny@v1 on the Hub" in hub.online["at another"]
+
+
+def test_what_others_have_fetched_a_part_of_is_refused(hub):
+    assert "metadata.json is not; load it once with a network" in hub.offline["in part"]
+    assert "Only a part of hf://me/headless is in the cache" in hub.offline["backbone only"]
+
+
+def test_without_a_network_nothing_is_uploaded(hub):
+    assert "The Hub did not do it for hf://me/tiny" in hub.offline["not sent"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_damaged_preset_is_not_uploaded(damage, tmp_path):
+    tiny_classifier().save_to_preset(tmp_path)
+    if damage == "missing":
+        (tmp_path / "model.weights.h5").unlink()
+    else:
+        (tmp_path / "task.weights.h5").write_bytes(b"other")
+    with pytest.raises(DMFormerError, match=damage):
+        upload_preset("hf://me/tiny", tmp_path)
+
+
+def test_a_licence_is_not_left_out(tmp_path):
+    tiny_classifier().save_to_preset(tmp_path)
+    (tmp_path / "README.md").write_text("---\ntags: []\n---\n# Mine\n")
+    with pytest.raises(DMFormerError, match="put the licence there"):
+        upload_preset("hf://me/tiny", tmp_path, licence="apache-2.0")
 
 
 def test_the_card_is_made_of_the_metadata(hub):
@@ -200,7 +242,9 @@ def test_an_address_that_is_none_on_kaggle_is_refused(name):
         download_preset(name)
 
 
-@pytest.mark.parametrize("name", ["hf://", "hf://user", "hf://a/b/c", "user/repository"])
+@pytest.mark.parametrize(
+    "name", ["hf://", "hf://user", "hf://a/b/c", "user/repository", "hf://a/b@../../x"]
+)
 def test_an_address_that_is_none_is_refused(name):
     with pytest.raises(DMFormerError, match="no address on the Hub"):
         download_preset(name)

@@ -52,6 +52,8 @@ def run(args):
     """Explains and prints."""
     if (args.image is None) == (args.data is None):
         raise DMFormerError("Give an image, or --data to see the gates by class, but not both.")
+    if args.data is not None and args.classes:
+        raise DMFormerError("--class is for an image; --data shows the gates of all classes.")
     default = f"{Path(args.image).stem}_explained.png" if args.image else "gates.png"
     path = Path(args.output or default)
     if path.suffix.lower() != ".png":

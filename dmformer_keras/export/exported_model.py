@@ -12,6 +12,7 @@ import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import quiet_stderr
+from dmformer_keras.hub import is_address
 from dmformer_keras.layers.common import check_positive_int, is_positive_int
 
 # What an export writes beside or into its file.
@@ -116,6 +117,8 @@ def is_exported(path):
     >>> is_exported("streets.onnx"), is_exported("streets.keras")
     (True, False)
     """
+    if is_address(str(path)):
+        return False
     path = Path(path)
     suffixes = filter(None, SUFFIXES.values())
     return path.suffix in suffixes or (path / "saved_model.pb").is_file()

@@ -50,7 +50,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
             overrides["input_shape"] = overrides.pop("image_shape")
         return super().from_preset(preset, load_weights=load_weights, **overrides)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir, max_shard_size=None):
         """Writes config and weights to a folder, as KerasHub's other backbones do.
 
         KerasHub's tasks call this in the midst of writing their own files, which
@@ -58,10 +58,9 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
 
         Args:
             preset_dir: str. The folder.
-            max_shard_size: int, float or `None`. Gigabytes above which KerasHub splits
-                the weights; no DMFormer comes near the default.
+            max_shard_size: KerasHub's. It does nothing: the weights are always one file.
         """
-        FeaturePyramidBackbone.save_to_preset(self, preset_dir, max_shard_size=max_shard_size)
+        FeaturePyramidBackbone.save_to_preset(self, preset_dir, max_shard_size=float("inf"))
 
     def get_config(self):
         config = super().get_config()

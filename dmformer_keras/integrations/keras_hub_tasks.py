@@ -12,9 +12,11 @@ from keras_hub.src.models.image_segmenter_preprocessor import ImageSegmenterPrep
 from keras_hub.src.models.task import Task
 
 from dmformer_keras import presets
+from dmformer_keras.backbone import refuse_quantize
 from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.integrations.keras_hub import DMFormerBackbone
+from dmformer_keras.layers.common import spatial_axes
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 HEADS = {cls.__name__: cls for cls in (SemanticFPN, UPerNet)}
@@ -29,11 +31,34 @@ def _registered(cls):
 class DMFormerImageConverter(ImageConverter):
     """Brings images to the size of a model; values stay in 0..255, which DMFormer scales itself.
 
+    Images are made smaller with `antialias=True`, where KerasHub's default is `False`: as this
+    project's commands and pipelines do it, and the shipped weights were trained.
+
     Args:
         **kwargs: as in `keras_hub.layers.ImageConverter`.
     """
 
     backbone_cls = DMFormerBackbone
+
+    def __init__(self, *args, antialias=True, **kwargs):
+        super().__init__(*args, antialias=antialias, **kwargs)
+
+    @classmethod
+    def of(cls, backbone):
+        """Returns the converter of a backbone's images."""
+        return cls(image_size=_size(backbone), data_format=backbone.data_format)
+
+    def resized(self, size):
+        """Returns the same with another size."""
+        if size is None or tuple(self.image_size or ()) == tuple(size):
+            return self
+        return type(self).from_config({**self.get_config(), "image_size": size})
+
+
+def _size(backbone):
+    """The (height, width) of a backbone's images, or None where any will do."""
+    size = tuple(backbone.input.shape[axis] for axis in spatial_axes(backbone.data_format))
+    return None if None in size else size
 
 
 @_registered
@@ -59,13 +84,20 @@ class _DMFormerTask:
 
     def _settle(self, plain, preprocessor, **kwargs):
         """Becomes a model with the graph of `plain`."""
+        unknown = sorted(set(kwargs) - {"name", "compile", "trainable"})
+        if unknown:
+            raise DMFormerError(
+                f"{type(self).__name__} has no argument {unknown[0]!r}; what is the backbone's is "
+                "given to the backbone, and its size is called image_shape."
+            )
         self.backbone = plain.backbone
         self.preprocessor = preprocessor
+        # Before it compiles itself: its loss depends on the activation.
+        for name in plain.head_arguments:
+            setattr(self, name, getattr(plain, name))
         Task.__init__(self, inputs=plain.input, outputs=plain.output, **kwargs)
         self.plain_class = type(plain)
         self.head = plain.head
-        for name in plain.head_arguments:
-            setattr(self, name, getattr(plain, name))
 
     def get_config(self):
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
@@ -78,15 +110,25 @@ class _DMFormerTask:
         has_preprocessor = "preprocessor" in config
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
+        backbone = config["backbone"]
         if not has_preprocessor:  # a preset that another class of this project has written
-            size = config["backbone"].image_shape[:2]
-            converter = DMFormerImageConverter(image_size=None if None in size else size)
-            config["preprocessor"] = cls.preprocessor_cls(converter)
+            config["preprocessor"] = cls.preprocessor_cls(DMFormerImageConverter.of(backbone))
+        elif isinstance(config["preprocessor"], dict):
+            preprocessor = keras.saving.deserialize_keras_object(config["preprocessor"])
+            converter = preprocessor.image_converter
+            if isinstance(converter, DMFormerImageConverter):
+                # The backbone may have been given another size than the preset's.
+                preprocessor.image_converter = converter.resized(_size(backbone))
+            config["preprocessor"] = preprocessor
         for names in ("class_names", "class_colors"):
             # Of a preset that is loaded with another number of classes.
             if config.get(names) is not None and len(config[names]) != config["num_classes"]:
                 config[names] = None
         return super().from_config(config)
+
+    def quantize(self, *args, **kwargs):
+        """Refused: see `DMFormerBackbone.quantize`."""
+        refuse_quantize()
 
     def load_task_weights(self, filepath):
         """Loads the weights of the head.
@@ -112,6 +154,10 @@ class _DMFormerTask:
             max_shard_size: KerasHub's, which no DMFormer comes near.
         """
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
+        preprocessor = self.preprocessor
+        arguments["preprocessor"] = preprocessor and keras.saving.serialize_keras_object(
+            preprocessor
+        )
         presets.save_task(self, arguments, preset_dir)
         if self.preprocessor is not None:
             self.preprocessor.save_to_preset(str(preset_dir))
@@ -130,7 +176,7 @@ class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
         activation: name of a Keras activation, or `None` for logits.
         class_names: sequence of str, kept with the model, or `None`.
         head: "DMFormerClassifier", which is the only one.
-        **kwargs: `name` and `compile` of a KerasHub task.
+        **kwargs: `name`, `trainable` and `compile` of a KerasHub task.
 
     Example:
 
@@ -170,7 +216,7 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
         preprocessor: a `DMFormerImageSegmenterPreprocessor`, or `None`.
         head: "SemanticFPN" or "UPerNet".
         head_channels, normalization, dropout, activation, class_names, class_colors: as in these.
-        **kwargs: `name` and `compile` of a KerasHub task.
+        **kwargs: `name`, `trainable` and `compile` of a KerasHub task.
 
     Raises:
         DMFormerError: there is no such head, or an argument of it is wrong.
@@ -217,9 +263,8 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
         """
         from dmformer_keras.training import PixelAccuracy, SegmentationLoss
 
-        super().compile(
-            optimizer=optimizer,
-            loss=SegmentationLoss() if isinstance(loss, str) and loss == "auto" else loss,
-            metrics=[PixelAccuracy()] if isinstance(metrics, str) else metrics,
-            **kwargs,
-        )
+        if isinstance(loss, str) and loss == "auto":
+            loss = SegmentationLoss(from_logits=self.activation != "softmax")
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = [PixelAccuracy()]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)

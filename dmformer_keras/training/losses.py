@@ -59,10 +59,11 @@ class SegmentationLoss(keras.losses.Loss):
         lovasz: float. Weight of the Lovász-softmax loss, likewise (Berman et al. 2018), over
             all pixels of the batch.
         ignored_label: int. The label of pixels without a class.
+        from_logits: bool. `False` for predictions that are probabilities.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
     Targets: `(batch, height, width)` ints, or with a last axis of 1. Predictions: `(batch, height,
-    width, classes)` logits. The loss: one number.
+    width, classes)` logits, or probabilities. The loss: one number.
 
     Example:
 
@@ -80,6 +81,7 @@ class SegmentationLoss(keras.losses.Loss):
         dice=0.0,
         lovasz=0.0,
         ignored_label=IGNORED_LABEL,
+        from_logits=True,
         name="segmentation_loss",
         **kwargs,
     ):
@@ -88,10 +90,13 @@ class SegmentationLoss(keras.losses.Loss):
         self.dice = dice
         self.lovasz = lovasz
         self.ignored_label = ignored_label
+        self.from_logits = from_logits
 
     def call(self, y_true, y_pred):
         classes = y_pred.shape[-1]
         logits = ops.cast(ops.reshape(y_pred, (-1, classes)), "float32")
+        if not self.from_logits:
+            logits = ops.log(ops.maximum(logits, 1e-7))  # whose softmax they are
         # Keras casts targets to the loss's float dtype before this call.
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         known = labels != self.ignored_label
@@ -124,6 +129,7 @@ class SegmentationLoss(keras.losses.Loss):
             "dice": self.dice,
             "lovasz": self.lovasz,
             "ignored_label": self.ignored_label,
+            "from_logits": self.from_logits,
         }
 
 
@@ -164,6 +170,7 @@ class PixelAccuracy(keras.metrics.Mean):
 
     Args:
         ignored_label: int. The label of pixels without a class.
+        from_logits: bool. `False` for predictions that are probabilities.
         **kwargs: the usual arguments of `keras.metrics.Mean`.
 
     Example:

@@ -12,6 +12,7 @@ from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.fuse import FusedModel
+from dmformer_keras.hub import is_address
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 KERAS_SUFFIX = ".keras"
@@ -45,7 +46,7 @@ def load_trained(model, image_size=None):
     ...     load_trained(folder).num_classes
     4
     """
-    if str(model).endswith(KERAS_SUFFIX):
+    if str(model).endswith(KERAS_SUFFIX) and not is_address(str(model)):
         return _load_keras_file(Path(model), image_size)
     preset = presets.read_preset(model)
     cls = task_class(preset)
@@ -57,7 +58,7 @@ def load_trained(model, image_size=None):
             *checked_size(image_size),
             presets.image_shape(preset.config)[2],
         )
-    return cls.from_preset(model, load_weights=True, **overrides)
+    return cls.from_preset(preset, load_weights=True, **overrides)
 
 
 def task_class(preset):

@@ -92,10 +92,112 @@ def test_what_keras_cv_has_written_is_read(tmp_path):
     new = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), num_classes=3)
     assert type(new.backbone) is keras_hub.models.DMFormerBackbone
     np.testing.assert_allclose(predict(new.backbone, x), predict(old, x), atol=1e-6)
+    DMFormerClassifier(old, 3).save_to_preset(tmp_path / "task")
+    assert keras_hub.models.ImageClassifier.from_preset(str(tmp_path / "task")).num_classes == 3
     plain = DMFormerClassifier.from_preset(tmp_path, num_classes=3)
     np.testing.assert_allclose(predict(plain.backbone, x), predict(old, x), atol=1e-6)
     preprocessor = keras_hub.models.DMFormerImageClassifierPreprocessor.from_preset(str(tmp_path))
     assert tuple(preprocessor(images(1, 90, 70, 3)).shape) == (1, 64, 64, 3)
+
+
+def test_a_preprocessor_is_kept(tmp_path):
+    models = keras_hub.models
+    backbone = models.DMFormerBackbone(**TINY)
+    converter = keras_hub.layers.ImageConverter
+    preprocessor = models.DMFormerImageClassifierPreprocessor(
+        converter(image_size=(64, 64), crop_to_aspect_ratio=False, interpolation="nearest")
+    )
+    model = models.DMFormerImageClassifier(backbone, 3, preprocessor=preprocessor)
+    model.save_to_preset(str(tmp_path / "with"))
+    x = images(1, 64, 128, 3)
+    again = models.ImageClassifier.from_preset(str(tmp_path / "with"))
+    np.testing.assert_allclose(predict(again, x), predict(model, x), atol=1e-6)
+    ours = DMFormerClassifier.from_preset(tmp_path / "with")
+    square = images(1, 64, 64, 3)
+    np.testing.assert_allclose(predict(ours, square), predict(model, square), atol=1e-6)
+    models.DMFormerImageClassifier(backbone, 3).save_to_preset(str(tmp_path / "without"))
+    assert models.ImageClassifier.from_preset(str(tmp_path / "without")).preprocessor is None
+    # What is written over a folder leaves no preprocessor of another size behind.
+    tiny_classifier(input_shape=(32, 48, 3)).save_to_preset(tmp_path / "with")
+    preprocessor = models.ImageClassifierPreprocessor.from_preset(str(tmp_path / "with"))
+    assert tuple(preprocessor(x).shape) == (1, 32, 48, 3)
+
+
+def test_photographs_are_prepared_as_by_this_projects_commands():
+    from dmformer_keras.data import resize_image
+
+    photo = np.kron(images(80, 120, 3), np.ones((5, 5, 1))).astype("uint8")
+    preprocessor = keras_hub.models.ImageClassifierPreprocessor.from_preset("dmformer_n_imagenette")
+    found = np.asarray(keras.ops.convert_to_numpy(preprocessor(photo[None])))[0]
+    expected = resize_image(photo, (128, 128), "crop")
+    assert np.abs(found.astype("float32") - expected).mean() < 2
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="TensorFlow has no such convolutions on a CPU"
+)
+def test_channels_first_presets_are_prepared_alike(tmp_path):
+    first = tiny_classifier(input_shape=(3, 64, 96), data_format="channels_first")
+    first.save_to_preset(tmp_path)
+    theirs = keras_hub.models.ImageClassifier.from_preset(str(tmp_path))
+    assert tuple(theirs.preprocessor.image_converter.image_size) == (64, 96)
+    x = images(1, 3, 64, 96)
+    np.testing.assert_allclose(predict(theirs, x), predict(first, x), atol=1e-4)
+    assert predict(theirs, images(1, 3, 90, 120)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_presets_of_other_precision_are_read(dtype, tmp_path):
+    ours = tiny_classifier(dtype=dtype)
+    ours.save_to_preset(tmp_path)
+    x = images(1, 64, 64, 3)
+    theirs = keras_hub.models.ImageClassifier.from_preset(str(tmp_path))
+    np.testing.assert_allclose(predict(theirs, x), predict(ours, x), atol=0.1)
+    # KerasHub's rule is the precision of the process; ours that of the preset.
+    assert theirs.backbone.dtype_policy.name == "float32"
+    assert DMFormerClassifier.from_preset(tmp_path).backbone.dtype_policy.name == dtype
+
+
+def test_weights_are_one_file_and_split_ones_are_refused(tmp_path):
+    backbone = keras_hub.models.DMFormerBackbone(**TINY)
+    backbone.save_to_preset(str(tmp_path), max_shard_size=0.0001)
+    again = keras_hub.models.DMFormerBackbone.from_preset(str(tmp_path))
+    x = images(1, 64, 64, 3)
+    np.testing.assert_allclose(predict(again, x), predict(backbone, x), atol=1e-6)
+    (tmp_path / "model.weights.json").write_text("{}")
+    with pytest.raises(DMFormerError, match="split over several files"):
+        keras_hub.models.DMFormerBackbone.from_preset(str(tmp_path))
+
+
+def test_a_segmenter_of_probabilities_has_a_loss_of_them():
+    models = keras_hub.models
+    arguments = {"backbone": models.DMFormerBackbone(**TINY), "num_classes": 3, "head_channels": 8}
+    plain, soft = (
+        models.DMFormerImageSegmenter(**arguments, activation=activation)
+        for activation in (None, "softmax")
+    )
+    classifier = models.DMFormerImageClassifier(arguments["backbone"], 3, activation="softmax")
+    assert not classifier.loss.from_logits
+    soft.set_weights(plain.get_weights())
+    x, masks = images(2, 64, 64, 3), np.random.default_rng(0).integers(0, 3, (2, 64, 64))
+    losses = [
+        float(keras.ops.convert_to_numpy(model.loss(masks, predict(model, x))))
+        for model in (plain, soft)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_what_a_task_does_not_know_is_refused(tmp_path):
+    models = keras_hub.models
+    backbone = models.DMFormerBackbone(**TINY)
+    with pytest.raises(DMFormerError, match="no argument 'droput'"):
+        models.DMFormerImageClassifier(backbone, 3, droput=0.5)
+    model = models.DMFormerImageClassifier(backbone, 3)
+    with pytest.raises(DMFormerError, match="int8"):
+        model.quantize("int8")
+    model.save_to_preset(str(tmp_path))
+    with pytest.raises(Exception, match="image_shape"):
+        models.ImageClassifier.from_preset(str(tmp_path), input_shape=(32, 32, 3))
 
 
 def test_a_preset_follows_to_other_classes_and_sizes(tmp_path):
