@@ -138,7 +138,7 @@ class _Run:
             check_is_free(folder)
         self.train_source = self.task.open(source, "train", on_corrupt)
         self.val_source = self.task.open(source, "val", on_corrupt)
-        self.image_size = self.task.training_size(self.preset_name)
+        self.image_size = self.task.training_size(self.preset)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
         self._check_updates()
         self._check_distribution()
@@ -291,7 +291,7 @@ class _Run:
             overrides["stochastic_depth"] = 0.0
         elif recipe.stochastic_depth is not None:
             overrides["stochastic_depth"] = recipe.stochastic_depth
-        model = self.task.build(self.preset_name, self.train_source, overrides, image_size)
+        model = self.task.build(self.preset, self.train_source, overrides, image_size)
         if recipe.freeze_backbone:
             # Layer by layer: the backbone's own flag would be saved with it.
             for layer in model.backbone.layers:

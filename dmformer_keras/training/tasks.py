@@ -70,7 +70,7 @@ class Classification:
         """Builds the model.
 
         Args:
-            preset: str or path.
+            preset: str, path or Preset.
             source: ImageSource, the training images.
             overrides: dict of the backbone's arguments.
             image_size: (height, width), ints, or (None, None) for images of any size. A
