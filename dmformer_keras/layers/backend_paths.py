@@ -358,7 +358,9 @@ def _with_gradients(forward, dilations):
 
 
 def _gradients(forward, dilations, inputs, kernel, upstream):
-    to_inputs = forward(upstream, ops.flip(kernel, (0, 1)), dilations)
+    # One axis at a time: before 3.14 Keras takes no more of them under TensorFlow.
+    turned = ops.flip(ops.flip(kernel, 0), 1)
+    to_inputs = forward(upstream, turned, dilations)
     to_kernel = depthwise_filter_gradient(inputs, upstream, kernel.shape[:2], dilations)
     return to_inputs, ops.cast(to_kernel, kernel.dtype)
 

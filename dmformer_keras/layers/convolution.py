@@ -189,7 +189,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.scale
             and self.center
             and mask is None
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # Keras has it from 3.14 on
             and not self.synchronized
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
