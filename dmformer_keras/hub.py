@@ -9,6 +9,7 @@ the preset's SHA-256 when it loads them, and executes nothing in a preset.
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from dmformer_keras.errors import DMFormerError, shortened
 
 SCHEME = "hf://"
 KAGGLE_SCHEME = "kaggle://"
-# What a preset may consist of: nothing else of a repository is read or sent.
+# What a preset may consist of: nothing else is fetched from the Hub, or sent to it.
 _FILES = (
     "config.json", "model.weights.h5", "task.json", "task.weights.h5", "metadata.json",
     "image_converter.json", "preprocessor.json",
@@ -52,25 +53,7 @@ def download_preset(name):
     folder = _from_kaggle(name) if str(name).startswith(KAGGLE_SCHEME) else _from_hub(name)
     if not (folder / "config.json").is_file():
         raise DMFormerError(f"{name} holds no preset: there is no config.json in it.")
-    _check_is_whole(folder, name)
     return folder
-
-
-def _check_is_whole(folder, name):
-    """Refuses what another program has fetched a part of: the rest would be made up at random."""
-    needed = ["metadata.json"]
-    if (folder / "metadata.json").is_file():
-        weights = json.loads((folder / "metadata.json").read_text(encoding="utf-8")).get(
-            "files", {}
-        )
-        needed += weights
-        needed += ["task.json"] if "task.weights.h5" in weights else []
-    missing = [file for file in needed if not (folder / file).is_file()]
-    if missing:
-        raise DMFormerError(
-            f"Only a part of {name} is in the cache, {missing[0]} is not; load it once with a "
-            "network."
-        )
 
 
 def upload_preset(name, preset, *, licence=None, private=False):
@@ -98,8 +81,8 @@ def upload_preset(name, preset, *, licence=None, private=False):
 
     if str(name).startswith(KAGGLE_SCHEME):
         raise DMFormerError(
-            "`dmformer upload` goes to the Hugging Face Hub; to Kaggle: "
-            f'keras_hub.upload_preset("{name}", "{preset}").'
+            "`dmformer upload` goes to the Hugging Face Hub; to Kaggle a packaged folder is put by "
+            f'keras_hub.upload_preset("{name}", FOLDER).'
         )
     repository, revision = _repository(name)
     if revision is not None:
@@ -186,8 +169,7 @@ def _from_hub(name):
 
 def _from_kaggle(name):
     handle = name.removeprefix(KAGGLE_SCHEME)
-    parts = handle.split("/")
-    if len(parts) not in (4, 5) or not all(parts) or not "".join(parts[4:] or ["1"]).isdigit():
+    if not re.fullmatch(r"([\w-]+/){3}[\w-]+(/[1-9]\d*)?", handle):
         raise DMFormerError(
             f"{name!r} is no address on Kaggle; give kaggle://user/model/keras/variation, with "
             "/version where it matters."

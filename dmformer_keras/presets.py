@@ -112,7 +112,9 @@ def read_preset(preset):
     if not name:
         raise DMFormerError(f"A preset is given by its name or folder, not by {preset!r}.")
     if hub.is_address(name):
-        return _read_folder(hub.download_preset(name))._replace(name=name)
+        found = _read_folder(hub.download_preset(name))._replace(name=name)
+        _check_is_whole(found)
+        return found
     shipped = {folder.name: folder for folder in _shipped_folders()}
     if name in shipped:
         return _read_folder(shipped[name])
@@ -282,10 +284,10 @@ def _read_folder(folder):
             "DMFormerBackbone; load it with the library that wrote it."
         )
     backbone = dict(config["config"])
-    if (folder / SHARDED_FILE).is_file():
+    if (folder / SHARDED_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file():
         raise DMFormerError(
-            f"The weights in {str(folder)!r} are split over several files; load them with KerasHub "
-            "and save them once more as one."
+            f"The weights in {str(folder)!r} are split over several files; load them with "
+            "keras_hub.models.Backbone.from_preset, and save what it returns once more."
         )
     if config.get("mixed_precision") is not None:
         backbone["dtype"] = config["mixed_precision"]
@@ -301,6 +303,22 @@ def _read_folder(folder):
         folder=folder,
         task=_read_task(folder),
     )
+
+
+def _check_is_whole(preset):
+    """Refuses what lacks a file, which would be made up at random.
+
+    Another program may have fetched a part of it into the cache.
+    """
+    weights = preset.metadata.get("files", {})
+    needed = [METADATA_FILE, WEIGHTS_FILE, *weights]
+    needed += [TASK_FILE] if TASK_WEIGHTS_FILE in weights else []
+    missing = [name for name in needed if not (preset.folder / name).is_file()]
+    if missing:
+        raise DMFormerError(
+            f"{preset.name} is incomplete: {missing[0]} is missing, there or in the cache; load it "
+            "once with a network, or ask who has made it."
+        )
 
 
 def _policy_name(dtype, path):
@@ -489,8 +507,10 @@ def _save(folder, backbone, task, metadata, half_precision=False):
     try:
         _write_files(beside, backbone, task, metadata, half_precision)
         written = {path.name for path in beside.iterdir()}
-        for stale in {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE} - written:
-            (folder / stale).unlink(missing_ok=True)
+        stale = {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE, SHARDED_FILE}
+        stale |= {path.name for path in folder.glob("model_*.weights.h5")}
+        for name in stale - written:
+            (folder / name).unlink(missing_ok=True)
         for path in sorted(beside.iterdir()):
             os.replace(path, folder / path.name)
     finally:

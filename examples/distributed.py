@@ -46,5 +46,5 @@ recipe = Recipe(
     augmentation="light",
 )
 evaluation = train(recipe, "dmformer_n", "digits", arguments.output, distribute=True, verbose=2)
-if int(os.environ.get("RANK", 0)) == 0:  # of PyTorch's processes the one that has written
+if evaluation is not None:  # of several processes, the one that has written
     print(f"saved to {arguments.output}, validation top-1 {evaluation.top1:.3f}")

@@ -8,7 +8,7 @@ from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, load_m
 from dmformer_keras.cli.predict import predict
 from dmformer_keras.data import load_image
 from dmformer_keras.drawing import class_table, draw_overlay
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference import segment_image
 from dmformer_keras.training import image_size_of, is_segmenter
 
@@ -38,6 +38,8 @@ def add_arguments(parser):
 
 def run(args):
     """Serves the page until it is interrupted."""
+    if args.port is not None and not 1 <= args.port <= 65535:
+        raise DMFormerError(f"--port must be from 1 to 65535, not {args.port}.")
     gradio = _library()
     page = make_page(gradio, load_model(args.model, args.image_size, exported=False), args.model)
     try:
@@ -50,13 +52,13 @@ def run(args):
             quiet=True,  # for it speaks of links for others
             prevent_thread_lock=True,
         )
-        print(f"At {page.local_url}, until Ctrl-C", flush=True)
-        page.block_thread()
     except OSError as error:
         raise DMFormerError(
-            f"The page cannot be opened at port {args.port}; another program may have it. Choose "
-            "another --port, or leave it out."
+            f"The page cannot be opened ({shortened(error)}); another program may have the port: "
+            "choose another --port, or leave it out."
         ) from error
+    print(f"At {page.local_url}, until Ctrl-C", flush=True)
+    page.block_thread()
 
 
 def make_page(gradio, model, title):
@@ -82,7 +84,10 @@ def make_page(gradio, model, title):
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as page:
         gradio.Markdown(f"# {title}\nDrop a photograph.")
         with gradio.Row():
-            image = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Image")
+            image = gradio.Image(
+                type="filepath", sources=["upload", "clipboard"], label="Image",
+                image_mode=None,  # as it is: `load_image` brings it to the model's channels
+            )  # fmt: skip
             picture = gradio.Image(
                 label="Where it is seen", format="png", buttons=["download", "fullscreen"],
                 interactive=False,

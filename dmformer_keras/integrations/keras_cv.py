@@ -123,7 +123,7 @@ def _get_file(original, _, arguments, __):
     if path == presets.CONFIG_FILE and Path(preset, path).is_file():
         config = json.loads(Path(preset, path).read_text(encoding="utf-8"))
         if config.get("registered_name") == presets.KERAS_HUB_NAME:
-            preset = _write_folder(presets.read_preset(preset))
+            return str(Path(_write_folder(presets.read_preset(preset)), path))
     return original(preset, path)
 
 

@@ -60,7 +60,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
             preset_dir: str. The folder.
             max_shard_size: KerasHub's. It does nothing: the weights are always one file.
         """
-        FeaturePyramidBackbone.save_to_preset(self, preset_dir, max_shard_size=float("inf"))
+        FeaturePyramidBackbone.save_to_preset(self, preset_dir, max_shard_size=None)
 
     def get_config(self):
         config = super().get_config()

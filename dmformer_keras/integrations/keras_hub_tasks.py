@@ -9,6 +9,7 @@ from keras_hub.src.models.image_classifier import ImageClassifier
 from keras_hub.src.models.image_classifier_preprocessor import ImageClassifierPreprocessor
 from keras_hub.src.models.image_segmenter import ImageSegmenter
 from keras_hub.src.models.image_segmenter_preprocessor import ImageSegmenterPreprocessor
+from keras_hub.src.models.preprocessor import Preprocessor
 from keras_hub.src.models.task import Task
 
 from dmformer_keras import presets
@@ -43,22 +44,15 @@ class DMFormerImageConverter(ImageConverter):
     def __init__(self, *args, antialias=True, **kwargs):
         super().__init__(*args, antialias=antialias, **kwargs)
 
-    @classmethod
-    def of(cls, backbone):
-        """Returns the converter of a backbone's images."""
-        return cls(image_size=_size(backbone), data_format=backbone.data_format)
+    def fit_to(self, backbone):
+        """Takes the size of a backbone's images, where it has one, and their data format."""
+        size = tuple(backbone.input.shape[axis] for axis in spatial_axes(backbone.data_format))
+        if None not in size:
+            self.image_size = size
+        self.data_format = self.resizing.data_format = backbone.data_format
 
-    def resized(self, size):
-        """Returns the same with another size."""
-        if size is None or tuple(self.image_size or ()) == tuple(size):
-            return self
-        return type(self).from_config({**self.get_config(), "image_size": size})
-
-
-def _size(backbone):
-    """The (height, width) of a backbone's images, or None where any will do."""
-    size = tuple(backbone.input.shape[axis] for axis in spatial_axes(backbone.data_format))
-    return None if None in size else size
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
 
 
 @_registered
@@ -84,12 +78,16 @@ class _DMFormerTask:
 
     def _settle(self, plain, preprocessor, **kwargs):
         """Becomes a model with the graph of `plain`."""
-        unknown = sorted(set(kwargs) - {"name", "compile", "trainable"})
+        unknown = sorted(set(kwargs) - {"name", "compile"})
         if unknown:
             raise DMFormerError(
                 f"{type(self).__name__} has no argument {unknown[0]!r}; what is the backbone's is "
                 "given to the backbone, and its size is called image_shape."
             )
+        converter = getattr(preprocessor, "image_converter", None)
+        if isinstance(converter, DMFormerImageConverter):
+            # The backbone may have another size than the preset that the converter comes from.
+            converter.fit_to(plain.backbone)
         self.backbone = plain.backbone
         self.preprocessor = preprocessor
         # Before it compiles itself: its loss depends on the activation.
@@ -110,16 +108,8 @@ class _DMFormerTask:
         has_preprocessor = "preprocessor" in config
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        backbone = config["backbone"]
         if not has_preprocessor:  # a preset that another class of this project has written
-            config["preprocessor"] = cls.preprocessor_cls(DMFormerImageConverter.of(backbone))
-        elif isinstance(config["preprocessor"], dict):
-            preprocessor = keras.saving.deserialize_keras_object(config["preprocessor"])
-            converter = preprocessor.image_converter
-            if isinstance(converter, DMFormerImageConverter):
-                # The backbone may have been given another size than the preset's.
-                preprocessor.image_converter = converter.resized(_size(backbone))
-            config["preprocessor"] = preprocessor
+            config["preprocessor"] = cls.preprocessor_cls(DMFormerImageConverter())
         for names in ("class_names", "class_colors"):
             # Of a preset that is loaded with another number of classes.
             if config.get(names) is not None and len(config[names]) != config["num_classes"]:
@@ -146,20 +136,20 @@ class _DMFormerTask:
         """
         self.head.save_weights(filepath)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir, max_shard_size=None):
         """Writes a preset that KerasHub, KerasCV and `dmformer_keras` read alike.
 
         Args:
             preset_dir: str or path. The folder.
-            max_shard_size: KerasHub's, which no DMFormer comes near.
+            max_shard_size: KerasHub's. It does nothing: the weights are always one file.
         """
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
-        preprocessor = self.preprocessor
-        arguments["preprocessor"] = preprocessor and keras.saving.serialize_keras_object(
-            preprocessor
+        is_layer = isinstance(self.preprocessor, keras.Layer)  # KerasHub takes functions, too
+        arguments["preprocessor"] = (
+            keras.saving.serialize_keras_object(self.preprocessor) if is_layer else None
         )
         presets.save_task(self, arguments, preset_dir)
-        if self.preprocessor is not None:
+        if isinstance(self.preprocessor, Preprocessor):
             self.preprocessor.save_to_preset(str(preset_dir))
 
 
@@ -176,7 +166,7 @@ class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
         activation: name of a Keras activation, or `None` for logits.
         class_names: sequence of str, kept with the model, or `None`.
         head: "DMFormerClassifier", which is the only one.
-        **kwargs: `name`, `trainable` and `compile` of a KerasHub task.
+        **kwargs: `name` and `compile` of a KerasHub task.
 
     Example:
 
@@ -216,7 +206,7 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
         preprocessor: a `DMFormerImageSegmenterPreprocessor`, or `None`.
         head: "SemanticFPN" or "UPerNet".
         head_channels, normalization, dropout, activation, class_names, class_colors: as in these.
-        **kwargs: `name`, `trainable` and `compile` of a KerasHub task.
+        **kwargs: `name` and `compile` of a KerasHub task.
 
     Raises:
         DMFormerError: there is no such head, or an argument of it is wrong.

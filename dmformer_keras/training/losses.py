@@ -170,7 +170,6 @@ class PixelAccuracy(keras.metrics.Mean):
 
     Args:
         ignored_label: int. The label of pixels without a class.
-        from_logits: bool. `False` for predictions that are probabilities.
         **kwargs: the usual arguments of `keras.metrics.Mean`.
 
     Example:

@@ -67,7 +67,8 @@ def package(run, output, source, split="val", notes=""):
     opened = task.open(source, split, "error")
     metadata = _kept_metadata(run)
     metadata["description"] = (
-        f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on {_data(opened)}."
+        f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on "
+        f"{_name(report['data'])}."
     )
     whole = task.evaluate(model, opened)
 
@@ -111,9 +112,9 @@ def _kept_metadata(run):
     return {key: value for key, value in metadata.items() if key not in written}
 
 
-def _data(source):
-    """The name of what a card is of, without its path."""
-    return Path(source.title.strip("'")).name
+def _name(title):
+    """The name of data, without its path."""
+    return Path(title.strip("'")).name
 
 
 @dataclasses.dataclass
@@ -141,7 +142,7 @@ class _Card:
 
     @property
     def data(self):
-        return _data(self.source)
+        return _name(self.source.title)
 
     def _head(self):
         size = self.model.input.shape[1:3]

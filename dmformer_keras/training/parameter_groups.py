@@ -137,7 +137,7 @@ def _check_class(optimizer_class):
             "with_parameter_groups takes the class of an optimizer, like keras.optimizers.AdamW, "
             f"not {optimizer_class!r}."
         )
-    if optimizer_class.__name__ in ("LossScaleOptimizer", "MultiOptimizer"):
+    if issubclass(optimizer_class, keras.optimizers.LossScaleOptimizer):
         raise DMFormerError(
             f"{optimizer_class.__name__} leaves the updates to another: put it around an optimizer "
             "with groups."
@@ -189,7 +189,7 @@ class _GroupedUpdates:
         if not self.built and self._rules_by_path:
             if not self._rules:
                 self._find_weights(variables)
-            if not any(self._var_key(weight) in self._rules for weight in variables):
+            if variables and not any(self._var_key(weight) in self._rules for weight in variables):
                 raise DMFormerError(
                     "The optimizer's groups are of other weights than the model's; call "
                     "set_groups(parameter_groups(model)) with the model that it trains."

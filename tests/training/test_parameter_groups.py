@@ -102,6 +102,17 @@ def test_a_file_of_a_partly_frozen_model_is_loaded(tmp_path):
         assert optimizer._rule(weight) == model.optimizer._rule(other)
 
 
+def test_a_file_of_a_frozen_model_is_loaded(tmp_path):
+    model = tiny_classifier()
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.1)
+    optimizer.set_groups(parameter_groups(model, 0.5))
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    model.trainable = False
+    model.save(tmp_path / "model.keras")
+    assert not keras.models.load_model(tmp_path / "model.keras").trainable_variables
+
+
 def test_kernels_of_other_layers_decay():
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(4, 3), keras.layers.Flatten(),
