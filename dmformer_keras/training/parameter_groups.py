@@ -137,7 +137,10 @@ def _check_class(optimizer_class):
             "with_parameter_groups takes the class of an optimizer, like keras.optimizers.AdamW, "
             f"not {optimizer_class!r}."
         )
-    if issubclass(optimizer_class, keras.optimizers.LossScaleOptimizer):
+    # Keras has the second one since later than the lowest version that is supported.
+    around = ("LossScaleOptimizer", "MultiOptimizer")
+    around = [getattr(keras.optimizers, name) for name in around if hasattr(keras.optimizers, name)]
+    if issubclass(optimizer_class, tuple(around)):
         raise DMFormerError(
             f"{optimizer_class.__name__} leaves the updates to another: put it around an optimizer "
             "with groups."
