@@ -103,13 +103,12 @@ def test_channels_first_is_explained_alike(segments, tmp_path):
     last, first = model_of(), model_of(data_format="channels_first")
     image = random_images(last)[0]
     index = seen_classes(last, image)[0]
-    for nested in (first, keras.Sequential([first])):
-        for class_index in (index, None):
-            expected = grad_cam(last, image, class_index)
-            found = grad_cam(nested, image.transpose(2, 0, 1), class_index)
-            np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=1e-4)
-            assert found.class_index == expected.class_index
-            assert found.score == pytest.approx(expected.score, abs=1e-4)
+    for nested, class_index in ((first, index), (keras.Sequential([first]), None)):
+        expected = grad_cam(last, image, class_index)
+        found = grad_cam(nested, image.transpose(2, 0, 1), class_index)
+        np.testing.assert_allclose(found.heatmap, expected.heatmap, atol=1e-4)
+        assert found.class_index == expected.class_index
+        assert found.score == pytest.approx(expected.score, abs=1e-4)
     with pytest.raises(DMFormerError, match="from 0 to 4"):
         grad_cam(first, image.transpose(2, 0, 1), 50)
 

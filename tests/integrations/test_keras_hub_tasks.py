@@ -155,7 +155,9 @@ def test_channels_first_presets_are_prepared_alike(tmp_path):
     np.testing.assert_allclose(predict(again, photo), predict(theirs, photo), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.slow(on=["jax"]))]
+)
 def test_presets_of_other_precision_are_read(dtype, tmp_path):
     ours = tiny_classifier(dtype=dtype)
     ours.save_to_preset(tmp_path)
