@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import tiny_classifier
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -20,7 +21,12 @@ slow_on_tensorflow = pytest.mark.slow(on=["tensorflow"])  # which traces for hal
 @pytest.mark.parametrize(
     ("script", "arguments", "packages"),
     [
-        ("classification_keras_cv.py", ["--epochs", "1"], ["keras_cv", "sklearn"]),
+        pytest.param(
+            "classification_keras_cv.py",
+            ["--epochs", "1"],
+            ["keras_cv", "sklearn"],
+            marks=slow_on_tensorflow,
+        ),
         pytest.param(
             "segmentation_keras_cv.py",
             ["--epochs", "1", "--images", "16"],
@@ -49,17 +55,19 @@ def test_example(script, arguments, packages, tmp_path):
     assert (tmp_path / "model.keras").is_file()
 
 
-@pytest.mark.slow(on=["torch"])  # where TensorFlow converts in a process of its own
 def test_tflite_example(tmp_path):
     for package in ("tensorflow", "ai_edge_litert"):
         pytest.importorskip(package)
+    tiny_classifier(class_names=list("abcde")).save_to_preset(tmp_path / "preset")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    told = run_example([EXAMPLES / "tflite.py", "photo.png", "--output", "model.tflite"], tmp_path)
-    assert told.count("photo.png: ") == 2
-    assert (tmp_path / "model.int8.tflite").stat().st_size < (
-        0.4 * (tmp_path / "model.tflite").stat().st_size
+    told = run_example(
+        [EXAMPLES / "tflite.py", "photo.png", "--model", "preset", "--output", "model.tflite"],
+        tmp_path,
     )
+    assert told.count("photo.png: ") == 2
+    small, whole = (tmp_path / name for name in ("model.int8.tflite", "model.tflite"))
+    assert small.stat().st_size < whole.stat().st_size
 
 
 @slow_on_tensorflow

@@ -47,6 +47,7 @@ class TestTasks(test_case.TestCase):
             expected_output_shape=(2, 3),
         )
 
+    @pytest.mark.slow(on=["tensorflow"])
     def test_segmenter(self):
         models = keras_hub.models
         converter = keras_hub.layers.ImageConverter(image_size=(64, 64))
