@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
 
-from dmformer_keras.data import open_source, resize_image
+from dmformer_keras.data import load_image
 from dmformer_keras.export import to_tflite
-from dmformer_keras.training import image_size_of, load_classifier
+from dmformer_keras.training import image_size_of, load_classifier, to_probabilities
 
 
-def run(path, image):
+def run(path, image, activation):
     """Returns the probabilities that a TFLite file gives to one image of its size."""
     interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
@@ -27,9 +26,7 @@ def run(path, image):
     # Pixels go in as they are, 0..255: float32 in these files, also in the int8 one.
     interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
     interpreter.invoke()
-    logits = interpreter.get_tensor(wanted["index"])[0].astype("float64")
-    odds = np.exp(logits - logits.max())
-    return odds / odds.sum()
+    return to_probabilities(interpreter.get_tensor(wanted["index"]), activation)[0]
 
 
 def main():
@@ -42,17 +39,8 @@ def main():
 
     model = load_classifier(arguments.model)
     size = image_size_of(model)
-    photos = [
-        resize_image(np.asarray(Image.open(path).convert("RGB")), size, "crop")
-        for path in arguments.photos
-    ]
-    examples = np.stack(photos)
-    if arguments.data:
-        source = open_source(arguments.data, "train")
-        examples = np.stack([
-            resize_image(source.read(index)[0], size, "crop")
-            for index in range(min(200, len(source)))
-        ])  # fmt: skip
+    photos = [load_image(path, size) for path in arguments.photos]
+    examples = arguments.data or np.stack(photos)
     small = arguments.output.with_suffix(".int8.tflite")
     shape = (*size, 3)
     to_tflite(model, arguments.output, input_shape=shape)
@@ -61,7 +49,7 @@ def main():
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     for path, photo in zip(arguments.photos, photos, strict=True):
         for file in (arguments.output, small):
-            probabilities = run(file, photo)
+            probabilities = run(file, photo, model.activation)
             best = probabilities.argmax()
             print(f"{path}: {model.class_names[best]} {probabilities[best]:.0%} ({file})")
     print(f"saved to {arguments.output}")

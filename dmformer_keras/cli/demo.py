@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, load_model
+from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, class_names, load_model
 from dmformer_keras.cli.predict import predict
 from dmformer_keras.data import load_image
 from dmformer_keras.drawing import class_table, draw_overlay
@@ -128,11 +128,6 @@ def describe(model, path, name=None):
     shares = {entry["class"]: entry["probability"] for entry in found["predictions"]}
     image = load_image(path, image_size_of(model), channels=channels)
     return shares, _heated(model, image, None if name is None else names.index(name))
-
-
-def class_names(model):
-    """Returns the names of a model's classes, or their numbers."""
-    return list(model.class_names or map(str, range(model.num_classes)))
 
 
 def _heated(model, image, class_index):

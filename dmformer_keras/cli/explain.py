@@ -6,6 +6,7 @@ from dmformer_keras.cli.options import (
     MODEL_HELP,
     add_data_options,
     add_image_size_option,
+    class_names,
     load_model,
 )
 from dmformer_keras.data import load_image, open_source
@@ -72,7 +73,7 @@ def run(args):
         draw_gates(model, source, path)
         print(f"In {path}: the gates by stage and class")
         return
-    names = model.class_names or [str(index) for index in range(model.num_classes)]
+    names = class_names(model)
     image = load_image(args.image, _size(model, args), channels=model.input.shape[-1])
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:

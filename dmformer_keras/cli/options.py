@@ -51,6 +51,11 @@ def load_model(name, image_size=None, exported=True):
     return model
 
 
+def class_names(model):
+    """Returns the names of a model's classes, or their numbers, list of str."""
+    return list(model.class_names or map(str, range(model.num_classes)))
+
+
 def add_data_options(parser, required=True):
     """Adds `--data` and `--on-corrupt`."""
     parser.add_argument("--data", metavar="SOURCE", required=required, help=SOURCE_HELP)

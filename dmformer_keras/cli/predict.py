@@ -9,6 +9,7 @@ from dmformer_keras.cli.options import (
     EXPORTED_HELP,
     add_image_size_option,
     add_segmentation_options,
+    class_names,
     load_model,
     percent,
     segmentation_options,
@@ -125,7 +126,7 @@ def segment(model, paths, folder, how):
             "--output."
         ) from error
     channels = model.input.shape[-1]
-    names = model.class_names or [str(index) for index in range(model.num_classes)]
+    names = class_names(model)
     colors = getattr(model, "class_colors", None)
     for path, name in zip(paths, unique_names(paths), strict=True):
         image = load_image(path, channels=channels)
@@ -211,7 +212,7 @@ def predict(model, paths, top):
     size, channels = image_size_of(model), model.input.shape[-1]
     images = np.stack([load_image(path, size, channels=channels) for path in paths])
     outputs = np.asarray(model.predict_on_batch(images.astype("float32")))
-    names = model.class_names or [str(index) for index in range(model.num_classes)]
+    names = class_names(model)
     results = []
     for path, probabilities in zip(paths, to_probabilities(outputs, model.activation), strict=True):
         likeliest = np.argsort(-probabilities, kind="stable")[:top]

@@ -54,7 +54,7 @@ def test_gradio_is_asked_for(monkeypatch, capsys):
 
 
 @pytest.mark.backend_independent
-def test_the_page_answers(photo, monkeypatch):
+def test_the_page_answers(photo):
     gradio = pytest.importorskip("gradio", reason='needs "dmformer-keras[demo]"')
     from gradio_client import Client, handle_file
 
