@@ -40,6 +40,7 @@ an interrupted run is continued by the same command and --resume:
 """
 
 _RECIPES = {"classify": Recipe, "segment": SegmentationRecipe}
+_NONE = object()  # what `none` is read as: None itself means that the option was not given
 # The option's type or choices, its metavar, and its explanation. Where the recipes' default
 # is none, the text ends, after a semicolon, in what is done then.
 _COMMON_OPTIONS = {
@@ -138,17 +139,19 @@ def add_arguments(parser):
     common.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"take what is not given from this recipe: {', '.join(recipes.names())}",
+        help=f"take what is not given from this recipe: {', '.join(recipes.names())}; "
+        "`--clip-norm none` and the like undo what it sets",
     )
     for field, option in _COMMON_OPTIONS.items():
         _add_option(common, field, option, tuple(_RECIPES))
     common.add_argument(
         "--progressive-resizing",
         type=_size_and_epochs,
-        nargs="+",
+        nargs="*",
         metavar="S:N",
         help="smaller images in the first epochs: 64:20 96:10 for 20 epochs at 64x64 and 10 at "
-        "96x96 before those at --image-size (default: the same size throughout)",
+        "96x96 before those at --image-size (default, and where nothing is named: the same size "
+        "throughout)",
     )
     common.add_argument(
         "--freeze-backbone", action="store_true", default=None, help="train the head only"
@@ -178,16 +181,30 @@ def _add_option(group, field, option, tasks):
     *most, last = text.split("; ")
     defaults = {task: getattr(_RECIPES[task], field) for task in tasks}
     said = list(dict.fromkeys(last if value is None else str(value) for value in defaults.values()))
-    text = "; ".join(most) if None in defaults.values() else text
+    optional = None in defaults.values()
+    text = "; ".join(most) if optional else text
     if len(said) > 1:
         said = [f"{value} to {task}" for task, value in zip(tasks, said, strict=True)]
-    choice = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+    if isinstance(kind, tuple):
+        choice = {"choices": kind}
+    else:
+        choice = {"type": _or_none(kind) if optional else kind}
     group.add_argument(
         "--" + field.replace("_", "-"),
         metavar=metavar,
         help=f"{text} (default: {'; '.join(said)})",
         **choice,
     )
+
+
+def _or_none(kind):
+    """A reader of numbers that knows the word `none`, too."""
+
+    def read(text):
+        return _NONE if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it where a text is no number
+    return read
 
 
 def _size_and_epochs(text):
@@ -239,6 +256,7 @@ def _recipe(args):
                 )
     fields = [field.name for field in dataclasses.fields(cls)]
     given = {field: getattr(args, field) for field in fields if getattr(args, field) is not None}
+    given = {field: None if value is _NONE else value for field, value in given.items()}
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
     start = cls.named(args.recipe) if args.recipe else cls()

@@ -49,6 +49,8 @@ def test_help_of_each_command_gives_examples(command, capsys):
         ["train"],
         ["evaluate", "x", "--split", "all of it"],
         ["train", "--data", "x", "--output", "y", "--gradient-checkpointing", "5"],
+        ["train", "--data", "x", "--output", "y", "--clip-norm", "nine"],
+        ["train", "--data", "x", "--output", "y", "--epochs", "none"],
     ],
 )
 def test_wrong_usage_ends_with_2(arguments, capsys):
@@ -83,6 +85,19 @@ def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
     assert "--epochs 1" in json.loads((folder / "metadata.json").read_text())["command"]
 
 
+@pytest.fixture
+def recipes(monkeypatch):
+    """What `dmformer train` was to train by, in the place of its training."""
+    given = []
+
+    def stop(recipe, *arguments, **options):
+        given.append(recipe)
+        raise DMFormerError("Enough.")
+
+    monkeypatch.setattr("dmformer_keras.cli.train.train", stop)
+    return given
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -93,17 +108,22 @@ def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
     ids=str,
 )
 def test_train_takes_the_stages_of_gradient_checkpointing(
-    arguments, expected, train_arguments, tmp_path, monkeypatch
+    arguments, expected, train_arguments, tmp_path, recipes
 ):
-    recipes = []
-
-    def stop(recipe, *arguments, **options):
-        recipes.append(recipe)
-        raise DMFormerError("Enough.")
-
-    monkeypatch.setattr("dmformer_keras.cli.train.train", stop)
     assert main([*train_arguments, *arguments, "--output", str(tmp_path / "run")]) == 1
     assert [recipe.gradient_checkpointing for recipe in recipes] == [expected]
+
+
+def test_what_a_recipe_has_can_be_taken_back(recipes):
+    arguments = ["train", "--data", "x", "--output", "y", "--recipe", "imagenette"]
+    assert main(arguments) == 1
+    back = ["--clip-norm", "none", "--image-size", "none", "--progressive-resizing"]
+    assert main([*arguments, *back]) == 1
+    whole, less = recipes
+    assert (whole.clip_norm, whole.image_size) == (1.0, 128)
+    assert len(whole.progressive_resizing) == 2
+    assert (less.clip_norm, less.image_size, less.progressive_resizing) == (None, None, ())
+    assert less.learning_rate == whole.learning_rate
 
 
 def test_evaluate_repeats_the_figure_of_the_training(trained, pictures, capsys):
