@@ -260,9 +260,17 @@ def _recipe(args):
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
     start = cls.named(args.recipe) if args.recipe else cls()
-    if args.epochs and args.warmup_epochs is None and start.warmup_epochs is not None:
-        given["warmup_epochs"] = start.warmup_epochs * min(1, args.epochs / start.epochs)
-    return dataclasses.replace(start, **given)
+    return dataclasses.replace(start, **_parts_of(start, args.epochs or start.epochs) | given)
+
+
+def _parts_of(recipe, epochs):
+    """What a recipe says of a part of its epochs, for another number of them."""
+    share = epochs / recipe.epochs
+    phases = recipe.progressive_resizing if epochs > len(recipe.progressive_resizing) else ()
+    parts = {"progressive_resizing": [(size, int(share * part) or 1) for size, part in phases]}
+    if recipe.warmup_epochs is not None:
+        parts["warmup_epochs"] = recipe.warmup_epochs * min(1, share)
+    return parts
 
 
 def after_interruption(args):

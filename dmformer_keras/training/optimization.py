@@ -134,6 +134,31 @@ def averaged_weights(model):
             variable.assign(value)
 
 
+def _warm_up_average(optimizer):
+    """Lets a moving average forget the initial weights, however short the training is.
+
+    After `t` updates its momentum is `(1 + t) / (10 + t)`, until that reaches `ema_momentum`.
+
+    Source: TensorFlow's `ExponentialMovingAverage(num_updates=...)`.
+    """
+    move = optimizer._update_model_variables_moving_average
+
+    def move_warmed_up(variables):
+        momentum = optimizer.ema_momentum
+        updates = ops.cast(optimizer.iterations, "float32")
+        # Keras moves the average with every batch, several of which may make one update.
+        batches = optimizer.gradient_accumulation_steps or 1
+        warming = ((1 + updates) / (10 + updates)) ** (1 / batches)
+        optimizer.ema_momentum = ops.minimum(momentum, warming)
+        try:
+            move(variables)
+        finally:
+            optimizer.ema_momentum = momentum
+
+    # Of this one optimizer: those of a class of ours are slower under PyTorch, see below.
+    optimizer._update_model_variables_moving_average = move_warmed_up
+
+
 def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=None):
     """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built.
 
@@ -149,14 +174,15 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
     if recipe.accumulate > 1:
         settings["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.ema is not None:
-        # Keras moves the average with every batch, several of which may make one update.
-        momentum = recipe.ema ** (1 / recipe.accumulate)
+        momentum = recipe.ema ** (1 / recipe.accumulate)  # a batch, see `_warm_up_average`
         settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     if optimizer_class is None:
         # Under PyTorch, Keras updates all weights at once, but in its own classes only.
         optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else GroupedAdamW
     optimizer = optimizer_class(schedule, **settings)
+    if recipe.ema is not None:
+        _warm_up_average(optimizer)
     groups = parameter_groups(model, recipe.layer_decay)
     if isinstance(optimizer, GroupedAdamW):
         optimizer.set_groups(groups)

@@ -1,6 +1,7 @@
 """Training recipes as data: every number that a run depends on, checked at once."""
 
 import dataclasses
+import itertools
 import math
 import numbers
 from typing import ClassVar
@@ -21,7 +22,7 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         batch_size: int, positive.
         image_size: int, at least 32, height and width in pixels{image_size}.
         progressive_resizing: (image size, epochs) of the first epochs, smaller images for less
-            time, such as ((64, 20), (96, 10)); the epochs after them have `image_size`.
+            time, such as ((64, 20), (96, 10)), growing; the epochs after them have `image_size`.
             Validation looks at `image_size` throughout.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
@@ -41,7 +42,8 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         clip_norm: float, positive, the norm that all gradients together are clipped to,
             or None.
         ema: float in (0, 1), the momentum of a moving average of the weights, such as 0.999:
-            validation looks at the average, and it is what is kept. None for no average.
+            validation looks at the average, and it is what is kept. It begins lower, at
+            `(1 + t) / (10 + t)` after `t` updates. None for no average.
         freeze_backbone: bool, train the head only.
         gradient_checkpointing: stages to compute again in the backward pass, such as (1, 2),
             True for all, False for none, see `DMFormerBackbone`: less memory, more time, the
@@ -130,12 +132,16 @@ class _CommonRecipe:
         Returns:
             list of (first epoch, counted from 0; the epoch after the last; (height, width)).
 
+        Raises:
+            DMFormerError: images of the first epochs are not smaller.
+
         Example:
 
         >>> Recipe(epochs=30, progressive_resizing=((64, 20),)).phases((128, 128))
         [(0, 20, (64, 64)), (20, 30, (128, 128))]
         """
         phases, first = [], 0
+        _check_growing([*(size for size, _ in self.progressive_resizing), max(image_size)])
         for size, epochs in self.progressive_resizing:
             phases.append((first, first + epochs, (size, size)))
             first += epochs
@@ -174,6 +180,7 @@ class _CommonRecipe:
                 "progressive_resizing must be pairs of an image size in pixels, at least "
                 f"{MINIMUM_SIZE}, and its epochs, at least 1, not {given!r}."
             )
+        _check_growing([size for size, _ in steps] + [self.image_size] * bool(self.image_size))
         smaller = sum(epochs for _, epochs in steps)
         if steps and smaller >= self.epochs:
             raise DMFormerError(
@@ -207,6 +214,14 @@ class _CommonRecipe:
             raise DMFormerError(
                 f"{field} must be one of {', '.join(map(str, choices))}, not {value!r}."
             )
+
+
+def _check_growing(sizes):
+    if any(size >= following for size, following in itertools.pairwise(sizes)):
+        raise DMFormerError(
+            "progressive_resizing is of images that grow up to image_size, not "
+            f"{', '.join(map(str, sizes))} pixels; leave it out, or name growing sizes."
+        )
 
 
 def _is_whole(value, least):

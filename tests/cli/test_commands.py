@@ -126,6 +126,21 @@ def test_what_a_recipe_has_can_be_taken_back(recipes):
     assert less.learning_rate == whole.learning_rate
 
 
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        ("92", ((64, 60), (96, 16))),
+        ("20", ((64, 13), (96, 3))),
+        ("3", ((64, 1), (96, 1))),
+        ("2", ()),
+    ],
+)
+def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(epochs, expected, recipes):
+    arguments = ["train", "--data", "x", "--output", "y", "--recipe", "imagenette"]
+    assert main([*arguments, "--epochs", epochs]) == 1
+    assert [recipe.progressive_resizing for recipe in recipes] == [expected]
+
+
 def test_evaluate_repeats_the_figure_of_the_training(trained, pictures, capsys):
     assert main(["evaluate", str(trained), "--data", str(pictures), "--json"]) == 0
     output = capsys.readouterr().out

@@ -124,6 +124,7 @@ def test_the_average_moves_with_the_updates_not_with_the_batches(accumulate):
     model = tiny_classifier()
     recipe = Recipe(ema=0.6, accumulate=accumulate, learning_rate=0.1, warmup_epochs=0)
     compile_for(recipe, model, 10**6, LOSS, [])
+    model.optimizer._iterations.assign(100 * accumulate)  # warmed up
     weight = model.trainable_variables[0]
     ones = [keras.ops.ones(other.shape) for other in model.trainable_variables]
 
@@ -142,15 +143,15 @@ def test_the_average_moves_with_the_updates_not_with_the_batches(accumulate):
 
 def test_the_average_of_the_weights_takes_their_place_for_a_while():
     model = tiny_classifier()
-    compile_for(Recipe(ema=0.75, learning_rate=0.1, warmup_epochs=0), model, 10, LOSS, [])
+    compile_for(Recipe(ema=0.25, learning_rate=0.1, warmup_epochs=0), model, 10, LOSS, [])
     average = None
-    for _ in range(4):
+    for momentum in (0, 2 / 11, 0.25, 0.25):  # 3 / 12 and 4 / 13, but for the recipe's
         gradients = [keras.random.normal(weight.shape) for weight in model.trainable_variables]
         model.optimizer.apply(gradients)
         own = [array(weight) for weight in model.trainable_variables]
         if average is None:
             average = own
-        average = [0.75 * a + 0.25 * b for a, b in zip(average, own, strict=True)]
+        average = [momentum * a + (1 - momentum) * b for a, b in zip(average, own, strict=True)]
     with averaged_weights(model):
         for weight, expected in zip(model.trainable_variables, average, strict=True):
             np.testing.assert_allclose(array(weight), expected, atol=1e-5)
