@@ -185,11 +185,24 @@ def load_task(
     backbone = load_backbone(backbone_cls, found, load_weights, overrides)
     stored = stored_head(found, cls)
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
-    has_weights = stored and found.holds(TASK_WEIGHTS_FILE) and load_weights is not False
-    fits = all(getattr(model, key, None) == stored.get(key) for key in _SHAPING)
-    if load_head and has_weights and fits:
+    if load_head and load_weights is not False and has_head_for(found, model):
         _load_weights_file(model.head, found.folder / TASK_WEIGHTS_FILE, found)
     return model
+
+
+def has_head_for(preset, model):
+    """Tells whether a preset holds the weights of a head of a model's kind and shape.
+
+    Args:
+        preset: Preset.
+        model: task model.
+
+    Returns:
+        bool.
+    """
+    stored = stored_head(preset, type(model))
+    fits = all(getattr(model, key, None) == stored.get(key) for key in _SHAPING)
+    return bool(stored) and preset.holds(TASK_WEIGHTS_FILE) and fits
 
 
 def stored_head(preset, cls):

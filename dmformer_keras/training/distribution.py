@@ -54,12 +54,20 @@ class OneDevice:
         Args:
             output: Path of the run.
             resume: bool, whether it is there already.
+
+        Raises:
+            DMFormerError: it should be there, and this process does not see it.
         """
         if self.is_first:
             yield output
             return
+        if resume and not output.is_dir():
+            raise DMFormerError(
+                f"Process {self.process} does not see the run to resume in {str(output)!r}; give "
+                "a folder that all processes can read."
+            )
         with tempfile.TemporaryDirectory() as own:
-            if resume and output.is_dir():
+            if resume:
                 ignored = shutil.ignore_patterns(".*")
                 shutil.copytree(output, own, ignore=ignored, dirs_exist_ok=True)
             yield Path(own)

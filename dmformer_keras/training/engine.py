@@ -50,6 +50,7 @@ def train(
     tensorboard=False,
     distribute=False,
     command=None,
+    callbacks=(),
     verbose=1,
 ):
     """Trains a model on labelled images and writes everything about it to a folder.
@@ -76,6 +77,10 @@ def train(
             other processes that were started for it: see `docs/distributed.md`.
         command: str or None, kept with the model to say how it was made; a resumed run
             keeps the one that it was begun by.
+        callbacks: `keras.callbacks.Callback` objects, for `fit` of every process; they find the
+            figures of the validation in their logs (`val_top1`, `val_miou`, `val_loss`, ...).
+            Those that keep a state lose it where a run is resumed. Where images grow, `fit` is
+            called for each size.
         verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
 
     Returns:
@@ -98,8 +103,8 @@ def train(
     distribution = join(distribute)
     with distribution.folder(Path(output), resume) as folder, FolderLock(folder) as lock:
         return _Run(
-            recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
-            distribution, lock,
+            recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, callbacks,
+            verbose, distribution, lock,
         ).run()  # fmt: skip
 
 
@@ -107,8 +112,8 @@ class _Run:
     """One call of `train`."""
 
     def __init__(
-        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, verbose,
-        distribution, lock,
+        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, callbacks,
+        verbose, distribution, lock,
     ):  # fmt: skip
         if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
@@ -124,6 +129,7 @@ class _Run:
         self.lock = lock
         self.resume = resume
         self.command = command
+        self.callbacks = list(callbacks)
         self.verbose = verbose if distribution.is_first else 0
         self.twin = None
         self.preset = presets.read_preset(preset)
@@ -136,9 +142,14 @@ class _Run:
         self.state = checkpoint.read_state(folder) if begun else None
         if not resume:
             check_is_free(folder)
-        self.train_source = self.task.open(source, "train", on_corrupt)
-        self.val_source = self.task.open(source, "val", on_corrupt)
+        # Decoding all images takes its time: once a run, where no process has to leave some out.
+        verify = on_corrupt == "skip" or (distribution.is_first and not begun)
+        self.train_source, self.val_source = (
+            self.task.open(source, split, on_corrupt=on_corrupt, verify=verify)
+            for split in ("train", "val")
+        )
         self.image_size = self.task.training_size(self.preset)
+        self.phases = recipe.phases(self.image_size)
         self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
         self._check_updates()
         self._check_distribution()
@@ -238,11 +249,14 @@ class _Run:
         if self.state is None:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
+        # A setting that came with a later version was what it is by default.
+        defaults = _json_values(dataclasses.asdict(type(self.recipe)()))
+        started = self.state.identity | {"recipe": defaults | self.state.identity["recipe"]}
         differences = [
-            f"{name} ({_brief(self.state.identity[part].get(name))}, now {_brief(value)})"
+            f"{name} ({_brief(started[part].get(name))}, now {_brief(value)})"
             for part, values in identity.items()
             for name, value in values.items()
-            if self.state.identity[part].get(name) != value
+            if started[part].get(name) != value
         ]
         if differences:
             raise DMFormerError(
@@ -287,9 +301,7 @@ class _Run:
             "dtype": recipe.precision,
             "gradient_checkpointing": recipe.gradient_checkpointing,
         }
-        if recipe.freeze_backbone:
-            overrides["stochastic_depth"] = 0.0
-        elif recipe.stochastic_depth is not None:
+        if recipe.stochastic_depth is not None:
             overrides["stochastic_depth"] = recipe.stochastic_depth
         model = self.task.build(self.preset, self.train_source, overrides, image_size)
         if recipe.freeze_backbone:
@@ -319,12 +331,14 @@ class _Run:
             checkpoint.restore_epoch(self.folder, self.state, model)
 
     def _fit(self, model):
-        for first, end, image_size in self.recipe.phases(self.image_size):
+        for first, end, image_size in self.phases:
             if self.state.epoch == first > 0:
                 # `fit` ends by putting the averages in the place of the weights.
                 self._restore(model)
             if self.state.epoch < end:
                 self._fit_phase(model, max(first, self.state.epoch), end, image_size)
+            if model.stop_training:  # a callback's wish
+                break
 
     def _fit_phase(self, model, first, end, image_size):
         """Trains for some epochs on images of one size."""
@@ -341,7 +355,7 @@ class _Run:
                 steps_per_epoch=self.steps,
                 initial_epoch=first,
                 epochs=end,
-                callbacks=[_EpochEnd(self, self.val_source), *self._logs()],
+                callbacks=[_EpochEnd(self, self.val_source), *self._logs(), *self.callbacks],
                 verbose=self.verbose,
             )
 
@@ -391,6 +405,11 @@ class _Run:
         """Measures the saved model as `dmformer evaluate` does, and writes that down."""
         history = self.state.history
         best = self._best_epoch()
+        if best is None:
+            raise DMFormerError(
+                f"A callback stopped the training after epoch {len(history)}, before any "
+                f"validation; with validate_every=1 each epoch has one."
+            )
         self._say(f"Evaluating the best epoch, {best['epoch']}, from {self.folder}")
         evaluation = self.task.evaluate(
             load_trained(self.folder), self.val_source, progress=bool(self.verbose)
@@ -421,8 +440,12 @@ class _Run:
         return evaluation
 
     def _say_what_is_done(self, model):
-        sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in self.recipe.phases(self.image_size))
+        sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in self.phases)
         start = "its weights" if self.preset.has_weights else "random weights"
+        if self.preset.has_weights and not self.task.keeps_head(
+            self.preset, self.train_source, model
+        ):
+            start = "its weights and a new head"
         devices = self.distribution.replicas
         self._say(
             f"{_name(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "

@@ -62,9 +62,9 @@ class Classification:
     def __init__(self, recipe):
         self.recipe = recipe
 
-    def open(self, source, split, on_corrupt):
-        """Opens a split of the images."""
-        return open_source(source, split, channels=self.recipe.channels, on_corrupt=on_corrupt)
+    def open(self, source, split, **options):
+        """Opens a split of the images; the options are those of `open_source`."""
+        return open_source(source, split, channels=self.recipe.channels, **options)
 
     def build(self, preset, source, overrides, image_size):
         """Builds the model.
@@ -90,6 +90,11 @@ class Classification:
             input_shape=(*image_size, source.channels),
             **overrides,
         )
+
+    def keeps_head(self, preset, source, model):
+        """Tells whether a model that was built of a preset has the preset's head, too."""
+        stored = presets.stored_head(preset, type(model))
+        return presets.has_head_for(preset, model) and _has_classes(stored, source)
 
     def training_size(self, preset):
         """Returns the (height, width) of the training batches, in pixels."""
@@ -150,10 +155,10 @@ class Segmentation(Classification):
         ),
     )
 
-    def open(self, source, split, on_corrupt):
-        opened = open_source(
-            source, split, task="segment", channels=self.recipe.channels, on_corrupt=on_corrupt
-        )
+    def open(self, source, split, **options):
+        # Always verified, which counts the pixels of the classes.
+        options |= {"task": "segment", "channels": self.recipe.channels, "verify": True}
+        opened = open_source(source, split, **options)
         if opened.pixel_counts is not None and not opened.pixel_counts.any():
             raise DMFormerError(
                 f"No pixel of {opened.title}, split {split}, has a class: all are ignored; check "

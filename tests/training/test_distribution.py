@@ -12,7 +12,7 @@ import pytest
 from helpers import TINIEST, tiny_classifier
 
 from dmformer_keras import DMFormerError
-from dmformer_keras.training import Recipe, train
+from dmformer_keras.training import Recipe, distribution, train
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 BACKEND = keras.config.backend()
@@ -94,3 +94,15 @@ def test_pytorch_says_how_it_is_started(folder, monkeypatch):
     with pytest.raises(DMFormerError, match="torchrun --nproc-per-node"):
         train(Recipe(), folder / "preset", "digits", folder / "run", distribute=True)
     assert not (folder / "run").exists()
+
+
+def test_a_process_that_does_not_see_the_run_to_resume_says_so(tmp_path):
+    other = distribution.OneDevice()
+    other.process, other.processes = 1, 2
+    with (
+        pytest.raises(DMFormerError, match="Process 1 does not see the run"),
+        other.folder(tmp_path / "elsewhere", resume=True),
+    ):
+        pass
+    with other.folder(tmp_path / "new", resume=False) as folder:
+        assert folder.is_dir()

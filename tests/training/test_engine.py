@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,15 @@ from helpers import TINIEST, array, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.data import arrays, open_source
-from dmformer_keras.training import Recipe, checkpoint, engine, evaluate, load_classifier, train
+from dmformer_keras.training import (
+    Recipe,
+    checkpoint,
+    engine,
+    evaluate,
+    load_classifier,
+    tasks,
+    train,
+)
 from dmformer_keras.training.tasks import task_of
 
 # JAX compiles for minutes on a CPU.
@@ -243,6 +252,73 @@ def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset,
     assert (folder / "checkpoint" / "state.json").read_text() == before
 
 
+def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
+    finished_run, data, recipe, tiny_preset, tmp_path
+):
+    shutil.copytree(finished_run[0], tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    for later in ("augment_on_device", "validate_every"):
+        del state["identity"]["recipe"][later]
+    path.write_text(json.dumps(state))
+    train(recipe, tiny_preset, data, tmp_path / "run", resume=True, verbose=0)
+    del state["identity"]["recipe"]["epochs"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(DMFormerError, match=r"epochs \(30, now 3\)"):
+        train(recipe, tiny_preset, data, tmp_path / "run", resume=True, verbose=0)
+
+
+def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset, monkeypatch):
+    asked = []
+
+    def look(source, split, **options):
+        asked.append((split, options["verify"]))
+        return open_source(source, split, **options)
+
+    monkeypatch.setattr(tasks, "open_source", look)
+    train(recipe, tiny_preset, data, finished_run[0], resume=True, verbose=0)
+    skipping = {"resume": True, "on_corrupt": "skip", "verbose": 0}
+    train(recipe, tiny_preset, data, finished_run[0], **skipping)
+    assert asked == [(split, verify) for verify in (False, True) for split in ("train", "val")]
+
+
+@pytest.mark.parametrize("validate_every", [1, 2])
+def test_a_callback_sees_the_validation_and_may_stop_the_training(
+    validate_every, data, tiny_preset, tmp_path
+):
+    recipe = Recipe(
+        epochs=4, batch_size=16, image_size=40, channels=1, progressive_resizing=((32, 2),),
+        validate_every=validate_every,
+    )  # fmt: skip
+    seen = []
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(dict(logs))
+            self.model.stop_training = True
+
+    def stopped():
+        folder = tmp_path / "run"
+        return train(recipe, tiny_preset, data, folder, callbacks=[Stop()], verbose=0)
+
+    if validate_every == 2:
+        with pytest.raises(DMFormerError, match="before any validation"):
+            stopped()
+    else:
+        assert stopped().top1 == pytest.approx(seen[0]["val_top1"])
+    assert len(seen) == 1
+
+
+def test_a_head_for_the_same_classes_is_kept_and_another_named_new(
+    finished_run, data, tmp_path, capsys
+):
+    images, labels, names = data
+    once = Recipe(epochs=1, batch_size=16, image_size=32)
+    for number, classes in enumerate((names, names[::-1])):
+        train(once, finished_run[0], (images, labels, classes), tmp_path / str(number), verbose=2)
+        assert ("from its weights and a new head" in capsys.readouterr().out) == bool(number)
+
+
 def test_a_folder_may_have_the_name_of_a_built_in_preset(
     data, recipe, tiny_preset, tmp_path, monkeypatch
 ):
@@ -303,13 +379,16 @@ def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_pre
 
 
 def test_a_frozen_backbone_stays_as_it_was(data, tiny_preset, tmp_path):
-    recipe = Recipe(epochs=1, batch_size=16, image_size=32, channels=3, freeze_backbone=True)
+    recipe = Recipe(epochs=1, batch_size=16, image_size=32, channels=3, freeze_backbone=True,
+                    stochastic_depth=0.2)  # fmt: skip
     train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
     before = DMFormerClassifier.from_preset(tiny_preset, load_weights=True)
     after = load_classifier(tmp_path / "run")
     for one, other in zip(before.backbone.weights, after.backbone.weights, strict=True):
         np.testing.assert_array_equal(array(one), array(other), err_msg=one.path)
     assert after.backbone.trainable
+    # For a training of all that follows.
+    assert after.backbone.get_config()["stochastic_depth"] == 0.2
     assert all(layer.trainable for layer in after.backbone.layers)
     with pytest.raises(DMFormerError, match="freeze"):
         train(recipe, "dmformer_n", data, tmp_path / "other", verbose=0)
