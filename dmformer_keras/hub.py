@@ -135,7 +135,11 @@ def model_card(preset, repository, licence=None):
     # JSON is YAML, and quotes whatever needs it.
     lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
     own = preset.folder / "README.md"
-    body = own.read_text(encoding="utf-8") if own.is_file() else _body(preset, repository, task)
+    address = SCHEME + repository
+    if own.is_file():
+        body = _of_address(own.read_text(encoding="utf-8"), preset, address)
+    else:
+        body = _body(preset, address, task)
     if body.startswith("---\n"):  # of the Hub already
         if licence:
             raise DMFormerError(f"{own} has a header for the Hub: put the licence there.")
@@ -143,7 +147,15 @@ def model_card(preset, repository, licence=None):
     return "\n".join(["---", *lines, "---", "", body])
 
 
-def _body(preset, repository, task):
+def _of_address(card, preset, address):
+    """A card whose commands name the preset by another address than the one it was packaged at."""
+    named = rf"(?:[^'\"\n]*/)?{re.escape(preset.folder.name)}"
+    card = re.sub(rf'(?<=\.from_preset\("){named}(?="\))', address, card)
+    command = rf"^(dmformer (?:predict|evaluate)) '?{named}'?(?= )"
+    return re.sub(command, rf"\1 {address}", card, flags=re.MULTILINE)
+
+
+def _body(preset, address, task):
     metadata = preset.metadata
     name = task if task in _PIPELINES else "DMFormerBackbone"
     told = {
@@ -153,9 +165,9 @@ def _body(preset, repository, task):
     }
     facts = "".join(f"| {key} | `{json.dumps(value)}` |\n" for key, value in told.items())
     return (
-        f"# {repository.partition('/')[2]}\n\n{metadata.get('description', 'A DMFormer model.')}\n"
+        f"# {address.rpartition('/')[2]}\n\n{metadata.get('description', 'A DMFormer model.')}\n"
         f"\n```python\nfrom dmformer_keras import {name}\n\n"
-        f'model = {name}.from_preset("{SCHEME}{repository}")\n```\n\n| | |\n|---|---|\n{facts}'
+        f'model = {name}.from_preset("{address}")\n```\n\n| | |\n|---|---|\n{facts}'
     )
 
 

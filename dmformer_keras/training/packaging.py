@@ -50,8 +50,13 @@ def package(run, output, source, split="val", notes=""):
     Raises:
         DMFormerError: the run is not finished, the folder is in use, or the split is another.
     """
+    given = Path(output)
     # Absolute: a name alone would be a built-in preset's, where there is one.
-    run, output = Path(run).absolute(), Path(output).resolve()
+    run, output = Path(run).absolute(), given.resolve()
+    built_in = output.parent == presets.weights_folder().resolve()
+    # No path of this machine, where there is a way around it.
+    here = given.name and not given.is_absolute()
+    address = given.as_posix() if here and not built_in else output.name
     report = _read_report(run)
     if split not in ("val", "test"):
         raise DMFormerError(
@@ -64,7 +69,7 @@ def package(run, output, source, split="val", notes=""):
     model = load_trained(run)
     recipe = (SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"])
     task = task_of(recipe)
-    opened = task.open(source, split, "error")
+    opened = task.open(source, split)
     metadata = _kept_metadata(run)
     metadata["description"] = (
         f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on "
@@ -87,7 +92,9 @@ def package(run, output, source, split="val", notes=""):
         for file in (HISTORY_FILE, CURVES_FILE):
             if (run / file).is_file():
                 shutil.copyfile(run / file, folder / file)
-        card = _Card(folder, model, report, recipe, task, evaluation, opened, split, half, notes)
+        card = _Card(
+            folder, address, model, report, recipe, task, evaluation, opened, split, half, notes
+        )
         (folder / CARD_FILE).write_text(card.text(), encoding="utf-8")
         if output.is_dir():
             output.rmdir()
@@ -122,6 +129,7 @@ class _Card:
     """A model card, section by section."""
 
     output: Path
+    address: str  # what a user names it by
     model: keras.Model
     report: dict
     recipe: Recipe | SegmentationRecipe
@@ -137,10 +145,6 @@ class _Card:
         return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
 
     @property
-    def name(self):
-        return self.output.name
-
-    @property
     def data(self):
         return _name(self.source.title)
 
@@ -152,18 +156,18 @@ class _Card:
             operations = f", {count / 1e9:.2f} G multiply-accumulates at {size[0]}x{size[1]}"
         precision = "kernels in float16, the rest in float32" if self.half else "float32"
         return (
-            f"# {self.name}\n\nA DMFormer {self.task.kind} of {len(self.source.class_names)} "
-            f"classes: {self.model.count_params():,} parameters{operations}. Stored: {precision}. "
-            f"Classes: {', '.join(self.source.class_names)}."
+            f"# {self.output.name}\n\nA DMFormer {self.task.kind} of "
+            f"{len(self.source.class_names)} classes: {self.model.count_params():,} parameters"
+            f"{operations}. Stored: {precision}. Classes: {', '.join(self.source.class_names)}."
         )
 
     def _use(self):
-        cls, name = type(self.model).__name__, json.dumps(self.name)
+        cls, name = type(self.model).__name__, json.dumps(self.address)
         return (
             "## Use\n\n```python\n"
             f"from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset({name})\n"
             "```\n\n```sh\n"
-            f"dmformer predict {shlex.quote(self.name)} IMAGE...\n```"
+            f"dmformer predict {shlex.quote(self.address)} IMAGE...\n```"
         )
 
     def _result(self):
@@ -179,7 +183,7 @@ class _Card:
         return (
             f"## Result\n\nOn {self.data}, split {self.split}, {examples:,} images:"
             f"\n\n| | |\n|---|---:|\n{chr(10).join(rows)}\n\n{kind} by class: "
-            f"{classes}.\n\n```sh\ndmformer evaluate {shlex.quote(self.name)} --data "
+            f"{classes}.\n\n```sh\ndmformer evaluate {shlex.quote(self.address)} --data "
             f"{shlex.quote(self.data)}{split}\n```"
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import array
 
-from dmformer_keras import DMFormerClassifier, DMFormerError
+from dmformer_keras import DMFormerClassifier, DMFormerError, hub, presets
 from dmformer_keras.cli import main
 from dmformer_keras.data import open_source
 from dmformer_keras.training import evaluate, load_classifier, packaging, train
@@ -66,6 +66,23 @@ def test_the_folder_may_be_the_one_that_is_worked_in(finished_run, data, tmp_pat
     monkeypatch.chdir(folder)
     packaging.package(finished_run[0], ".", data)
     assert (folder / "README.md").read_text().startswith("# dmformer_n\n")
+
+
+def test_the_commands_of_a_card_name_the_preset_where_it_is(
+    finished_run, data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    packaging.package(finished_run[0], "weights/stripes", data)
+    preset = presets.read_preset("weights/stripes")
+    cards = {
+        "weights/stripes": (preset.folder / "README.md").read_text(),
+        "hf://me/lines": hub.model_card(preset, "me/lines"),
+    }
+    for address, card in cards.items():
+        assert f'DMFormerClassifier.from_preset("{address}")' in card
+        assert f"\ndmformer evaluate {address} --data" in card
+        assert f"\ndmformer predict {address} IMAGE" in card
+        assert "# stripes\n" in card
 
 
 def test_float32_is_kept_where_half_precision_costs_accuracy(
