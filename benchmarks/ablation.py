@@ -208,8 +208,13 @@ def train_all(args, folder):
 
 def finished_runs(args, folder):
     """Returns the results in a folder; ends the program if one is of other settings."""
+    from dmformer_keras.training import Recipe
+
+    default = json.loads(json.dumps(dataclasses.asdict(Recipe())))
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for one in results:
+        # A setting that came with a later version was what it is by default.
+        one["settings"]["recipe"] = default | one["settings"]["recipe"]
         made_of = json.loads(json.dumps(CONTESTANTS[one["contestant"]][1:]))
         if one["settings"] != settings(args) or one["made_of"] != made_of:
             sys.exit(

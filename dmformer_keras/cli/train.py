@@ -84,6 +84,7 @@ _COMMON_OPTIONS = {
         "momentum of a moving average of the weights, which is what is kept; no average",
     ),
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
+    "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
     "validate_every": (int, "N", "epochs from one validation to the next"),
     "seed": (int, "N", "of initial weights, order and changes of the images"),
 }
@@ -105,7 +106,6 @@ _TASK_OPTIONS = {
         "normalization": (("batch", "group"), None, "of the head; the preset's, or batch"),
         "schedule": (SCHEDULES, None, "decay of the learning rate"),
         "power": (float, "X", "of the polynomial decay, 1 is linear"),
-        "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
         "dice": (float, "X", "weight of the Dice loss beside the cross-entropy"),
         "lovasz": (float, "X", "weight of the Lovász-softmax loss beside it"),
     },

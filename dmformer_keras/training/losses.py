@@ -13,6 +13,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     Args:
         label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
+        class_weights: sequence of floats, one a class, or `None` for 1 each: what the loss of an
+            image is multiplied by, for its class or, in a mixture, by the shares.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
     Targets: `(batch,)` ints, or `(batch, classes)` floats, the share of each class in a
@@ -26,21 +28,32 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     1.3863
     """
 
-    def __init__(self, label_smoothing=0.0, name="smoothed_cross_entropy", **kwargs):
+    def __init__(
+        self, label_smoothing=0.0, class_weights=None, name="smoothed_cross_entropy", **kwargs
+    ):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
 
     def call(self, y_true, y_pred):
         shares = y_true
         if len(y_true.shape) == 1:
             # Keras casts targets to the loss's float dtype before this call.
             shares = ops.one_hot(ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=y_pred.dtype)
-        return keras.losses.categorical_crossentropy(
+        losses = keras.losses.categorical_crossentropy(
             shares, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
+        if self.class_weights is None:
+            return losses
+        weights = ops.array(self.class_weights, losses.dtype)
+        return losses * ops.sum(ops.cast(shares, losses.dtype) * weights, axis=-1)
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "class_weights": self.class_weights,
+        }
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

@@ -49,6 +49,11 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
             True for all, False for none, see `DMFormerBackbone`: less memory, more time, the
             same results.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        class_weighting: what gives rare classes more weight in the loss, by each class's share
+            of the training images or, of a segmentation, of their pixels: "none";
+            "median_frequency", the median of the shares over the class's own (after Eigen and
+            Fergus 2015, who count only the images in which a class occurs; here all pixels
+            count); or "log_frequency", `1 / ln(1.02 + share)` (Paszke et al. 2016, ENet).
         validate_every: int, positive, epochs from one look at the validation images to the
             next; the last epoch always has one. Only such an epoch can be the best.
         seed: int, 0 or more: initial weights, order and changes of the images, dropout."""
@@ -79,6 +84,7 @@ class _CommonRecipe:
     freeze_backbone: bool = False
     gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
+    class_weighting: str = "none"
     validate_every: int = 1
     seed: int = 0
 
@@ -110,6 +116,7 @@ class _CommonRecipe:
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
         self._check_choice("augmentation", self.augmentations)
         self._check_choice("precision", PRECISIONS)
+        self._check_choice("class_weighting", CLASS_WEIGHTINGS)
 
     @property
     def warmup(self):
@@ -311,10 +318,6 @@ class SegmentationRecipe(_CommonRecipe):
             for a new head.
         schedule: "polynomial" or "cosine", the decay.
         power: float, positive, of the polynomial decay; 1 is linear.
-        class_weighting: "none"; "median_frequency", the median of the classes' pixel
-            shares over the class's own (after Eigen and Fergus 2015, who count only the
-            images in which a class occurs; here all pixels count); or "log_frequency",
-            `1 / ln(1.02 + share)` (Paszke et al. 2016, ENet).
         dice: float, 0 or more, the weight of the soft Dice loss beside the cross-entropy's 1.
         lovasz: float, 0 or more, likewise of the Lovász-softmax loss.
 
@@ -339,7 +342,6 @@ class SegmentationRecipe(_CommonRecipe):
     normalization: str | None = None
     schedule: str = "polynomial"
     power: float = 0.9
-    class_weighting: str = "none"
     dice: float = 0.0
     lovasz: float = 0.0
 
@@ -351,7 +353,6 @@ class SegmentationRecipe(_CommonRecipe):
         self._check_choice("normalization", (None, "batch", "group"))
         self._check_choice("schedule", SCHEDULES)
         self._check_number("power", "over 0", lambda value: value > 0)
-        self._check_choice("class_weighting", CLASS_WEIGHTINGS)
         for field in ("dice", "lovasz"):
             self._check_number(field, "0 or more", lambda value: value >= 0)
 

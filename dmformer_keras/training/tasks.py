@@ -109,7 +109,21 @@ class Classification:
         mixed = self.recipe.mixing is not None
         kind = "CategoricalAccuracy" if mixed else "SparseCategoricalAccuracy"
         accuracy = getattr(keras.metrics, kind)(name="accuracy")
-        return SmoothedCrossEntropy(self.recipe.label_smoothing), [accuracy]
+        weights = self._class_weights(source)
+        return SmoothedCrossEntropy(self.recipe.label_smoothing, weights), [accuracy]
+
+    def _class_weights(self, source):
+        """The weights of the classes in the loss, 1 on average over the images, or None."""
+        if self.recipe.class_weighting == "none":
+            return None
+        if source.labels is None:
+            raise DMFormerError(
+                f"The images of {source.title} are streamed, and their classes were not counted: "
+                "leave out class_weighting."
+            )
+        counts = np.bincount(source.labels, minlength=len(source.class_names))
+        weights = np.array(class_weights(counts, self.recipe.class_weighting))
+        return weights / np.average(weights, weights=counts)
 
     def evaluate(self, model, source, progress=False):
         """Returns the model's Evaluation on a source."""
@@ -219,15 +233,15 @@ def _has_classes(stored, source):
     return stored.get("class_names") in (None, source.class_names)
 
 
-def class_weights(pixel_counts, weighting):
+def class_weights(counts, weighting):
     """The weights of classes in the loss, from how often they occur.
 
     Args:
-        pixel_counts: int array (classes,), pixels of each class.
-        weighting: "median_frequency" or "log_frequency", see `SegmentationRecipe`.
+        counts: int array (classes,), pixels or images of each class.
+        weighting: "median_frequency" or "log_frequency", see `Recipe`.
 
     Returns:
-        list of floats; 0 for a class without pixels.
+        list of floats; 0 for a class that does not occur.
 
     Raises:
         DMFormerError: no pixel has a class.
@@ -237,7 +251,7 @@ def class_weights(pixel_counts, weighting):
     >>> class_weights([50, 25, 12.5, 0], "median_frequency")
     [0.5, 1.0, 2.0, 0.0]
     """
-    counts = np.asarray(pixel_counts, np.float64)
+    counts = np.asarray(counts, np.float64)
     occurs = counts > 0
     if not occurs.any():
         raise DMFormerError("No pixel of the masks has a class; classes cannot be weighted.")

@@ -23,7 +23,6 @@ from dmformer_keras.training import (
     tasks,
     train,
 )
-from dmformer_keras.training.tasks import task_of
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
@@ -70,7 +69,7 @@ def test_the_best_epoch_is_kept(finished_run):
     folder, evaluation = finished_run
     history = rows(folder)
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    best = max(history, key=task_of(Recipe()).rank)
+    best = max(history, key=tasks.task_of(Recipe()).rank)
     assert evaluation.top1 == pytest.approx(best["val_top1"])
     metrics = json.loads((folder / "metadata.json").read_text())["metrics"]
     assert metrics["epoch"] == best["epoch"]
@@ -162,7 +161,7 @@ def test_images_that_grow_train_the_model_of_the_last_size(progressive_run, data
     history = rows(folder)
     assert [row["epoch"] for row in history] == [1, 2, 3]
     # Validated at the last size from the first epoch on, so that the best one is kept.
-    best = max(history, key=task_of(Recipe()).rank)
+    best = max(history, key=tasks.task_of(Recipe()).rank)
     assert evaluation.loss == pytest.approx(best["val_loss"], rel=1e-5)
 
 
@@ -409,6 +408,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tiny_preset, tmp_path):
     )
     with pytest.raises(DMFormerError, match=r"loss became .* in epoch 1|not finite"):
         train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
+
+
+def test_rare_classes_weigh_more_and_an_image_1_on_average(data):
+    images, labels, names = data
+    kept = np.sort(np.concatenate([np.flatnonzero(labels != 0), np.flatnonzero(labels == 0)[:3]]))
+    source = open_source((images[kept], labels[kept], names), "train")
+    recipe = Recipe(class_weighting="median_frequency")
+    loss, _ = tasks.task_of(recipe).objective(source)
+    weights = np.array(loss.class_weights)
+    counts = np.bincount(source.labels)
+    np.testing.assert_allclose(weights * counts, (weights * counts)[0] * np.ones(len(names)))
+    assert weights[source.labels].mean() == pytest.approx(1)
+    assert counts[0] < counts[1]
+    loss, _ = tasks.task_of(Recipe()).objective(source)
+    assert loss.class_weights is None
 
 
 def test_one_class_is_no_classification(tmp_path):

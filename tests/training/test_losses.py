@@ -39,6 +39,19 @@ def test_cross_entropy_has_smoothed_targets():
     np.testing.assert_allclose(array(again(labels, logits)), expected, rtol=1e-5)
 
 
+def test_cross_entropy_counts_a_class_by_its_weight():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(8, 5)).astype("float32"), rng.integers(0, 5, 8)
+    shares = rng.dirichlet(np.ones(5), 8).astype("float32")
+    weights = np.array([1.0, 0.5, 4.0, 2.0, 9.0])
+    whole, one = SmoothedCrossEntropy(0.1, weights), SmoothedCrossEntropy(0.1, reduction=None)
+    expected = (array(one(labels, logits)) * weights[labels]).mean()
+    np.testing.assert_allclose(array(whole(labels, logits)), expected, rtol=1e-5)
+    again = SmoothedCrossEntropy.from_config(whole.get_config())
+    expected = (array(one(shares, logits)) * (shares @ weights)).mean()
+    np.testing.assert_allclose(array(again(shares, logits)), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("weights", [None, (1.0, 0.5, 4.0, 2.0, 9.0)])
 def test_segmentation_cross_entropy_is_a_weighted_mean_over_known_pixels(weights):
     masks, logits = masks_and_logits()
