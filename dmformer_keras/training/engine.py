@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from dmformer_keras.training.batches import (
     training_batches,
 )
 from dmformer_keras.training.distribution import join
+from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.optimization import averaged_weights, compile_for
 from dmformer_keras.training.saved_models import load_trained
 from dmformer_keras.training.tasks import task_of
@@ -232,32 +232,11 @@ class _Run:
                 f"{self.train_source.title} has one class only; a {self.task.kind} needs two or "
                 "more."
             )
-        recipe = _json_values(dataclasses.asdict(self.recipe))
-        # The results are the same with it: a run that ran out of memory is continued with it.
-        del recipe["gradient_checkpointing"]
-        identity = {
-            "recipe": recipe,
-            "preset": {
-                "architecture": _json_values(self.preset.config),
-                "weights": _weights_digest(self.preset),
-            },
-            "data": {
-                "training images": _fingerprint(self.train_source),
-                "validation images": _fingerprint(self.val_source),
-            },
-        }
+        identity = identity_of(self.recipe, self.preset, self.train_source, self.val_source)
         if self.state is None:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
-        # A setting that came with a later version was what it is by default.
-        defaults = _json_values(dataclasses.asdict(type(self.recipe)()))
-        started = self.state.identity | {"recipe": defaults | self.state.identity["recipe"]}
-        differences = [
-            f"{name} ({_brief(started[part].get(name))}, now {_brief(value)})"
-            for part, values in identity.items()
-            for name, value in values.items()
-            if started[part].get(name) != value
-        ]
+        differences = told_differences(self.state.identity, identity, type(self.recipe))
         if differences:
             raise DMFormerError(
                 f"The run in {str(self.folder)!r} was started with other settings: "
@@ -571,35 +550,5 @@ def _unwritable(folder, reason):
     )
 
 
-def _fingerprint(source):
-    """What tells other images or other labels apart, wherever the images lie."""
-    digest = hashlib.sha256(json.dumps([source.class_names, source.channels]).encode())
-    labels = getattr(source, "pixel_counts", source.labels)
-    if labels is not None:
-        digest.update(labels.tobytes())
-        for index in range(len(source)):
-            digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
-    return {"count": len(source), "sha256": digest.hexdigest()}
-
-
-def _weights_digest(preset):
-    """What tells the weights that a run starts from, None for random ones."""
-    if not preset.has_weights:
-        return None
-    files = json.dumps(preset.metadata.get("files"), sort_keys=True)
-    return hashlib.sha256(files.encode()).hexdigest()[:12]
-
-
 def _name(title):
     return Path(title.strip("'")).name
-
-
-def _json_values(value):
-    """As they come back from JSON: tuples as lists."""
-    return json.loads(json.dumps(value))
-
-
-def _brief(value):
-    if isinstance(value, dict):
-        return f"{value['count']} images" if "count" in value else "another"
-    return str(value)

@@ -1,0 +1,83 @@
+"""What tells one training run from another: its recipe, what it starts from, its images."""
+
+import dataclasses
+import hashlib
+import json
+
+
+def identity_of(recipe, preset, train_source, val_source):
+    """What must be the same for a run to be resumed.
+
+    Args:
+        recipe: Recipe or SegmentationRecipe.
+        preset: Preset that the run starts from.
+        train_source, val_source: ImageSource, its images.
+
+    Returns:
+        dict {part: {name: JSON value}}.
+    """
+    settings = _json_values(dataclasses.asdict(recipe))
+    # The results are the same with it: a run that ran out of memory is continued with it.
+    del settings["gradient_checkpointing"]
+    return {
+        "recipe": settings,
+        "preset": {
+            "architecture": _json_values(preset.config),
+            "weights": _weights_digest(preset),
+        },
+        "data": {
+            "training images": _fingerprint(train_source),
+            "validation images": _fingerprint(val_source),
+        },
+    }
+
+
+def told_differences(started, now, kind):
+    """Says how a run that is to be resumed differs from what it was started as.
+
+    Args:
+        started, now: dicts, of `identity_of`.
+        kind: type, Recipe or SegmentationRecipe.
+
+    Returns:
+        list of str, empty where it is the same run.
+    """
+    # A setting that came with a later version was what it is by default.
+    defaults = _json_values(dataclasses.asdict(kind()))
+    started = started | {"recipe": defaults | started["recipe"]}
+    return [
+        f"{name} ({_brief(started[part].get(name))}, now {_brief(value)})"
+        for part, values in now.items()
+        for name, value in values.items()
+        if started[part].get(name) != value
+    ]
+
+
+def _fingerprint(source):
+    """What tells other images or other labels apart, wherever the images lie."""
+    digest = hashlib.sha256(json.dumps([source.class_names, source.channels]).encode())
+    labels = getattr(source, "pixel_counts", source.labels)
+    if labels is not None:
+        digest.update(labels.tobytes())
+        for index in range(len(source)):
+            digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return {"count": len(source), "sha256": digest.hexdigest()}
+
+
+def _weights_digest(preset):
+    """What tells the weights that a run starts from, None for random ones."""
+    if not preset.has_weights:
+        return None
+    files = json.dumps(preset.metadata.get("files"), sort_keys=True)
+    return hashlib.sha256(files.encode()).hexdigest()[:12]
+
+
+def _json_values(value):
+    """As they come back from JSON: tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def _brief(value):
+    if isinstance(value, dict):
+        return f"{value['count']} images" if "count" in value else "another"
+    return str(value)
