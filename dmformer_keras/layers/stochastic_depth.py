@@ -12,8 +12,9 @@ class StochasticDepth(keras.layers.Layer):
     """Drops a residual branch for a random part of the batch while training.
 
     Each example's branch is set to zero with probability `rate` and otherwise
-    divided by `1 - rate`, so that the expected value is unchanged. At inference
-    the layer is the identity. Put it on the branch, just before the addition.
+    divided by `1 - rate`, so that the expected value is unchanged. At inference, and
+    where it is frozen (`trainable=False`), the layer is the identity. Put it on the
+    branch, just before the addition.
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth".
 
@@ -51,7 +52,7 @@ class StochasticDepth(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=False):
-        if not training or self.rate == 0.0:
+        if not training or not self.trainable or self.rate == 0.0:
             return inputs
         keep = 1.0 - self.rate
         shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)

@@ -142,8 +142,8 @@ class _Run:
         self.state = checkpoint.read_state(folder) if begun else None
         if not resume:
             check_is_free(folder)
-        # Decoding all images takes its time: once a run, where no process has to leave some out.
-        verify = on_corrupt == "skip" or (distribution.is_first and not begun)
+        # Decoding all images takes its time: once a run, unless some have to be left out.
+        verify = on_corrupt == "skip" or not begun
         self.train_source, self.val_source = (
             self.task.open(source, split, on_corrupt=on_corrupt, verify=verify)
             for split in ("train", "val")

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, features
+from helpers import array, features, tiny_backbone
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.layers import StochasticDepth
@@ -20,6 +20,14 @@ def test_inference_and_rate_zero_are_the_identity():
     x = features(4, 2, 2, 3)
     np.testing.assert_array_equal(array(StochasticDepth(0.9)(x)), x)
     np.testing.assert_array_equal(array(StochasticDepth(0.0)(x, training=True)), x)
+
+
+def test_what_is_frozen_drops_nothing():
+    x = features(64, 64, 64, 3)
+    backbone = tiny_backbone(stochastic_depth=0.5)
+    assert np.abs(array(backbone(x, training=True)) - array(backbone(x))).max() > 0.1
+    backbone.trainable = False
+    np.testing.assert_allclose(array(backbone(x, training=True)), array(backbone(x)), atol=1e-4)
 
 
 def test_seeds_reproduce_and_calls_differ():
