@@ -260,13 +260,17 @@ def _recipe(args):
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
     start = cls.named(args.recipe) if args.recipe else cls()
-    return dataclasses.replace(start, **_parts_of(start, args.epochs or start.epochs) | given)
+    epochs, image_size = (
+        given.get(field) or getattr(start, field) for field in ("epochs", "image_size")
+    )
+    return dataclasses.replace(start, **_parts_of(start, epochs, image_size) | given)
 
 
-def _parts_of(recipe, epochs):
-    """What a recipe says of a part of its epochs, for another number of them."""
+def _parts_of(recipe, epochs, image_size):
+    """What a recipe says of a part of its epochs, for other epochs and another size."""
     share = epochs / recipe.epochs
-    phases = recipe.progressive_resizing if epochs > len(recipe.progressive_resizing) else ()
+    phases = [phase for phase in recipe.progressive_resizing if phase[0] < image_size]
+    phases = phases if epochs > len(phases) else []
     parts = {"progressive_resizing": [(size, int(share * part) or 1) for size, part in phases]}
     if recipe.warmup_epochs is not None:
         parts["warmup_epochs"] = recipe.warmup_epochs * min(1, share)

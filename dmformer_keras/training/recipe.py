@@ -187,7 +187,6 @@ class _CommonRecipe:
                 "progressive_resizing must be pairs of an image size in pixels, at least "
                 f"{MINIMUM_SIZE}, and its epochs, at least 1, not {given!r}."
             )
-        _check_growing([size for size, _ in steps] + [self.image_size] * bool(self.image_size))
         smaller = sum(epochs for _, epochs in steps)
         if steps and smaller >= self.epochs:
             raise DMFormerError(
@@ -227,7 +226,8 @@ def _check_growing(sizes):
     if any(size >= following for size, following in itertools.pairwise(sizes)):
         raise DMFormerError(
             "progressive_resizing is of images that grow up to image_size, not "
-            f"{', '.join(map(str, sizes))} pixels; leave it out, or name growing sizes."
+            f"{', '.join(map(str, sizes))} pixels; leave it out (--progressive-resizing and "
+            "nothing after it), or name growing sizes."
         )
 
 

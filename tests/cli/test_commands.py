@@ -127,17 +127,19 @@ def test_what_a_recipe_has_can_be_taken_back(recipes):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "expected"),
+    ("given", "expected"),
     [
-        ("92", ((64, 60), (96, 16))),
-        ("20", ((64, 13), (96, 3))),
-        ("3", ((64, 1), (96, 1))),
-        ("2", ()),
+        (["--epochs", "92"], ((64, 60), (96, 16))),
+        (["--epochs", "20"], ((64, 13), (96, 3))),
+        (["--epochs", "3"], ((64, 1), (96, 1))),
+        (["--epochs", "2"], ()),
+        (["--image-size", "96"], ((64, 30),)),
+        (["--image-size", "64"], ()),
     ],
 )
-def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(epochs, expected, recipes):
+def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(given, expected, recipes):
     arguments = ["train", "--data", "x", "--output", "y", "--recipe", "imagenette"]
-    assert main([*arguments, "--epochs", epochs]) == 1
+    assert main([*arguments, *given]) == 1
     assert [recipe.progressive_resizing for recipe in recipes] == [expected]
 
 
