@@ -149,9 +149,10 @@ def model_card(preset, repository, licence=None):
 
 def _of_address(card, preset, address):
     """A card whose commands name the preset by another address than the one it was packaged at."""
-    named = rf"(?:[^'\"\n]*/)?{re.escape(preset.folder.name)}"
-    card = re.sub(rf'(?<=\.from_preset\("){named}(?="\))', address, card)
-    command = rf"^(dmformer (?:predict|evaluate)) '?{named}'?(?= )"
+    name = re.escape(preset.folder.name)
+    card = re.sub(rf'(?<=\.from_preset\(")(?:[^"\n]*/)?{name}(?="\))', address, card)
+    named = rf"(?:'(?:[^'\n]*/)?{name}'|(?:[^'\s]*/)?{name})"
+    command = rf"^(dmformer (?:predict|evaluate)) {named}(?= )"
     return re.sub(command, rf"\1 {address}", card, flags=re.MULTILINE)
 
 

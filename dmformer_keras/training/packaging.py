@@ -162,7 +162,8 @@ class _Card:
         )
 
     def _use(self):
-        cls, name = type(self.model).__name__, json.dumps(self.address)
+        cls = type(self.model).__name__
+        name = json.dumps(self.address, ensure_ascii=False)
         return (
             "## Use\n\n```python\n"
             f"from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset({name})\n"
