@@ -2,13 +2,14 @@
 
     python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_imagenette
 
-Takes a part of the training images of a zip of class folders, the same number of each class, and
-runs `dmformer train` on it, by the same options, once from the preset and once from the random
-weights of its architecture, for each seed; all images of the split `test` are what both are
-measured on, after the last epoch. Finished runs under `--runs` are not trained again.
+Takes a part of the images that are not for the test, the same share of each class, and runs
+`dmformer train --recipe fine_tuning` on it, by the same options, once from the preset and once from
+the random weights of its architecture, for each seed; all images of the split `test` are what both
+are measured on, after the last epoch. Finished runs under `--runs` are not trained again.
 """
 
 import argparse
+import dataclasses
 import json
 import shlex
 import shutil
@@ -26,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "transfer"
 
 
 def take_part(data, share, folder):
-    """Writes a part of the training images, and all test images, to a folder of class folders."""
+    """Writes a part of what is not for the test, and all test images, to a folder."""
     from PIL import Image
 
     from dmformer_keras.data import open_source
@@ -34,32 +35,49 @@ def take_part(data, share, folder):
     beside = folder.with_name(folder.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
     rng = np.random.default_rng(0)
-    for split, own_share in (("train", share), ("test", 1.0)):
-        source = open_source(data, split)
-        for label, name in enumerate(source.class_names):
+    # Where there is no folder val/, `val` is a tenth held out of the training images.
+    for split, parts, own_share in (("train", ("train", "val"), share), ("test", ("test",), 1.0)):
+        sources = [open_source(data, part) for part in parts]
+        for label, name in enumerate(sources[0].class_names):
+            own = [
+                (source, int(index))
+                for source in sources
+                for index in np.flatnonzero(source.labels == label)
+            ]
             (beside / split / name).mkdir(parents=True)
-            indexes = np.flatnonzero(source.labels == label)
-            taken = rng.permutation(indexes)[: round(own_share * len(indexes))]
-            for index in sorted(taken):
-                image = Image.fromarray(source.read(int(index))[0])
+            for number in rng.permutation(len(own))[: round(own_share * len(own))]:
+                source, index = own[number]
+                image = Image.fromarray(source.read(index)[0])
                 # Without loss: what was lost once is not lost again.
-                image.save(beside / split / name / f"{index:06d}.png")
-    # What is measured is `val`, for `dmformer train` to look at it once, at the end.
+                image.save(beside / split / name / f"{number:06d}.png")
+    # What is measured on is `val`, for `dmformer train` to look at it.
     (beside / "test").rename(beside / "val")
     beside.rename(folder)
 
 
 def check_settings(args):
-    """Ends the program if the runs that are there are of other settings."""
+    """Ends the program if the two do not compare, or the runs that are there are of others."""
     from dmformer_keras.presets import read_preset
+    from dmformer_keras.training import Recipe
 
+    preset, architecture = (read_preset(name) for name in (args.preset, args.architecture))
+    if architecture.has_weights or not preset.has_weights:
+        sys.exit("--preset must have weights, and --architecture none.")
+    for part in ("channels", "depths"):
+        if list(preset.config[part]) != list(architecture.config[part]):
+            sys.exit(
+                f"{args.preset} and {args.architecture} differ in {part}; name the --architecture "
+                "of the preset."
+            )
     settings = {
         name: str(value)
         for name, value in vars(args).items()
         if name not in ("seeds", "runs", "output", "data", "preset")
     }
     settings["data"] = Path(args.data).name
-    settings["weights"] = read_preset(args.preset).metadata["files"]
+    settings["weights"] = preset.metadata["files"]
+    # As JSON has it, which knows no tuples.
+    settings["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe.named("fine_tuning"))))
     settings["backend"] = keras.config.backend()
     path = args.runs / "settings.json"
     if not path.is_file():
@@ -74,9 +92,10 @@ def train(preset, seed, args, data, output):
     """Runs `dmformer train` unless it has finished; returns its report."""
     command = [
         "dmformer", "train", "--preset", preset, "--data", str(data), "--output", str(output),
-        "--epochs", str(args.epochs), "--validate-every", str(args.epochs),
-        "--image-size", str(args.image_size), "--learning-rate", str(args.learning_rate),
-        "--clip-norm", "1", "--seed", str(seed),
+        "--recipe", "fine_tuning", "--epochs", str(args.epochs),
+        # Once, at the end: no epoch is chosen by the images that are measured on.
+        "--validate-every", str(args.epochs),
+        "--image-size", str(args.image_size), "--seed", str(seed),
     ]  # fmt: skip
     report = output / "report.json"
     if not report.is_file():
@@ -94,7 +113,6 @@ def main():
     parser.add_argument("--share", type=float, default=0.1, help="of the training images")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="of the trainings")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -1,0 +1,91 @@
+"""`benchmarks/transfer.py`: what it takes of the data, and a whole comparison of tiny size."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmformer_keras.data import open_source
+
+SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "transfer.py"
+pytestmark = [
+    pytest.mark.backend_independent,
+    pytest.mark.skipif(not SCRIPT.is_file(), reason="not a source checkout"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`trees/`: 20 and 12 training images and 4 test images of each class."""
+    rng = np.random.default_rng(0)
+    for split, numbers in (("train", (20, 12)), ("test", (4, 4))):
+        for name, number in zip(("ash", "oak"), numbers, strict=True):
+            (tmp_path / "trees" / split / name).mkdir(parents=True)
+            for index in range(number):
+                image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), "uint8"))
+                image.save(tmp_path / "trees" / split / name / f"{index:02}.png")
+    return tmp_path
+
+
+def pixels(folder):
+    """The images of a folder of class folders, each with its class."""
+    return {
+        (path.parent.name, np.asarray(Image.open(path)).tobytes()) for path in folder.rglob("*.png")
+    }
+
+
+def run(folder, *options):
+    command = [
+        sys.executable, SCRIPT, "--data", folder / "trees", "--share", "0.5", "--epochs", "1",
+        "--image-size", "32", "--seeds", "1", "--runs", folder / "runs",
+        "--output", folder / "results", *options,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_equal_shares_of_each_class_are_trained_on_and_all_test_images_measured(folder):
+    specification = importlib.util.spec_from_file_location("transfer", SCRIPT)
+    transfer = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(transfer)
+    transfer.take_part(folder / "trees", 0.5, folder / "part")
+    part = open_source(folder / "part", "train")
+    assert np.bincount(part.labels).tolist() == [10, 6]
+    assert pixels(folder / "part" / "train") < pixels(folder / "trees" / "train")
+    assert pixels(folder / "part" / "val") == pixels(folder / "trees" / "test")
+
+
+@pytest.mark.parametrize(
+    ("preset", "architecture", "message"),
+    [
+        ("dmformer_t_imagenette", "dmformer_n", "differ in channels"),
+        ("dmformer_t_imagenette", "dmformer_t_imagenette", "must have weights"),
+        ("dmformer_t", "dmformer_t", "must have weights"),
+    ],
+)
+def test_what_does_not_compare_is_refused(preset, architecture, message, folder):
+    refused = run(folder, "--preset", preset, "--architecture", architecture)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_one_starts_from_the_weights_and_one_from_none(folder):
+    shipped = ("--preset", "dmformer_n_imagenette", "--architecture", "dmformer_n")
+    finished = run(folder, *shipped)
+    assert finished.returncode == 0, finished.stderr
+    for kind, start in (("preset", "dmformer_n_imagenette"), ("random", "dmformer_n")):
+        report = json.loads((folder / "runs" / f"{kind}-0" / "report.json").read_text())
+        assert report["preset"] == start
+        assert report["validation"]["examples"] == 8
+        assert report["recipe"]["epochs"] == report["recipe"]["validate_every"] == 1
+        figure = f"{100 * report['validation']['top1']:.2f}"
+        assert figure in (folder / "results" / "results.md").read_text()
+    refused = run(folder, *shipped, "--image-size", "48")
+    assert refused.returncode == 1
+    assert "holds runs of other settings" in refused.stderr
