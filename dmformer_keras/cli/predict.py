@@ -15,7 +15,7 @@ from dmformer_keras.cli.options import (
     segmentation_options,
 )
 from dmformer_keras.data import load_image
-from dmformer_keras.data.folders import EXTENSIONS
+from dmformer_keras.data.layout import EXTENSIONS
 from dmformer_keras.drawing import class_table, draw_overlay, save_mask
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.files import written_whole

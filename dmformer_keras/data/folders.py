@@ -1,217 +1,28 @@
 """Images in a folder of class folders, or in a zip of one, read in place."""
 
-import lzma
-import os
-import re
-import stat
-import zipfile
-import zlib
-from pathlib import Path
-
 from dmformer_keras.data.image_source import EncodedSource
 from dmformer_keras.data.images import check_file_channels
+from dmformer_keras.data.layout import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    check_no_unknown_splits,
+    find_folder,
+    is_image_name,
+    listed,
+    split_prefixes,
+    without_wrappers,
+)
+from dmformer_keras.data.other_files import HEAD_BYTES, problem_of_unknown_name
 from dmformer_keras.data.splits import carve, stored_split
+from dmformer_keras.data.trees import CLASSES_FILE, open_tree, quoted
 from dmformer_keras.errors import DMFormerError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-CLASSES_FILE = "classes.tsv"
 LAYOUT = (
     "a folder for every class with its images inside, CLASS/IMAGE, "
     "optionally under train/, val/ and test/"
 )
 
-_SPLIT_OF_FOLDER = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-_JUNK = ("__macosx", "thumbs.db", "desktop.ini")
-_UNREADABLE_MEMBER = (
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-# A member is read whole into memory; no image comes near, a zip bomb goes beyond.
-_MEMBER_BYTES_LIMIT = 2**29
-
-
-class DirectoryTree:
-    """A folder on disk.
-
-    Args:
-        root: str or path.
-
-    Attributes:
-        title: str, for messages.
-        files: list of str, the paths of all files, relative, with "/", sorted.
-        folders: list of str, likewise of all folders.
-    """
-
-    def __init__(self, root):
-        self.title = repr(str(root))
-        self._root = os.fspath(root)
-        self.files, self.folders = [], []
-        self._scan("")
-        self.files.sort()
-        self.folders.sort()
-
-    def read(self, path):
-        """The content of a file.
-
-        Args:
-            path: str, one of `files`.
-
-        Returns:
-            bytes.
-
-        Raises:
-            DMFormerError: it cannot be read.
-        """
-        try:
-            with open(os.path.join(self._root, path), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DMFormerError(
-                f"Cannot read {path!r} in {self.title}: {error.strerror}; "
-                "check the file and its permissions."
-            ) from error
-
-    def _scan(self, prefix):
-        folder = os.path.join(self._root, prefix)
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise DMFormerError(
-                f"Cannot list the folder {folder!r}: {error.strerror}; check its permissions."
-            ) from error
-        for entry in entries:
-            path = prefix + entry.name
-            if _is_junk(path):
-                continue
-            if not entry.is_dir():
-                self.files.append(path)
-                continue
-            if entry.is_symlink() and Path(folder).resolve().is_relative_to(
-                Path(entry.path).resolve()
-            ):
-                raise DMFormerError(
-                    f"{path!r} in {self.title} links to a folder around itself; remove the link."
-                )
-            self.folders.append(path)
-            self._scan(path + "/")
-
-
-class ZipTree:
-    """A zip archive, read in place: nothing is unpacked to disk.
-
-    Threads and forked processes may read at the same time. A single folder around
-    everything is left out of the paths.
-
-    Args:
-        path: str or path of the archive.
-
-    Attributes:
-        title, files, folders: see `DirectoryTree`.
-
-    Raises:
-        DMFormerError: the archive is damaged, or holds a path that leads outside of it,
-            a link, an encrypted file, or a path twice.
-    """
-
-    def __init__(self, path):
-        self.title = repr(str(path))
-        self._path = os.path.abspath(path)
-        self._handles = {}
-        try:
-            members = self._handle().infolist()
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DMFormerError(
-                f"Cannot open the archive {self.title}: {error}; give an undamaged zip file."
-            ) from error
-        self._members = {}
-        folders = set()
-        for member in members:
-            name = self._checked_name(member)
-            if _is_junk(name):
-                continue
-            parents = name.split("/")[:-1]
-            folders.update("/".join(parents[:depth]) for depth in range(1, len(parents) + 1))
-            if not name.endswith("/"):
-                if name in self._members:
-                    raise DMFormerError(
-                        f"The archive {self.title} holds {name!r} twice; make it anew."
-                    )
-                self._members[name] = member
-        self.files, self.folders = sorted(self._members), sorted(folders)
-        self._strip_common_folder()
-
-    def read(self, path):
-        """The content of a file.
-
-        Args:
-            path: str, one of `files`.
-
-        Returns:
-            bytes.
-
-        Raises:
-            DMFormerError: it is damaged or too large to be an image.
-        """
-        member = self._members[path]
-        try:
-            if member.file_size > _MEMBER_BYTES_LIMIT:
-                raise ValueError(f"it would unpack to {member.file_size} bytes")
-            return self._handle().read(member)
-        except _UNREADABLE_MEMBER as error:
-            raise DMFormerError(
-                f"Cannot read {path!r} in {self.title}: {error}; make the archive anew."
-            ) from error
-
-    def __getstate__(self):
-        return self.__dict__ | {"_handles": {}}
-
-    def _handle(self):
-        # One handle a process: a fork would share the position in the file.
-        process = os.getpid()
-        if process not in self._handles:
-            self._handles.setdefault(process, zipfile.ZipFile(self._path))
-        return self._handles[process]
-
-    def _checked_name(self, member):
-        name = member.filename.replace("\\", "/")
-        problem = None
-        if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-            problem = "whose path leads outside of the archive"
-        elif stat.S_ISLNK(member.external_attr >> 16):
-            problem = "which is a link"
-        elif member.flag_bits & 1:
-            problem = "which is encrypted"
-        if problem is None:
-            return name.removeprefix("./")
-        raise DMFormerError(
-            f"The archive {self.title} holds {member.filename!r}, {problem}; "
-            "make it anew without such a member."
-        )
-
-    def _strip_common_folder(self):
-        tops = {path.split("/")[0] for path in self.files + self.folders}
-        if len(tops) != 1:
-            return
-        top = tops.pop()
-        holds_folders = any(folder.startswith(top + "/") for folder in self.folders)
-        if not holds_folders or top.lower() in _SPLIT_OF_FOLDER:
-            return
-        start = len(top) + 1
-        self._members = {path[start:]: member for path, member in self._members.items()}
-        self.files = [path[start:] for path in self.files]
-        self.folders = [path[start:] for path in self.folders if path != top]
+_CLASSES_FILE_LIMIT = 2**22
 
 
 def open_folder(path, split, *, channels, on_corrupt, verify, validation_fraction, seed):
@@ -228,17 +39,16 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
         DMFormerError: see `open_source`.
     """
     check_file_channels(channels)
-    tree = open_tree(path)
+    tree = without_wrappers(open_tree(path, LAYOUT))
     prefixes = split_prefixes(tree)
     stored, carved = stored_split(tree.title, split, prefixes)
     class_folders, class_names = _classes(tree, prefixes, stored)
-    paths, labels, unknown = _labelled_files(tree, prefixes[stored], class_folders)
-    if unknown and on_corrupt == "error":
-        raise DMFormerError(
-            f"{tree.title} has {len(unknown)} file(s) in its class folders that are no images by "
-            f"their name, the first {unknown[0]!r}; remove them or pass on_corrupt='skip' "
-            f"(images end in {' '.join(EXTENSIONS)})."
-        )
+    prefix = prefixes[stored]
+    by_folder, others = _files_by_class(tree, prefix)
+    problems, passed_over = sort_others(tree, others)
+    _check_none_is_empty(tree, prefix, by_folder, problems)
+    labels, paths = _in_order_of_classes(by_folder, class_folders)
+    passed_over += _beside_the_classes(tree, prefix, len(paths))
     if carved:
         chosen = carve(tree.title, split, labels, validation_fraction, seed)
         paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
@@ -248,88 +58,61 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
         class_names,
         labels,
         channels,
-        [(name, f"{name!r} is no image by its name") for name in unknown],
+        passed_over,
         keys=paths,
         names=paths,
         fetch=tree.read,
     )
-    return source.verified(on_corrupt, fully=verify)
+    return source.verified(on_corrupt, fully=verify, problems=problems)
 
 
-def open_tree(path, layout=LAYOUT):
-    """Open a folder, or a zip archive, as a tree of files.
-
-    Args:
-        path: str or path.
-        layout: str, what was expected in it, for the error.
-
-    Returns:
-        DirectoryTree or ZipTree.
-
-    Raises:
-        DMFormerError: there is no such thing, or the archive is damaged or unsafe.
-    """
-    if os.path.isdir(path):
-        return DirectoryTree(path)
-    if zipfile.is_zipfile(path):
-        return ZipTree(path)
-    problem = "is neither a folder nor a zip archive" if os.path.exists(path) else "does not exist"
-    raise DMFormerError(f"The data source {str(path)!r} {problem}; give {layout}, or a zip of it.")
-
-
-def split_prefixes(tree, under=""):
-    """Find the folders of the splits.
+def sort_others(tree, paths):
+    """What the files are that are no images by their names.
 
     Args:
-        tree: DirectoryTree or ZipTree.
-        under: str, where to look: "" or a path that ends in "/".
+        tree: FileTree.
+        paths: list of str.
 
     Returns:
-        dict {split: prefix of its paths}; {"all": under} where there are no split folders.
-
-    Raises:
-        DMFormerError: a split has two folders.
+        Two lists of (path, reason): of images that cannot be read or that are called
+        otherwise, and of files that are none and may be passed over.
     """
-    tops = child_folders(tree, under)
-    named = {}
-    for folder in tops:
-        split = _SPLIT_OF_FOLDER.get(folder.lower())
-        if split in named:
-            raise DMFormerError(
-                f"{tree.title} has two folders for the {split!r} split, {named[split][:-1]!r} and "
-                f"{under + folder!r}; keep one."
-            )
-        if split:
-            named[split] = under + folder + "/"
-    # One such name among others is a class: cars, buses and a train.
-    if named and (len(named) == len(tops) or len(named) > 1):
-        return named
-    return {"all": under}
+    problems, passed_over = [], []
+    for path in paths:
+        problem = problem_of_unknown_name(path, lambda path=path: tree.head(path, HEAD_BYTES))
+        if problem is None:
+            passed_over.append((path, f"{quoted(path)} is no image by its name."))
+        else:
+            problems.append((path, problem))
+    return problems, passed_over
 
 
 def _classes(tree, prefixes, stored):
     """The class folders and the class names, by index."""
     reference = "train" if "train" in prefixes else stored
-    present = child_folders(tree, prefixes[reference])
+    prefix = prefixes[reference]
+    present = tree.child_folders(prefix)
     if not present:
         raise DMFormerError(f"{tree.title} has no class folders; give {LAYOUT}.")
-    if {"images", "masks"} <= set(present):
+    if find_folder(tree, prefix, IMAGE_FOLDERS) and find_folder(tree, prefix, MASK_FOLDERS):
         raise DMFormerError(
-            f"{tree.title} holds images/ and masks/, which is data for segmentation; "
+            f"{tree.title} holds {listed(present)}, which is data for segmentation; "
             f"open it with task='segment', or for classification give {LAYOUT}."
         )
     if CLASSES_FILE in tree.files:
         folders, names = _read_classes_file(tree)
-        missing = [folder for folder in folders if folder not in present]
+        missing = sorted(set(folders) - set(present))
         if missing and reference in ("train", "all"):
             raise DMFormerError(
-                f"{tree.title} has no folder {prefixes[reference] + missing[0]!r}, which its "
+                f"{tree.title} has no folder {quoted(prefix + missing[0])}, which its "
                 f"{CLASSES_FILE} names; add it or remove the line."
             )
     else:
+        if reference == "all":
+            check_no_unknown_splits(tree, "class folders")
         folders = names = present
-    _check_known(tree, prefixes[reference], present, folders)
-    _check_known(tree, prefixes[stored], child_folders(tree, prefixes[stored]), folders)
+    _check_known(tree, prefix, present, folders)
+    _check_known(tree, prefixes[stored], tree.child_folders(prefixes[stored]), folders)
     return folders, names
 
 
@@ -338,7 +121,7 @@ def _check_known(tree, prefix, present, folders):
     if unknown:
         where = CLASSES_FILE if CLASSES_FILE in tree.files else "the training classes"
         raise DMFormerError(
-            f"The class folder {prefix + unknown[0]!r} of {tree.title} is not in {where}; "
+            f"The class folder {quoted(prefix + unknown[0])} of {tree.title} is not in {where}; "
             "name the class folders alike in every split."
         )
 
@@ -361,62 +144,62 @@ def read_classes_rows(tree):
     """The cells of classes.tsv, line by line, without its header and empty lines.
 
     Args:
-        tree: DirectoryTree or ZipTree.
+        tree: FileTree.
 
     Returns:
         list of lists of str.
 
     Raises:
-        DMFormerError: it is not UTF-8.
+        DMFormerError: it is not UTF-8, or too large.
     """
     try:
-        lines = tree.read(CLASSES_FILE).decode("utf-8-sig").splitlines()
+        lines = tree.read(CLASSES_FILE, _CLASSES_FILE_LIMIT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DMFormerError(f"{CLASSES_FILE} of {tree.title} is not UTF-8; save it so.") from error
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
     return rows[1:] if rows and rows[0][0].lower() == "index" else rows
 
 
-def _labelled_files(tree, prefix, class_folders):
-    """Paths and labels of a split's images, by class and path, and the other files' paths."""
-    by_folder = {folder: [] for folder in child_folders(tree, prefix)}
-    unknown = []
+def _files_by_class(tree, prefix):
+    """{class folder: paths of its images}, and the other files' paths."""
+    by_folder = {folder: [] for folder in tree.child_folders(prefix)}
+    others = []
     for path in tree.files:
         folder, inside, _ = path[len(prefix) :].partition("/")
         if not path.startswith(prefix) or not inside:
             continue
-        known = path.lower().endswith(EXTENSIONS)
-        (by_folder[folder] if known else unknown).append(path)
-    paths, labels = [], []
-    for label, folder in enumerate(class_folders):
-        paths += by_folder.get(folder, [])
-        labels += [label] * len(by_folder.get(folder, []))
-    empty = [folder for folder, members in by_folder.items() if not members]
-    if empty:
-        raise DMFormerError(
-            f"The class folder {prefix + empty[0]!r} of {tree.title} holds no image; "
-            "add images or remove the folder."
-        )
-    return paths, labels, unknown
+        (by_folder[folder] if is_image_name(path) else others).append(path)
+    return by_folder, others
 
 
-def child_folders(tree, prefix):
-    """The folders directly under a prefix.
+def _check_none_is_empty(tree, prefix, by_folder, problems):
+    empty = [prefix + folder for folder, paths in by_folder.items() if not paths]
+    if not empty:
+        return
+    reason = next((text for path, text in problems if path.startswith(empty[0] + "/")), None)
+    more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+    raise DMFormerError(
+        f"The class folder {quoted(empty[0])}{more} of {tree.title} holds no image"
+        + (f": {reason}" if reason else "; add images or remove the folder.")
+    )
 
-    Args:
-        tree: DirectoryTree or ZipTree.
-        prefix: str, "" or a path that ends in "/".
 
-    Returns:
-        list of str, their names.
-    """
-    return [
-        folder[len(prefix) :]
-        for folder in tree.folders
-        if folder.startswith(prefix) and "/" not in folder[len(prefix) :]
+def _in_order_of_classes(by_folder, class_folders):
+    """Labels and paths, by class and path."""
+    found = [
+        (label, path)
+        for label, folder in enumerate(class_folders)
+        for path in by_folder.get(folder, [])
     ]
+    return [label for label, _ in found], [path for _, path in found]
 
 
-def _is_junk(path):
-    """Whether a system or an editor left this behind: hidden, __MACOSX, Thumbs.db."""
-    return any(part.startswith(".") or part.lower() in _JUNK for part in path.split("/"))
+def _beside_the_classes(tree, prefix, count):
+    """(path, reason) of the images that lie in no class folder."""
+    loose = [path for path in tree.child_files(prefix) if is_image_name(path)]
+    if len(loose) > count:
+        raise DMFormerError(
+            f"{tree.title} has {len(loose)} images outside of its class folders, such as "
+            f"{quoted(loose[0])}, and {count} inside; give {LAYOUT}."
+        )
+    return [(path, f"{quoted(path)} lies in no class folder.") for path in loose]

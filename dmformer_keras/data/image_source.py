@@ -9,6 +9,9 @@ from dmformer_keras.data.images import check_image_header, decode_image
 from dmformer_keras.errors import DMFormerError
 
 _VERIFY_CHUNK = 64
+# What an error quotes, so that all of it can be read.
+_SHOWN_REASONS = 200
+_SHOWN_TITLE = 80
 
 
 class ImageSource:
@@ -137,12 +140,13 @@ class EncodedSource(ImageSource):
         """
         return self._fetch(self._keys[self._checked(index)])
 
-    def verified(self, on_corrupt, fully):
+    def verified(self, on_corrupt, fully, problems=()):
         """Look at every image once, see `find_problems`.
 
         Args:
             on_corrupt: "error" or "skip".
             fully: bool, decode the pixels; otherwise only read the header.
+            problems: list of (name, reason), files that are known to be unusable.
 
         Returns:
             This source, or one without the images that cannot be decoded.
@@ -158,11 +162,13 @@ class EncodedSource(ImageSource):
             else:
                 check_image_header(self.encoded(index), repr(self.name(index)))
 
-        problems = find_problems(len(self), look)
-        return self._without(problems) if leaves_out(self, problems, on_corrupt) else self
+        found = find_problems(len(self), look)
+        if leaves_out(self, found, on_corrupt, problems):
+            return self._without(found, problems)
+        return self
 
-    def _without(self, problems):
-        skipped = [(self.name(index), reason) for index, reason in problems.items()]
+    def _without(self, problems, others):
+        skipped = [*others, *((self.name(index), reason) for index, reason in problems.items())]
         kept = [index for index in range(len(self)) if index not in problems]
         labels = self.labels[kept]
         emptied = np.setdiff1d(self.labels, labels)
@@ -223,24 +229,57 @@ def find_problems(count, look):
     return problems
 
 
-def leaves_out(source, problems, on_corrupt):
+def leaves_out(source, found, on_corrupt, others=()):
     """Decide what the problems of some images mean for a source.
 
     Args:
         source: ImageSource.
-        problems: dict {index: str, what is wrong}.
+        found: dict {index: str, what is wrong}, of its images.
         on_corrupt: "error" or "skip".
+        others: list of (name, reason), problems of files that are not among its images.
 
     Returns:
-        bool, whether images are to be left out.
+        bool, whether files are to be left out.
 
     Raises:
         DMFormerError: there are problems, and `on_corrupt` is "error".
     """
-    if problems and on_corrupt == "error":
-        raise DMFormerError(
-            f"{source.title} has {len(problems)} image(s) of {len(source)} that cannot be used; "
-            f"the first: {next(iter(problems.values()))} "
-            "To leave them out, pass on_corrupt='skip'."
-        )
-    return bool(problems)
+    reasons = [*(reason for _, reason in others), *found.values()]
+    if reasons and on_corrupt == "error":
+        refuse_unusable(source.title, reasons, len(source) + len(others))
+    return bool(reasons)
+
+
+def refuse_unusable(title, reasons, count):
+    """Says that images cannot be used, why, and how to leave them out.
+
+    Args:
+        title: str, of the source.
+        reasons: list of str, a sentence for each such image.
+        count: int, the images in all.
+
+    Raises:
+        DMFormerError: always.
+    """
+    raise DMFormerError(
+        f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
+        f'{first_reasons(reasons)} To leave them out, pass on_corrupt="skip".'
+    )
+
+
+def first_reasons(reasons):
+    """As many of some sentences as an error may quote, and how many more there are.
+
+    Args:
+        reasons: list of str.
+
+    Returns:
+        str.
+    """
+    shown = reasons[0] if len(reasons[0]) <= _SHOWN_REASONS else f"{reasons[0][:_SHOWN_REASONS]}…"
+    count = 1
+    for reason in reasons[1:]:
+        if len(shown) + len(reason) >= _SHOWN_REASONS:
+            break
+        shown, count = f"{shown} {reason}", count + 1
+    return shown if count == len(reasons) else f"{shown} (and {len(reasons) - count} more)"

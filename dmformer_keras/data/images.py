@@ -32,9 +32,9 @@ _UPRIGHT = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-_TIFF_BITS_PER_SAMPLE = 258
-_TIFF_PHOTOMETRIC = 262
-_TIFF_WHITE_IS_ZERO = 0
+TIFF_BITS_PER_SAMPLE = 258
+TIFF_PHOTOMETRIC = 262
+TIFF_WHITE_IS_ZERO = 0
 
 
 def decode_image(encoded, channels=3, name="image"):
@@ -422,9 +422,9 @@ def _to_8_bits(image):
     # Pillow before 11 opens a 16-bit grey PNG as "I", later ones as "I;16".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         tags = getattr(image, "tag_v2", {})
-        bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0]
         samples = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+        if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
             samples = 255 - samples
         return Image.fromarray(samples)
     if image.mode == "I":

@@ -6,7 +6,12 @@ import io
 
 import numpy as np
 
-from dmformer_keras.data.images import stating_what_is_wrong
+from dmformer_keras.data.images import (
+    TIFF_BITS_PER_SAMPLE,
+    TIFF_PHOTOMETRIC,
+    TIFF_WHITE_IS_ZERO,
+    stating_what_is_wrong,
+)
 from dmformer_keras.errors import DMFormerError
 
 # The value of pixels that count for nothing, in every mask that a source gives.
@@ -20,9 +25,6 @@ _LABEL_LIMIT = 2**16
 _UNKNOWN = -1
 _SHOWN_VALUES = 5
 _PNG_BIT_DEPTH = 24  # where the header of a PNG holds it
-_TIFF_BITS_PER_SAMPLE = 258
-_TIFF_PHOTOMETRIC = 262
-_TIFF_WHITE_IS_ZERO = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +238,7 @@ def decode_mask(encoded, name="mask"):
         Image.open(io.BytesIO(encoded), formats=MASK_FORMATS) as image,
     ):
         tags = getattr(image, "tag_v2", {})
-        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+        if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
             raise ValueError("a TIFF where white is 0 has no certain values, save it as PNG")
         image.load()
         return _stored_values(image, _bits(image, encoded, tags))
@@ -312,7 +314,7 @@ def _bits(image, encoded, tags):
     """The bits of a stored value."""
     if image.format == "PNG":
         return encoded[_PNG_BIT_DEPTH]
-    return tags.get(_TIFF_BITS_PER_SAMPLE, (8,))[0]
+    return tags.get(TIFF_BITS_PER_SAMPLE, (8,))[0]
 
 
 def _stored_values(image, bits):

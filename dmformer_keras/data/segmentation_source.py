@@ -1,6 +1,5 @@
 """Images with a mask each: in folders or a zip of them, in memory, or as encoded bytes."""
 
-import collections
 import copy
 import threading
 import typing
@@ -8,34 +7,23 @@ import typing
 import numpy as np
 
 from dmformer_keras.data.arrays import open_arrays
-from dmformer_keras.data.folders import (
-    CLASSES_FILE,
-    EXTENSIONS,
-    child_folders,
-    open_tree,
-    read_classes_rows,
-    split_prefixes,
+from dmformer_keras.data.image_source import (
+    ImageSource,
+    find_problems,
+    first_reasons,
+    leaves_out,
+    refuse_unusable,
 )
-from dmformer_keras.data.image_source import ImageSource, find_problems, leaves_out
-from dmformer_keras.data.images import (
-    check_file_channels,
-    check_image_header,
-    decode_turned,
-    turn_upright,
-)
+from dmformer_keras.data.images import check_image_header, decode_turned, turn_upright
 from dmformer_keras.data.masks import (
     IGNORED_LABEL,
     MaskClasses,
     check_mask_header,
     decode_mask,
 )
-from dmformer_keras.data.splits import carve, stored_split
+from dmformer_keras.data.splits import carve
+from dmformer_keras.data.trees import CLASSES_FILE
 from dmformer_keras.errors import DMFormerError
-
-LAYOUT = (
-    "a folder with images/ and masks/ of the same file names inside, "
-    "optionally under train/, val/ and test/"
-)
 
 
 class Pair(typing.NamedTuple):
@@ -97,12 +85,13 @@ class SegmentationSource(ImageSource):
         """
         return self._read(self._pairs[self._checked(index)])
 
-    def verified(self, on_corrupt, fully):
+    def verified(self, on_corrupt, fully, problems=()):
         """Look at every pair once, and count the pixels of every class on the way.
 
         Args:
             on_corrupt: "error" or "skip".
             fully: bool, decode the pixels; otherwise only read the headers, and count nothing.
+            problems: list of (name, reason), files that are known to be unusable.
 
         Returns:
             This source, or one without the pairs that cannot be used.
@@ -111,10 +100,10 @@ class SegmentationSource(ImageSource):
             DMFormerError: pairs cannot be used and are not to be skipped, or none is left.
         """
         if not fully:
-            problems = find_problems(len(self), lambda index: self._check(self._pairs[index]))
-            return self._without(problems) if leaves_out(self, problems, on_corrupt) else self
-        problems, counts = _look_and_count(self)
-        source = self._without(problems) if leaves_out(self, problems, on_corrupt) else self
+            found = find_problems(len(self), lambda index: self._check(self._pairs[index]))
+            return self._left(found, on_corrupt, problems)
+        found, counts = _look_and_count(self)
+        source = self._left(found, on_corrupt, problems)
         source.pixel_counts = counts[: len(self.class_names)]
         source.ignored_pixels = int(counts[IGNORED_LABEL])
         _check_more_than_one_class(source)
@@ -142,15 +131,19 @@ class SegmentationSource(ImageSource):
             ]
         return "\n".join(lines)
 
-    def _without(self, problems):
-        if len(problems) == len(self):
+    def _left(self, found, on_corrupt, others):
+        if not leaves_out(self, found, on_corrupt, others):
+            return self
+        if len(found) == len(self):
             raise DMFormerError(
-                f"{self.title} has no pair of image and mask left after skipping the "
-                f"{len(problems)} that cannot be used; the first: {next(iter(problems.values()))}"
+                f"{self.title[-80:]} has no pair of image and mask left after skipping the "
+                f"{len(found)} that cannot be used: {first_reasons(list(found.values()))}"
             )
         rest = copy.copy(self)
-        rest.skipped = self.skipped + [(self.name(i), reason) for i, reason in problems.items()]
-        rest._pairs = [pair for i, pair in enumerate(self._pairs) if i not in problems]
+        rest.skipped = [
+            *self.skipped, *others, *((self.name(index), text) for index, text in found.items())
+        ]  # fmt: skip
+        rest._pairs = [pair for index, pair in enumerate(self._pairs) if index not in found]
         return rest
 
 
@@ -257,42 +250,6 @@ def count_pixels(source):
     return source.verified("error", fully=True).pixel_counts
 
 
-def open_segmentation_folder(
-    path, split, *, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels
-):
-    """Open a folder of images and masks, or a zip of one.
-
-    Args:
-        path: str or path.
-        split, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels: see
-            `open_source`.
-
-    Returns:
-        EncodedSegmentationSource.
-
-    Raises:
-        DMFormerError: see `open_source`.
-    """
-    check_file_channels(channels)
-    tree = open_tree(path, LAYOUT)
-    folders = _split_folders(tree)
-    stored, carved = stored_split(tree.title, split, folders)
-    pairs, skipped = _pairs(tree, *folders[stored], on_corrupt)
-    if CLASSES_FILE in tree.files:
-        classes = _classes_of_file(tree, ignored_labels)
-    else:
-        reference = "train" if "train" in folders else stored
-        training = pairs if reference == stored else _pairs(tree, *folders[reference], "skip")[0]
-        labels = find_labels(training, tree.read, on_corrupt)
-        classes = MaskClasses.of_labels(labels, ignored_labels, tree.title)
-    if carved:
-        pairs = carved_pairs(tree.title, split, pairs, validation_fraction, seed)
-    source = EncodedSegmentationSource(
-        str(path), split, classes, channels, skipped, pairs=pairs, fetch=tree.read
-    )
-    return source.verified(on_corrupt, fully=verify)
-
-
 def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, seed, ignored_labels):
     """Open images and masks in memory.
 
@@ -375,10 +332,7 @@ def find_labels(pairs, fetch, on_corrupt):
 
     problems = find_problems(len(pairs), look)
     if problems and on_corrupt == "error":
-        raise DMFormerError(
-            f"{len(problems)} mask(s) of {len(pairs)} cannot be used; the first: "
-            f"{next(iter(problems.values()))} To leave them out, pass on_corrupt='skip'."
-        )
+        refuse_unusable("The data", list(problems.values()), len(pairs))
     if colored:
         raise DMFormerError(
             f"{len(colored)} mask(s) of {len(pairs)} are RGB images, the first {min(colored)!r}; "
@@ -433,107 +387,3 @@ def _check_masks(images, masks):
                 f"array of shape {mask.shape} and type {mask.dtype}; images with one class number "
                 "each are for task='classify'."
             )
-
-
-def _classes_of_file(tree, ignored_labels):
-    rows = []
-    for cells in read_classes_rows(tree):
-        try:
-            label, *color = (int(cell) for cell in (cells[0], *cells[2:5]))
-            name = cells[1]
-        except (ValueError, IndexError):
-            color, name = [None], None
-        if name is None or len(color) not in (0, 3):
-            raise DMFormerError(
-                f"{CLASSES_FILE} of {tree.title} has the line {' '.join(cells)!r}; expected index, "
-                "name and, optionally, red, green and blue, with tabs between."
-            )
-        rows.append((label, name, tuple(color) or None))
-    return MaskClasses.of_table(rows, ignored_labels, f"{CLASSES_FILE} of {tree.title}")
-
-
-def _split_folders(tree):
-    """{split: (prefix of its images, prefix of its masks)}."""
-    if {"images", "masks"} <= set(child_folders(tree, "")):
-        inner = split_prefixes(tree, "images/")  # images/train/, masks/train/
-        return {
-            split: (prefix, "masks/" + prefix.removeprefix("images/"))
-            for split, prefix in inner.items()
-        }
-    return {
-        split: (prefix + "images/", prefix + "masks/")
-        for split, prefix in split_prefixes(tree).items()
-    }
-
-
-def _pairs(tree, images_prefix, masks_prefix, on_corrupt):
-    """The pairs of a split by name, and (name, reason) of the files that have no partner."""
-    missing = [
-        prefix for prefix in (images_prefix, masks_prefix) if prefix[:-1] not in tree.folders
-    ]
-    if missing:
-        raise DMFormerError(
-            f"{tree.title} has no folder {missing[0]!r}; for segmentation give {LAYOUT} (a folder "
-            "of class folders is for task='classify')."
-        )
-    images, unknown = _files_by_stem(tree, images_prefix)
-    masks, more_unknown = _files_by_stem(tree, masks_prefix)
-    masks = _without_suffix(masks, images)
-    problems = [(path, f"{path!r} is no image by its name") for path in unknown + more_unknown]
-    problems += [
-        (path, f"the image {path!r} has no mask")
-        for stem, path in images.items()
-        if stem not in masks
-    ]
-    problems += [
-        (path, f"the mask {path!r} has no image")
-        for stem, path in masks.items()
-        if stem not in images
-    ]
-    if problems and on_corrupt == "error":
-        raise DMFormerError(
-            f"{tree.title} has {len(problems)} file(s) in {images_prefix} and {masks_prefix} "
-            f"without a partner of the same name ({len(images)} images, {len(masks)} masks); the "
-            f"first: {problems[0][1]}. Correct them, or leave them out with on_corrupt='skip'."
-        )
-    pairs = [
-        Pair(path, masks[stem], path, masks[stem]) for stem, path in images.items() if stem in masks
-    ]
-    if not pairs:
-        raise DMFormerError(f"{tree.title} has no image with a mask; give {LAYOUT}.")
-    return pairs, problems
-
-
-def _files_by_stem(tree, prefix):
-    """{path without prefix and extension: path} of the images, and the paths of other files."""
-    by_stem, unknown = {}, []
-    for path in tree.files:
-        if not path.startswith(prefix):
-            continue
-        if not path.lower().endswith(EXTENSIONS):
-            unknown.append(path)
-            continue
-        stem = path[len(prefix) :].rpartition(".")[0]
-        if stem in by_stem:
-            raise DMFormerError(
-                f"{tree.title} has two files for one name, {by_stem[stem]!r} and {path!r}; "
-                "keep one."
-            )
-        by_stem[stem] = path
-    return by_stem, unknown
-
-
-def _without_suffix(masks, images):
-    """The masks by the names of their images, where all masks' names end alike: cat_mask."""
-    if not masks or masks.keys() & images.keys():
-        return masks
-    suffixes = collections.Counter()
-    for stem in masks:
-        starts = (stem[:end] for end in range(len(stem) - 1, 0, -1))
-        image = next((start for start in starts if start in images), None)
-        if image is not None:
-            suffixes[stem[len(image) :]] += 1
-    if not suffixes:
-        return masks
-    suffix = suffixes.most_common(1)[0][0]
-    return {stem.removesuffix(suffix): path for stem, path in masks.items()}

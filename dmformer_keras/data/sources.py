@@ -4,10 +4,8 @@ import os
 
 from dmformer_keras.data.arrays import open_arrays, open_digits
 from dmformer_keras.data.folders import open_folder
-from dmformer_keras.data.segmentation_source import (
-    open_segmentation_arrays,
-    open_segmentation_folder,
-)
+from dmformer_keras.data.segmentation_folder import open_segmentation_folder
+from dmformer_keras.data.segmentation_source import open_segmentation_arrays
 from dmformer_keras.data.splits import SPLITS
 from dmformer_keras.data.tfds_source import PREFIX as TFDS_PREFIX
 from dmformer_keras.data.tfds_source import open_segmentation_tfds, open_tfds
@@ -32,9 +30,10 @@ def open_source(
     The sources for classification:
 
     - a folder of class folders with images (JPEG, PNG, BMP, GIF, WebP, TIFF) at any depth,
-      optionally under `train/`, `val/` (or `valid/`, `validation/`) and `test/`. Classes are
-      numbered by their sorted folder names, or by a `classes.tsv` beside them: index, folder
-      and, optionally, a readable name, with tabs between. Hidden files are passed over.
+      optionally under `train/`, `val/` and `test/`, or what else splits are called (`Training`,
+      `dev`, `seg_test`, `val2017`). Classes are numbered by their sorted folder names, or by a
+      `classes.tsv` beside them: index, folder and, optionally, a readable name, with tabs
+      between. Folders around it all, hidden files and files that are no images are passed over.
     - a zip of such a folder, read in place.
     - `(images, labels)` or `(images, labels, class_names)` in memory: images as uint8, or as
       float in 0..255, (number, height, width[, channels]) or a list of images of any sizes;
@@ -45,8 +44,8 @@ def open_source(
 
     The sources for segmentation:
 
-    - a folder with `images/` and `masks/`, optionally under `train/`, `val/` and `test/`, or
-      with these inside `images/` and `masks/`. A mask has the path of its image but for the
+    - a folder with `images/` and `masks/` (or `annotations/`, `labels/`), optionally under
+      `train/`, `val/` and `test/`, or with these inside `images/` and `masks/`. A mask has the path of its image but for the
       extension (PNG, BMP, GIF or TIFF) and, optionally, an ending that all masks share:
       `cat.jpg` and `cat_mask.png`. Grey and palette masks hold labels, as their stored values;
       RGB masks hold the colours of a `classes.tsv` that lies at the top: index (the label),

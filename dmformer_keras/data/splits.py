@@ -1,10 +1,49 @@
 """Which images are for training, which for validation: the rules every source shares."""
 
+import re
+
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
 
 SPLITS = ("train", "val", "test", "all")
+
+_SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_SPLIT_NAME = re.compile(
+    rf"(?:(?:seg|images?|imgs?|data(?:set)?)[_\- ]?)?({'|'.join(_SPLIT_OF_WORD)})"
+    r"(?:[_\- ]?(?:set|data|dataset|split|images?|imgs?))?(?:[_\- ]?(?:20)?\d\d?)?",
+    re.ASCII,
+)
+
+
+def split_of_name(name):
+    """The split that a folder, or a part of a data set, is called by.
+
+    Args:
+        name: str, such as "train", "Validation", "training_set", "seg_test" or "val2017".
+
+    Returns:
+        "train", "val" or "test", or None for any other name.
+
+    Example:
+
+    >>> [split_of_name(name) for name in ("Training", "dev", "test_set", "val2017", "trains")]
+    ['train', 'val', 'test', 'val', None]
+    """
+    match = _SPLIT_NAME.fullmatch(name.lower())
+    return match and _SPLIT_OF_WORD[match[1]]
 
 
 def stored_split(title, split, stored):

@@ -13,7 +13,7 @@ from dmformer_keras.data.segmentation_source import (
     carved_pairs,
     find_labels,
 )
-from dmformer_keras.data.splits import carve, stored_split
+from dmformer_keras.data.splits import carve, split_of_name, stored_split
 from dmformer_keras.errors import DMFormerError
 
 PREFIX = "tfds:"
@@ -30,14 +30,6 @@ _MASK_FEATURES = (
     "mask",
     "label",
 )
-
-_SPLIT_OF_TFDS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 
 
 class StreamSource(ImageSource):
@@ -290,8 +282,9 @@ def _encoded_pairs(builder, name, image_key, mask_key):
 
 
 def _split_names(builder):
-    """{split: what the dataset calls it}."""
-    return {_SPLIT_OF_TFDS[name]: name for name in builder.info.splits if name in _SPLIT_OF_TFDS}
+    """{split: what the dataset calls it}; of two names for a split the plainer one."""
+    names = sorted(builder.info.splits, key=len, reverse=True)
+    return {split_of_name(name): name for name in names if split_of_name(name)}
 
 
 def _stream_part(name, split, carved, info, validation_fraction):

@@ -180,10 +180,10 @@ def test_pixels_are_counted_while_verifying(make_folder):
 
 
 BROKEN = {
-    "an image without mask": ({"images/x.png": 0}, r"1 file.*'images/x\.png' has no mask"),
+    "an image without mask": ({"images/x.png": 0}, r"1 image.* of 4.*'images/x\.png' has no mask"),
     "a mask without image": (
         {"masks/x.png": encode(random_mask(0))},
-        r"3 images, 4 masks.*'masks/x\.png' has no image",
+        r"1 image.* of 4.*'masks/x\.png' has no image",
     ),
     "another size": (
         {"images/x.png": 0, "masks/x.png": encode(random_mask(0, height=20))},
@@ -204,7 +204,7 @@ BROKEN = {
         {"images/x.png": 0, "masks/x.png": encode(random_mask(0))[:-40]},
         r"masks/x\.png",
     ),
-    "a file of another kind": ({"masks/x.txt": b"x"}, r"'masks/x\.txt' is no image"),
+    "an image of another format": ({"masks/x.tga": b"x"}, r"'masks/x\.tga' is a TGA image"),
 }
 
 

@@ -14,6 +14,8 @@ from dmformer_keras.errors import DMFormerError
 
 pytestmark = pytest.mark.backend_independent
 
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
 
 def names(source):
     return [source.name(index) for index in range(len(source))]
@@ -100,12 +102,41 @@ def test_one_class_may_be_called_train(make_folder):
 
 
 def test_file_of_unknown_kind(make_folder):
-    root = make_folder(two_classes(2) | {"cat/notes.txt": b"x"})
-    with pytest.raises(DMFormerError, match=r"cat/notes\.txt"):
-        open_source(root)
-    source = open_source(root, "all", on_corrupt="skip")
-    assert [name for name, _ in source.skipped] == ["cat/notes.txt"]
+    files = two_classes(2) | {"cat/notes.txt": b"x", "dog/number": b"12", "sheet.png": 1}
+    source = open_source(make_folder(files), "all")
     assert len(source) == 4
+    assert source.skipped == [
+        ("cat/notes.txt", "'cat/notes.txt' is no image by its name."),
+        ("dog/number", "'dog/number' is no image by its name."),
+        ("sheet.png", "'sheet.png' lies in no class folder."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.heic", HEIC, r"'cat/a\.heic' is a HEIC image, which is not read; convert it to JPEG"),
+        ("a.HEIC", b"x", "is a HEIC image"),
+        ("a.avif", b"x", "is an AVIF image"),
+        ("a.nef", b"x", "is a raw photograph"),
+        ("a", encode(random_image(0), "JPEG"), r"whose name does not say so; call it \.jpg"),
+        ("a.image", encode(random_image(0), "WEBP"), r"call it \.webp"),
+    ],
+)
+def test_an_image_by_another_name_is_not_passed_over(make_folder, make_zip, name, content, message):
+    files = two_classes(2) | {f"cat/{name}": content}
+    for root in (make_folder(files), make_zip(files)):
+        with pytest.raises(DMFormerError, match=f"1 image.* of 5 .*{message}"):
+            open_source(root, "all")
+        source = open_source(root, "all", on_corrupt="skip")
+        assert [name for name, _ in source.skipped] == [f"cat/{name}"]
+        assert len(source) == 4
+
+
+def test_a_class_whose_images_are_of_another_format_says_so(make_folder):
+    root = make_folder({"cat/a.heic": HEIC, "dog/b.png": 1})
+    with pytest.raises(DMFormerError, match=r"'cat' of .* holds no image: 'cat/a\.heic' is a HEIC"):
+        open_source(root, "all")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +221,7 @@ def damaged():
 
 
 def test_corrupt_images_stop_before_training_with_one_sentence(make_folder):
-    with pytest.raises(DMFormerError, match=r"2 image\(s\) of 18.*cat/bad.jpg.*on_corrupt='skip'"):
+    with pytest.raises(DMFormerError, match=r"2 image\(s\) of 18.*cat/bad.jpg.*on_corrupt=.skip"):
         open_source(make_folder(damaged()), "all")
 
 

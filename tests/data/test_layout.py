@@ -1,0 +1,182 @@
+"""What a folder or a zip is taken for, by the names of its folders."""
+
+import pytest
+from image_files import encode, random_image, two_classes
+from test_segmentation_source import pairs, segment
+
+from dmformer_keras.data import open_source
+from dmformer_keras.data.splits import split_of_name
+from dmformer_keras.errors import DMFormerError
+
+pytestmark = pytest.mark.backend_independent
+
+SPLIT_FOLDERS = [
+    ("train", "test"),
+    ("Training", "Test"),
+    ("training", "validation"),
+    ("train", "dev"),
+    ("TRAIN", "EVAL"),
+    ("seg_train", "seg_test"),
+    ("training_set", "test_set"),
+    ("train2017", "val2017"),
+    ("train_images", "test_images"),
+    ("train", "test1"),
+    ("images_train", "images_val"),
+]
+JUNK = {
+    "README.md": b"read me",
+    "LICENSE": b"free",
+    "__MACOSX/photos/._cat.jpg": b"x",
+    ".ipynb_checkpoints/a-checkpoint.png": b"x",
+    ".thumbnails/a.png": b"x",
+    "@eaDir/a.png/SYNOPHOTO_THUMB.jpg": b"x",
+    "Thumbs.db": b"x",
+    ".DS_Store": b"x",
+    ".hidden/cat/a.png": b"x",
+}
+
+
+@pytest.fixture(params=["folder", "zip"])
+def make(request, make_folder, make_zip):
+    """Function {path: content} -> a folder, or a zip archive."""
+    return make_folder if request.param == "folder" else make_zip
+
+
+def names(source):
+    return [source.name(index) for index in range(len(source))]
+
+
+@pytest.mark.parametrize(("training", "other"), SPLIT_FOLDERS)
+def test_split_folders_by_the_names_in_use(make, training, other):
+    root = make(two_classes(3, f"{training}/") | two_classes(2, f"{other}/"))
+    source = open_source(root, "train", validation_fraction=0)
+    assert source.class_names == ["cat", "dog"]
+    assert len(source) == 6
+    split = split_of_name(other)
+    assert split in ("val", "test")
+    assert names(open_source(root, split)) == [
+        f"{other}/{name}/{i}.png" for name in ("cat", "dog") for i in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", ["trainer", "constraint", "values", "testimony", "contest", "t"])
+def test_other_words_are_no_splits(name):
+    assert split_of_name(name) is None
+
+
+def test_a_split_may_be_wrapped_in_itself(make):
+    root = make(two_classes(3, "seg_train/seg_train/") | two_classes(2, "seg_test/seg_test/"))
+    assert len(open_source(root, "train", validation_fraction=0)) == 6
+    assert open_source(root, "test").class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("tops", [("part1", "part2"), ("Fold A", "Fold B", "Fold C"), ("tr", "te")])
+def test_splits_by_unknown_names_are_not_taken_for_classes(make, tops):
+    files = {}
+    for top in tops:
+        files |= two_classes(2, f"{top}/")
+    with pytest.raises(DMFormerError, match=r"as splits do; call them train, val and test") as told:
+        open_source(make(files), "all")
+    assert all(repr(top) in str(told.value) for top in tops)
+
+
+def test_a_misspelt_split_beside_a_right_one_is_no_class(make):
+    files = two_classes(2, "train/") | two_classes(2, "validatoin/")
+    with pytest.raises(DMFormerError, match=r"'train', 'validatoin'.*call them"):
+        open_source(make(files), "train")
+
+
+def test_classes_with_folders_alike_are_classes_where_a_table_says_so(make):
+    files = {
+        f"{name}/{view}/{i}.png": i for name in ("cat", "dog") for view in "ab" for i in (0, 1)
+    }
+    with pytest.raises(DMFormerError, match=r"list them in a classes\.tsv if they are classes"):
+        open_source(make(files), "all")
+    source = open_source(make(files | {"classes.tsv": b"0\tcat\n1\tdog\n"}, "named.zip"), "all")
+    assert source.class_names == ["cat", "dog"]
+    assert len(source) == 8
+
+
+def test_splits_inside_the_classes_are_refused(make):
+    files = {f"{name}/{part}/a.png": 0 for name in ("cat", "dog") for part in ("train", "test")}
+    with pytest.raises(DMFormerError, match=r"splits inside its class folders.*train/cat"):
+        open_source(make(files), "train")
+
+
+@pytest.mark.parametrize("wrapper", ["photos/", "a/b/c/", "./", "./photos/", "test/"])
+@pytest.mark.parametrize("prefixes", [("",), ("train/", "test/")])
+def test_wrapper_folders_and_loose_files_are_passed_over(make, wrapper, prefixes):
+    files = {}
+    for prefix in prefixes:
+        files |= two_classes(3, prefix)
+    if wrapper == "test/" and prefixes == ("",):
+        pytest.skip("a test split alone")
+    wrapped = {wrapper + path: content for path, content in files.items()}
+    wrapped |= {wrapper + path: content for path, content in JUNK.items()}
+    if wrapper != "./":
+        wrapped |= JUNK
+    root = make(wrapped)
+    split = "all" if prefixes == ("",) else "test"
+    source = open_source(root, split)
+    assert source.class_names == ["cat", "dog"]
+    assert names(source) == sorted(path for path in files if path.startswith(prefixes[-1]))
+    assert source.skipped == []
+
+
+def test_a_class_table_beside_a_wrapper_counts(make):
+    files = two_classes(2, "photos/") | {"classes.tsv": b"0\tdog\tHund\n1\tcat\tKatze\n"}
+    source = open_source(make(files), "all")
+    assert source.class_names == ["Hund", "Katze"]
+    assert names(source)[0] == "dog/0.png"
+
+
+def test_images_outside_of_the_classes_are_not_lost_in_silence(make):
+    files = {"photos/cover.png": 9} | two_classes(2, "photos/")
+    source = open_source(make(files), "all")
+    assert source.skipped == [("cover.png", "'cover.png' lies in no class folder.")]
+    files = {f"photos/{i}.png": i for i in range(9)} | two_classes(2, "photos/")
+    with pytest.raises(
+        DMFormerError, match=r"9 images outside of its class folders.* and 4 inside"
+    ):
+        open_source(make(files, "more.zip"), "all")
+
+
+def test_wrapped_masks(make):
+    plain = pairs(3, "train/") | pairs(2, "val/") | {"classes.tsv": b"0\ta\n1\tb\n2\tc\n"}
+    wrapped = JUNK | {f"set/v1/{path}": content for path, content in plain.items()}
+    assert names(segment(make(wrapped), "val")) == ["val/images/0.jpg", "val/images/1.jpg"]
+
+
+def test_ade20k_as_it_is_published(make):
+    files = {"ADE/objectInfo150.txt": b"x", "ADE/sceneCategories.txt": b"x"}
+    for split, count in (("training", 4), ("validation", 2)):
+        for path, content in pairs(count).items():
+            kind, name = path.split("/")
+            kind = {"images": "images", "masks": "annotations"}[kind]
+            files[f"ADE/{kind}/{split}/{name}"] = content
+    root = make(files)
+    assert names(segment(root, "train")) == [f"images/training/{i}.jpg" for i in range(4)]
+    assert names(segment(root, "val")) == [f"images/validation/{i}.jpg" for i in range(2)]
+    with pytest.raises(DMFormerError, match="no 'all' split"):
+        segment(root, "all")
+
+
+def test_splits_of_images_and_masks_may_be_called_otherwise(make):
+    files = {}
+    for path, content in pairs(3).items():
+        kind, name = path.split("/")
+        files[f"{kind}/{'train' if kind == 'images' else 'training'}/{name}"] = content
+        files[f"{kind}/{'Val' if kind == 'images' else 'validation'}/{name}"] = content
+    assert names(segment(make(files), "val")) == [f"images/Val/{i}.jpg" for i in range(3)]
+
+
+def test_unknown_splits_of_masks(make):
+    with pytest.raises(DMFormerError, match=r"'a', 'b' .*as splits do; call them"):
+        segment(make(pairs(2, "a/") | pairs(2, "b/")), "all")
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JPG", "a.mpo"])
+def test_endings_of_jpeg_files(make, name):
+    photo = encode(random_image(1), "JPEG")
+    source = open_source(make(two_classes(1) | {f"cat/{name}": photo}), "all")
+    assert f"cat/{name}" in names(source)
