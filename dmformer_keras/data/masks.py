@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import typing
 
 import numpy as np
 
@@ -35,8 +36,9 @@ class MaskClasses:
         names: tuple of str, by class index.
         colors: tuple of (r, g, b), ints in 0..255, by class index, to draw masks with.
         by_label: dict from a label, as index masks hold it, to a class index or `IGNORED_LABEL`.
-        by_color: dict from (r, g, b), as RGB masks hold it, likewise; empty where no colours
+        by_color: dict from (r, g, b), as RGB masks hold it, likewise; empty where no colors
             are known.
+        implied_labels: frozenset of the labels that no table and no user has named.
 
     Example:
 
@@ -51,6 +53,7 @@ class MaskClasses:
     colors: tuple
     by_label: dict
     by_color: dict
+    implied_labels: frozenset = frozenset()
 
     @classmethod
     def of_table(cls, rows, ignored_labels=(), title="The class table"):
@@ -68,7 +71,7 @@ class MaskClasses:
             MaskClasses.
 
         Raises:
-            DMFormerError: a label, name or colour is there twice or outside its range, or
+            DMFormerError: a label, name or color is there twice or outside its range, or
                 there are fewer than two classes or more than 255.
         """
         rows = sorted(rows, key=lambda row: row[0])
@@ -78,7 +81,7 @@ class MaskClasses:
         if with_color and len(with_color) != len(rows):
             missing = next(name for _, name, color in rows if color is None)
             raise DMFormerError(
-                f"{title} has colours, but none for {missing!r}; give red, green and blue for "
+                f"{title} has colors, but none for {missing!r}; give red, green and blue for "
                 "every class or for none."
             )
         names, colors, by_label, by_color = [], [], {IGNORED_LABEL: IGNORED_LABEL}, {}
@@ -92,7 +95,7 @@ class MaskClasses:
             by_label[label] = index
             if color is not None and by_color.setdefault(color, index) != index:
                 raise DMFormerError(
-                    f"{title} has the colour {color} twice, the second time for {name!r}; give "
+                    f"{title} has the color {color} twice, the second time for {name!r}; give "
                     "every class its own."
                 )
         by_label |= dict.fromkeys(ignored, IGNORED_LABEL)
@@ -106,7 +109,8 @@ class MaskClasses:
             raise DMFormerError(f"{title} has two classes called {twice!r}; rename one.")
         if not by_color:
             colors = class_palette(len(names))
-        return cls(tuple(names), tuple(colors), by_label, by_color)
+        implied = {IGNORED_LABEL} - {row[0] for row in rows} - set(ignored_labels)
+        return cls(tuple(names), tuple(colors), by_label, by_color, frozenset(implied))
 
     @classmethod
     def of_labels(cls, labels, ignored_labels=(), title="The data"):
@@ -145,26 +149,79 @@ class MaskClasses:
         """The class indexes of a mask as its file holds it.
 
         Args:
-            mask: int array (height, width) of labels, or uint8 array (height, width, 3) of
-                colours: what `decode_mask` gives.
+            mask: StoredMask, or int array (height, width) of labels, or uint8 array
+                (height, width, 3) of colors.
             name: str, what to call the mask in an error.
 
         Returns:
             uint8 array (height, width), class indexes and `IGNORED_LABEL`.
 
         Raises:
-            DMFormerError: a label or colour belongs to no class, or colours are not known.
+            DMFormerError: a label or color belongs to no class, colors are not known, or the
+                labels and the colors of a mask mean different classes.
         """
-        if mask.ndim == 3 and not self.by_color:
+        if not isinstance(mask, StoredMask):
+            mask = StoredMask(mask)
+        values = mask.values
+        if values.ndim == 3 and not self.by_color:
             raise DMFormerError(
-                f"The mask {name} is an RGB image, but no class has a colour; beside images/ and "
+                f"The mask {name} is an RGB image, but no class has a color; beside images/ and "
                 "masks/ write a classes.tsv with a line for every class: index, name, red, green, "
                 "blue, with tabs between."
             )
-        found = self._by_color(mask) if mask.ndim == 3 else self._by_label(mask)
+        if values.ndim == 3:
+            found = self._by_color(values)
+        elif mask.colors is not None and self.by_color:
+            found = self._by_label_or_color(mask, name)
+        else:
+            found = self._by_label(values)
+        if mask.transparent is not None:
+            found = self._with_transparent(found, mask.transparent, name)
         if found.min() < 0:
-            raise DMFormerError(self._unknown(mask, found < 0, name))
+            raise DMFormerError(self._unknown(values, found < 0, name))
         return found.astype(np.uint8)
+
+    def _by_label_or_color(self, mask, name):
+        """What a grey or palette mask means where classes have colors as well as labels.
+
+        Programs write RGB masks as palettes in any order, so a palette of class colors counts
+        more than the values behind it. A grey mask holds labels unless it can only be colors.
+        """
+        seen = mask.values if mask.transparent is None else mask.values[~mask.transparent]
+        table = np.full(len(mask.colors), _UNKNOWN, np.int16)
+        used = np.unique(seen)
+        if not used.size:
+            return table[mask.values]
+        colors = mask.colors[used]
+        by_label = self._by_label(used)
+        by_color = np.where((colors < 0).any(axis=1), _UNKNOWN, self._by_color(colors[None])[0])
+        if mask.is_palette:
+            by_color[(by_color < 0) & (used == IGNORED_LABEL)] = IGNORED_LABEL
+            chosen = by_color
+            if by_color.min() < 0:
+                raise DMFormerError(_disagreement(colors[by_color < 0], name))
+        else:
+            # 255 is ignored everywhere: it is no sign that a mask holds labels.
+            are_labels = set(used.tolist()) <= self.by_label.keys() - self.implied_labels
+            chosen = by_label if are_labels or (by_color < 0).any() else by_color
+            if are_labels and (by_color >= 0).all() and (by_label != by_color).any():
+                raise DMFormerError(
+                    f"The values of the grey mask {name} ({_shown(used)}) are labels of some "
+                    "classes and the colors of others; save it as RGB, or leave the colors out of "
+                    "classes.tsv."
+                )
+        table[used] = chosen
+        return table[mask.values]
+
+    def _with_transparent(self, found, transparent, name):
+        ignores = self.by_label.keys() - self.implied_labels
+        ignores = any(self.by_label[label] == IGNORED_LABEL for label in ignores)
+        if not ignores:
+            raise DMFormerError(
+                f"The mask {name} has {int(transparent.sum())} transparent pixel(s), and no class "
+                "is called void; add one to classes.tsv, or fill these pixels."
+            )
+        return np.where(transparent, IGNORED_LABEL, found)
 
     def _by_label(self, mask):
         if mask.min() < 0 or mask.max() >= _LABEL_LIMIT:
@@ -192,7 +249,7 @@ class MaskClasses:
 
     def _unknown(self, mask, unknown, name):
         values, counts = np.unique(mask[unknown], axis=0, return_counts=True)
-        kind = "colour" if mask.ndim == 3 else "label"
+        kind = "color" if mask.ndim == 3 else "label"
         order = np.argsort(-counts)[:_SHOWN_VALUES]
         shown = ", ".join(
             f"{kind} {tuple(values[i].tolist()) if mask.ndim == 3 else values[i]} in "
@@ -206,21 +263,38 @@ class MaskClasses:
         )
 
 
-def decode_mask(encoded, name="mask"):
-    """Decode a mask file to what it holds: labels, or colours.
+class StoredMask(typing.NamedTuple):
+    """A mask as its file holds it.
 
-    Grey images of 1, 2, 4, 8 and 16 bits and palette images hold labels: their stored values,
-    whatever colours a palette shows. RGB images hold colours.
+    Args:
+        values: int array (height, width) of labels, or uint8 array (height, width, 3) of colors.
+        colors: int array (values, 3), the color that each label is shown in, -1 where it has
+            none; None where labels cannot be taken for colors.
+        is_palette: bool, whether the colors were chosen, and are not just shades of grey.
+        transparent: bool array (height, width), or None where no pixel is.
+    """
+
+    values: np.ndarray
+    colors: np.ndarray | None = None
+    is_palette: bool = False
+    transparent: np.ndarray | None = None
+
+
+def decode_mask(encoded, name="mask"):
+    """Decode a mask file to what it holds: labels, or colors.
+
+    Grey images of 1, 2, 4, 8 and 16 bits and palette images hold labels: their stored values.
+    RGB images hold colors. See `read_mask` for what else a mask tells.
 
     Args:
         encoded: bytes of a PNG, BMP, GIF or TIFF.
         name: str, what to call the mask in an error.
 
     Returns:
-        int32 array (height, width) of labels, or uint8 array (height, width, 3) of colours.
+        int32 array (height, width) of labels, or uint8 array (height, width, 3) of colors.
 
     Raises:
-        DMFormerError: the bytes are no such image, are damaged, or do not keep values exactly.
+        DMFormerError: see `read_mask`.
 
     Example:
 
@@ -229,6 +303,23 @@ def decode_mask(encoded, name="mask"):
     >>> Image.fromarray(np.array([[0, 3]], "uint8")).save(file, "PNG")
     >>> decode_mask(file.getvalue()).tolist()
     [[0, 3]]
+    """
+    return read_mask(encoded, name).values
+
+
+def read_mask(encoded, name="mask"):
+    """Decode a mask file with what may be needed to tell labels from colors.
+
+    Args:
+        encoded: bytes of a PNG, BMP, GIF or TIFF.
+        name: str, what to call the mask in an error.
+
+    Returns:
+        StoredMask.
+
+    Raises:
+        DMFormerError: the bytes are no such image, are damaged, do not keep values exactly, or
+            are partly transparent.
     """
     from PIL import Image
 
@@ -241,7 +332,7 @@ def decode_mask(encoded, name="mask"):
         if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
             raise ValueError("a TIFF where white is 0 has no certain values, save it as PNG")
         image.load()
-        return _stored_values(image, _bits(image, encoded, tags))
+        return _stored(image, _bits(image, encoded, tags))
 
 
 def check_mask_header(encoded, name="mask"):
@@ -267,10 +358,10 @@ def check_mask_header(encoded, name="mask"):
 
 
 def class_palette(count):
-    """Colours that are easy to tell apart: the colour map of the Pascal VOC challenge.
+    """Colors that are easy to tell apart: the color map of the Pascal VOC challenge.
 
     The three bits that follow each other in a class's number go, from the highest bit of a
-    colour down, to red, green and blue (VOCcode/VOClabelcolormap.m of the VOC development
+    color down, to red, green and blue (VOCcode/VOClabelcolormap.m of the VOC development
     kit, Everingham et al. 2010).
 
     Args:
@@ -307,7 +398,7 @@ def _check_rows(rows, title):
                 "number the class otherwise, or call it void."
             )
         if color is not None and not all(0 <= part <= 255 for part in color):
-            raise DMFormerError(f"{title} has the colour {color} for {name!r}, not in 0..255.")
+            raise DMFormerError(f"{title} has the color {color} for {name!r}, not in 0..255.")
 
 
 def _bits(image, encoded, tags):
@@ -317,20 +408,54 @@ def _bits(image, encoded, tags):
     return tags.get(TIFF_BITS_PER_SAMPLE, (8,))[0]
 
 
-def _stored_values(image, bits):
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
-        image = image.convert("RGB")
+def _stored(image, bits):
+    transparent = None
+    if image.mode in ("RGBA", "LA") and bits == 8:
+        alpha = np.array(image.getchannel("A"))
+        if not np.isin(alpha, (0, 255)).all():
+            raise ValueError(
+                "a mask is a grey, palette or RGB image, but this one is partly transparent "
+                f"({image.mode!r})"
+            )
+        transparent = alpha == 0 if (alpha == 0).any() else None
+        image = image.convert(image.mode[:-1])
     if image.mode == "RGB":
-        return np.array(image)
+        return StoredMask(np.array(image), transparent=transparent)
     wide = image.mode.startswith("I;16") or image.mode == "I"
     if not (wide or image.mode in ("1", "L", "P")):
-        raise ValueError(
-            f"a mask is a grey, palette or opaque RGB image, but this one is {image.mode!r}"
-        )
+        raise ValueError(f"a mask is a grey, palette or RGB image, but this one is {image.mode!r}")
     values = np.array(image).astype(np.int32)
+    if wide:
+        return StoredMask(values)
+    step = 255 if image.mode == "1" else 1
     if image.mode == "L" and bits in (2, 4):
-        values //= 255 // (2**bits - 1)  # Pillow stretches these to 0..255
-    return values
+        step = 255 // (2**bits - 1)
+        values //= step  # Pillow stretches these to 0..255
+    grey = np.repeat(np.arange(256)[:, None] * step, 3, axis=1)
+    grey[grey > 255] = -1
+    if image.mode != "P":
+        return StoredMask(values, grey, transparent=transparent)
+    colors = np.full((256, 3), -1)
+    palette = np.array(image.getpalette("RGB")).reshape(-1, 3)[:256]
+    colors[: len(palette)] = palette
+    used = np.unique(values)
+    return StoredMask(values, colors, is_palette=bool((colors[used] != grey[used]).any()))
+
+
+def _disagreement(colors, name):
+    """What is said where a palette shows colors that no class has."""
+    shown = _shown([tuple(color) for color in colors.tolist()])
+    return (
+        f"The palette of the mask {name} shows {shown}, which no class of classes.tsv has; give "
+        "the palette the colors of the classes, or, if its values are labels, save it as grey or "
+        "leave the colors out of classes.tsv."
+    )
+
+
+def _shown(values):
+    """The first of some values."""
+    more = ", …" if len(values) > _SHOWN_VALUES else ""
+    return ", ".join(str(value) for value in values[:_SHOWN_VALUES]) + more
 
 
 def _color_code(colors):

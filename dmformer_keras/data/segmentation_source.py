@@ -20,6 +20,7 @@ from dmformer_keras.data.masks import (
     MaskClasses,
     check_mask_header,
     decode_mask,
+    read_mask,
 )
 from dmformer_keras.data.splits import carve
 from dmformer_keras.data.trees import CLASSES_FILE
@@ -221,7 +222,7 @@ def decode_pair(encoded_image, encoded_mask, channels, classes, pair):
     """
     name = repr(pair.mask_name)
     image, orientation = decode_turned(encoded_image, channels, repr(pair.image_name))
-    mask = classes.indexes(decode_mask(encoded_mask, name), name)
+    mask = classes.indexes(read_mask(encoded_mask, name), name)
     size = image.shape[:2]
     if orientation != 1 and mask.shape == (size[::-1] if orientation >= 5 else size):
         mask = turn_upright(mask, orientation)

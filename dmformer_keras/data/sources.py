@@ -45,11 +45,14 @@ def open_source(
     The sources for segmentation:
 
     - a folder with `images/` and `masks/` (or `annotations/`, `labels/`), optionally under
-      `train/`, `val/` and `test/`, or with these inside `images/` and `masks/`. A mask has the path of its image but for the
-      extension (PNG, BMP, GIF or TIFF) and, optionally, an ending that all masks share:
-      `cat.jpg` and `cat_mask.png`. Grey and palette masks hold labels, as their stored values;
-      RGB masks hold the colours of a `classes.tsv` that lies at the top: index (the label),
-      name and, optionally, red, green and blue, with tabs between. A class called void,
+      `train/`, `val/` and `test/`, or with these inside `images/` and `masks/`. A mask has the
+      path of its image but for the extension (PNG, BMP, GIF or TIFF) and, optionally, an ending
+      that all masks share: `cat.jpg` and `cat_mask.png`. RGB masks hold the colors of a
+      `classes.tsv` that lies at the top: index (the label), name and, optionally, red, green
+      and blue, with tabs between. Grey and palette masks hold labels, as their stored values;
+      but where the classes have colors, a palette must show these, and is read by them, and so
+      are grey masks whose values are colors and no labels. Transparent pixels are ignored
+      where a class is. A class called void,
       ignore, ignored, unlabeled or unlabelled is ignored, and the label 255 always is: such
       pixels read as 255; the other classes are numbered from 0 in the order of their labels.
       Without `classes.tsv` every label from 0 to the highest in the training masks is a class,

@@ -5,7 +5,13 @@ import pytest
 from image_files import encode, random_image
 from PIL import Image
 
-from dmformer_keras.data.masks import MaskClasses, class_palette, decode_mask
+from dmformer_keras.data.masks import (
+    IGNORED_LABEL,
+    MaskClasses,
+    class_palette,
+    decode_mask,
+    read_mask,
+)
 from dmformer_keras.errors import DMFormerError
 
 pytestmark = pytest.mark.backend_independent
@@ -86,7 +92,8 @@ def test_transparency_of_a_palette_changes_no_label():
         (encode(LABELS, "JPEG"), "'a'.*JPEG does not keep the values.*PNG"),
         (encode(random_image(0), "WEBP"), "WEBP does not keep"),
         (encode(random_image(0), "TIFF", compression="jpeg"), "does not keep"),
-        (encode(np.dstack([random_image(0)] * 2)[..., :4]), "RGBA"),
+        (encode(np.dstack([random_image(0)] * 2)[..., :4]), "partly transparent.*RGBA"),
+        (encode(np.array([[[0, 255], [1, 128]]], np.uint8), mode="LA"), "partly transparent.*LA"),
         (encode(np.zeros((2, 2), np.float32), "TIFF"), "'F'"),
         (encode(LABELS)[:-30], "Cannot decode 'a'"),
         (b"nothing", "not a PNG, BMP, GIF or TIFF"),
@@ -153,7 +160,7 @@ def test_unknown_labels_and_colours_are_named_with_their_pixels():
         classes.indexes(np.array([[70000, 2]]), "m")
     with pytest.raises(DMFormerError, match="and 4 more"):
         classes.indexes(np.arange(10, 19)[None], "m")
-    with pytest.raises(DMFormerError, match=r"colour \(200, 0, 1\) in 1 pixel"):
+    with pytest.raises(DMFormerError, match=r"color \(200, 0, 1\) in 1 pixel"):
         classes.indexes(np.array([[(200, 0, 1), (200, 0, 0)]], np.uint8), "m")
 
 
@@ -161,6 +168,118 @@ def test_rgb_masks_need_colours():
     classes = MaskClasses.of_labels({0, 1})
     with pytest.raises(DMFormerError, match=r"classes\.tsv .*index, name, red, green, blue"):
         classes.indexes(random_image(0), "m")
+
+
+COLORS = {label: color for label, _, color in TABLE}
+MEANS = {2: 0, 7: 1, 9: 2, 5: 255}  # class indexes by label
+
+
+def drawn(labels):
+    """The RGB mask of labels of TABLE."""
+    return np.array([[COLORS[label] for label in row] for row in labels.tolist()], np.uint8)
+
+
+def means(labels):
+    return np.vectorize(MEANS.get)(labels)
+
+
+def table_labels(seed=0):
+    return np.random.default_rng(seed).choice(list(COLORS), (7, 9))
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_palette_of_class_colors_is_read_by_color_in_any_order(fmt, seed):
+    labels = table_labels(seed)
+    colors = np.random.default_rng(seed).permutation(list(COLORS.values()))
+    places = np.argmax((drawn(labels)[:, :, None] == colors).all(-1), axis=-1)
+    image = Image.fromarray(places.astype(np.uint8))
+    image.putpalette(colors.astype(np.uint8).tobytes() + bytes(range(90)))
+    found = MaskClasses.of_table(TABLE).indexes(read_mask(saved(image, fmt)), "m")
+    np.testing.assert_array_equal(found, means(labels))
+
+
+def test_as_pillow_makes_palettes_of_rgb_masks():
+    labels = table_labels()
+    image = Image.fromarray(drawn(labels)).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    found = MaskClasses.of_table(TABLE).indexes(read_mask(saved(image)), "m")
+    np.testing.assert_array_equal(found, means(labels))
+
+
+def test_a_palette_of_other_colors_than_the_classes_is_refused():
+    image = Image.fromarray(np.array([[2, 7, 9]], np.uint8))
+    image.putpalette(bytes([50, 60, 70] * 256))
+    message = r"'m' shows \(50, 60, 70\).*, which no class .*save it as grey"
+    with pytest.raises(DMFormerError, match=message):
+        MaskClasses.of_table(TABLE).indexes(read_mask(saved(image)), "'m'")
+    without = MaskClasses.of_table([(label, name, None) for label, name, _ in TABLE])
+    np.testing.assert_array_equal(without.indexes(read_mask(saved(image)), "m"), [[0, 1, 2]])
+
+
+def test_ignored_pixels_need_no_color_in_a_palette():
+    image = Image.fromarray(np.array([[2, 255, 9]], np.uint8))
+    palette = np.full((256, 3), 200, np.uint8)
+    palette[list(COLORS)] = list(COLORS.values())
+    image.putpalette(palette.tobytes())
+    found = MaskClasses.of_table(TABLE).indexes(read_mask(saved(image)), "m")
+    np.testing.assert_array_equal(found, [[0, 255, 2]])
+
+
+def grey_table(*shades):
+    return MaskClasses.of_table(
+        [(label, f"class {label}", (shade,) * 3) for label, shade in enumerate(shades)]
+    )
+
+
+@pytest.mark.parametrize("shades", [(0, 255), (0, 128, 255), (255, 0), (10, 20, 30)])
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA"])
+def test_grey_masks_whose_values_are_colors(shades, mode):
+    labels = np.random.default_rng(0).integers(0, len(shades), (7, 9))
+    labels[0, : len(shades)] = range(len(shades))
+    encoded = encode(np.array(shades, np.uint8)[labels], mode=mode)
+    np.testing.assert_array_equal(grey_table(*shades).indexes(read_mask(encoded), "m"), labels)
+
+
+def test_black_and_white_masks_of_one_bit():
+    labels = np.random.default_rng(0).integers(0, 2, (7, 9))
+    for shades in ((0, 255), (255, 0)):
+        bits = grey_png(labels if shades[1] else 1 - labels, 1)
+        classes = grey_table(*shades)
+        if shades == (0, 255):
+            np.testing.assert_array_equal(classes.indexes(read_mask(bits), "m"), labels)
+            continue
+        with pytest.raises(DMFormerError, match="labels of some classes and the colors of others"):
+            classes.indexes(read_mask(bits), "m")
+
+
+def test_grey_masks_of_labels_stay_labels_where_classes_have_colors():
+    labels = table_labels()
+    found = MaskClasses.of_table(TABLE).indexes(read_mask(encode(labels.astype(np.uint8))), "m")
+    np.testing.assert_array_equal(found, means(labels))
+
+
+def test_a_grey_mask_that_means_two_things_is_refused():
+    table = [(0, "sky", (9, 0, 0)), (1, "road", (8, 0, 0)), (2, "void", (0, 0, 0))]
+    with pytest.raises(DMFormerError, match=r"grey mask 'm' \(0\) are labels of some"):
+        MaskClasses.of_table(table).indexes(read_mask(encode(np.zeros((2, 2), "uint8"))), "'m'")
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_transparent_pixels_are_void_where_that_is_a_class(grey):
+    shades = {0: (0, 0, 0), 3: (90, 90, 90), 4: (200, 200, 200)}
+    table = [(0, "void", shades[0]), (3, "a", shades[3]), (4, "b", shades[4])]
+    image = np.array([[[90, 255], [200, 255], [77, 0]]], np.uint8)
+    if not grey:
+        colors = [[*shades[3], 255], [*shades[4], 255], [1, 2, 3, 0]]
+        image = np.array([colors], np.uint8)
+    mask = read_mask(encode(image, mode="LA" if grey else None))
+    np.testing.assert_array_equal(
+        MaskClasses.of_table(table).indexes(mask, "m"), [[0, 1, IGNORED_LABEL]]
+    )
+    nothing = read_mask(encode(image * 0, mode="LA" if grey else None))
+    assert (MaskClasses.of_table(table).indexes(nothing, "m") == IGNORED_LABEL).all()
+    with pytest.raises(DMFormerError, match=r"1 transparent pixel.* no class is called void"):
+        MaskClasses.of_table(table[1:]).indexes(mask, "m")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +290,7 @@ def test_rgb_masks_need_colours():
         ([(0, "a", None), (1, "a", None)], "two classes called 'a'"),
         ([(0, "a", None), (1, "", None)], "no name for index 1"),
         ([(0, "a", None), (255, "b", None)], "255 for 'b', which is kept"),
-        ([(0, "a", (0, 0, 0)), (1, "b", (0, 0, 0))], "colour .* twice"),
+        ([(0, "a", (0, 0, 0)), (1, "b", (0, 0, 0))], "color .* twice"),
         ([(0, "a", (0, 0, 0)), (1, "b", None)], "none for 'b'"),
         ([(0, "a", (0, 0, 0)), (1, "b", (0, 0, 256))], "not in 0..255"),
         ([(0, "a", None), (1, "void", None)], r"1 class\(es\)"),
