@@ -20,8 +20,8 @@ import numpy as np
 
 from dmformer_keras import DMFormerClassifier
 from dmformer_keras.export import load_exported, to_tflite
-from dmformer_keras.files import written_whole
-from dmformer_keras.machine import describe_machine
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "int8"
 

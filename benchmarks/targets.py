@@ -22,8 +22,8 @@ from dmformer_keras import benchmark
 from dmformer_keras.benchmark.contestants import LIMIT, limits
 from dmformer_keras.benchmark.measurement import processors
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.files import written_whole
-from dmformer_keras.machine import describe_machine
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 CPU_RUNTIMES = ("tensorflow", "torch", "torch-compile", "onnxruntime", "openvino")

@@ -20,8 +20,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dmformer_keras.files import written_whole
-from dmformer_keras.machine import describe_machine, machine_sentence
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import describe_machine, machine_sentence
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 

@@ -4,7 +4,12 @@
 >>> model = dmformer_keras.DMFormerN(input_shape=(64, 64, 3), num_classes=10)
 >>> model.output.shape
 (None, 10)
+
+Its parts, `dmformer_keras.training` for instance, are imported when they are first used.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from dmformer_keras import integrations, layers
 from dmformer_keras.backbone import DMFormerBackbone
@@ -17,8 +22,13 @@ from dmformer_keras.classifier import (
     DMFormerT,
 )
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.fuse import FusedModel, fuse
+from dmformer_keras.fusing import FusedModel, fuse
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
+
+if TYPE_CHECKING:
+    from dmformer_keras import data, explain, export, hub, inference, presets, training
+    from dmformer_keras.inference import classify, segment
+    from dmformer_keras.loading import load
 
 __version__ = "0.1.0"
 
@@ -34,8 +44,46 @@ __all__ = [
     "FusedModel",
     "SemanticFPN",
     "UPerNet",
+    "classify",
+    "data",
+    "explain",
+    "export",
     "fuse",
+    "hub",
+    "inference",
     "layers",
+    "load",
+    "presets",
+    "segment",
+    "training",
 ]
+
+# What is imported when it is first used (PEP 562): all modules and packages of this package,
+# and functions from where they are.
+_FUNCTIONS = {
+    "classify": "dmformer_keras.inference",
+    "load": "dmformer_keras.loading",
+    "segment": "dmformer_keras.inference",
+}
+
+
+def __getattr__(name):
+    if name in _FUNCTIONS:
+        value = getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):
+        module = f"{__name__}.{name}"
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*__all__, "__version__"])
+
 
 integrations.register()

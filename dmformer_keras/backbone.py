@@ -2,15 +2,13 @@
 
 import keras
 
+from dmformer_keras.checks import check_bool, check_rate, is_positive_int
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
 from dmformer_keras.layers.block import DMFormerBlock
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
-    check_bool,
-    is_finite_number,
-    is_positive_int,
     spatial_axes,
     spatial_initializer,
     standard_data_format,
@@ -129,7 +127,8 @@ class DMFormerBackbone(keras.Model):
             "inner_residual": inner_residual,
             "mlp_ratio": mlp_ratio,
             "activation": activation,
-            "stochastic_depth": _check_rate(stochastic_depth),
+            # Checked here too: each block's is a fraction of it.
+            "stochastic_depth": check_rate("stochastic_depth", stochastic_depth),
             "layer_scale": layer_scale,
             "gradient_checkpointing": check_stages(
                 "gradient_checkpointing", gradient_checkpointing
@@ -357,15 +356,6 @@ def _four_positive_ints(name, values):
             f"{name} must be four positive integers, one for each stage, not {values!r}."
         )
     return tuple(int(value) for value in values)
-
-
-def _check_rate(rate):
-    # Checked here too: each block's is a fraction of it.
-    if not is_finite_number(rate) or not 0 <= rate < 1:
-        raise DMFormerError(
-            f"stochastic_depth, a rate, must be at least 0 and less than 1, not {rate!r}."
-        )
-    return rate
 
 
 def check_stages(name, stages):

@@ -7,13 +7,9 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone
+from dmformer_keras.checks import check_positive_int
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import (
-    batch_norm,
-    channel_axis,
-    check_positive_int,
-    spatial_initializer,
-)
+from dmformer_keras.layers.common import batch_norm, channel_axis, spatial_initializer
 from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.layers.pooling import PartAverages
 from dmformer_keras.layers.resizing import ResizeLike

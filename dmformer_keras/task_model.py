@@ -4,8 +4,8 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
+from dmformer_keras.checks import check_activation, check_positive_int, check_rate
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import check_activation, check_positive_int, is_finite_number
 
 
 class TaskModel(keras.Model):
@@ -69,8 +69,7 @@ def check_head(num_classes, dropout, activation):
         DMFormerError: if one is invalid.
     """
     check_positive_int("num_classes", num_classes)
-    if not is_finite_number(dropout) or not 0 <= dropout < 1:
-        raise DMFormerError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+    check_rate("dropout", dropout)
     if activation is not None:
         check_activation(activation)
 

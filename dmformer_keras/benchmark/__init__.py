@@ -20,3 +20,7 @@ __all__ = [
     "summarize",
     "write_results",
 ]
+
+
+def __dir__():
+    return __all__

@@ -150,7 +150,7 @@ def _dmformer(contestant, shape):
         **options,
     )
     if "fused" in contestant.forms:
-        from dmformer_keras.fuse import fuse
+        from dmformer_keras.fusing import fuse
 
         model = fuse(model)
     return model

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dmformer_keras.benchmark.contestants import LIMIT
-from dmformer_keras.files import written_whole
+from dmformer_keras.system.files import written_whole
 
 _MARKERS = {"dmformer": "o", "keras": "s", "keras-hub": "^", "timm": "D"}
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dmformer_keras.benchmark.contestants import LIMIT
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.files import written_whole
-from dmformer_keras.machine import machine_sentence
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import machine_sentence
 
 # The backward pass is two of the forward's size: gradients of the inputs and of the weights.
 _PASSES = {"inference": 1, "training": 3}

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from dmformer_keras.benchmark import exported, runtimes
 from dmformer_keras.benchmark.contestants import RUNTIMES
 from dmformer_keras.benchmark.measurement import from_json
-from dmformer_keras.memory import forget_peak, peak_resident, resident_now
+from dmformer_keras.system.memory import forget_peak, peak_resident, resident_now
 
 # Longer steps need no step before them to be warm.
 _LONG_STEP = 1.0

@@ -11,7 +11,7 @@ from dmformer_keras.benchmark import results
 from dmformer_keras.benchmark.measurement import Settings, measure, processors
 from dmformer_keras.cli.options import image_size
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.machine import describe_machine
+from dmformer_keras.system.machine import describe_machine
 
 _FORMS = "\n".join(f"  :{form:<13} {meaning}" for form, meaning in participants.FORMS.items())
 DESCRIPTION = f"""\

@@ -4,13 +4,12 @@ import os
 
 import numpy as np
 
-from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, class_names, load_model
-from dmformer_keras.cli.predict import predict
+from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, load_model
 from dmformer_keras.data import load_image
-from dmformer_keras.drawing import class_table, draw_overlay
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.inference import segment_image
-from dmformer_keras.training import image_size_of, is_segmenter
+from dmformer_keras.inference import classify, segment
+from dmformer_keras.inference.mask_pictures import class_table, draw_overlay
+from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
 
 DESCRIPTION = """\
 Open a page in the browser where one drops a photograph and sees its classes, and where in it they
@@ -94,7 +93,7 @@ def make_page(gradio, model, title):
             )  # fmt: skip
             classes = gradio.Label(num_top_classes=5, label="Classes")
         looked_for = gradio.Dropdown(
-            [_LIKELIEST, *class_names(model)],
+            [_LIKELIEST, *class_names_of(model)],
             value=_LIKELIEST,
             label="Class to look for",
             visible=not is_segmenter(model),
@@ -118,14 +117,13 @@ def describe(model, path, name=None):
     Raises:
         DMFormerError: the image cannot be read.
     """
-    names, channels = class_names(model), model.input.shape[-1]
+    names, channels = class_names_of(model), model.input.shape[-1]
     if is_segmenter(model):
         image = load_image(path, channels=channels)
-        mask = segment_image(model, image)
+        mask = segment(model, image)
         shares = {name: share for name, _, share in class_table(mask, names)}
         return shares, draw_overlay(image, mask, names, model.class_colors)
-    (found,) = predict(model, [path], top=len(names))
-    shares = {entry["class"]: entry["probability"] for entry in found["predictions"]}
+    shares = dict(classify(model, path, top=len(names)))
     image = load_image(path, image_size_of(model), channels=channels)
     return shares, _heated(model, image, None if name is None else names.index(name))
 

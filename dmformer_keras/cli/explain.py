@@ -6,12 +6,11 @@ from dmformer_keras.cli.options import (
     MODEL_HELP,
     add_data_options,
     add_image_size_option,
-    class_names,
     load_model,
 )
 from dmformer_keras.data import load_image, open_source
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import image_size_of, is_segmenter
+from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
 
 DESCRIPTION = """\
 Draw what a model sees in an image: where its classes are (Grad-CAM), what each level of its
@@ -73,7 +72,7 @@ def run(args):
         draw_gates(model, source, path)
         print(f"In {path}: the gates by stage and class")
         return
-    names = class_names(model)
+    names = class_names_of(model)
     image = load_image(args.image, _size(model, args), channels=model.input.shape[-1])
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:

@@ -4,7 +4,9 @@ import argparse
 import contextlib
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import SegmentationEvaluation, is_segmenter, load_trained
+from dmformer_keras.inference.model_outputs import is_segmenter
+from dmformer_keras.loading import load
+from dmformer_keras.training import SegmentationEvaluation
 
 MODEL_HELP = (
     "a preset with weights (see `dmformer presets`), the folder of a preset or of a training "
@@ -26,34 +28,18 @@ def load_model(name, image_size=None, exported=True):
         exported: bool. Whether an exported file will do.
 
     Returns:
-        What `load_trained` or `load_exported` returns.
+        What `dmformer_keras.load` returns.
 
     Raises:
         DMFormerError: there is no such model, or not for this.
     """
-    from dmformer_keras.export import is_exported, load_exported
+    from dmformer_keras.export import is_exported
 
-    if not is_exported(name):
-        return load_trained(name, image_size)
-    if not exported:
+    if not exported and is_exported(name):
         raise DMFormerError(
             f"{name} is an exported file already; give the model that it was made from."
         )
-    if image_size is not None:
-        raise DMFormerError(
-            f"{name} takes images of the size that it was exported with; leave out --image-size."
-        )
-    model = load_exported(name).taking_pixels()
-    if model.description.get("task") == "features":
-        raise DMFormerError(
-            f"{name} gives features, where a model from images to classes was expected."
-        )
-    return model
-
-
-def class_names(model):
-    """Returns the names of a model's classes, or their numbers, list of str."""
-    return list(model.class_names or map(str, range(model.num_classes)))
+    return load(name, image_size)
 
 
 def add_data_options(parser, required=True):

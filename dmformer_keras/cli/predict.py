@@ -3,24 +3,21 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from dmformer_keras.cli.options import (
     EXPORTED_HELP,
     add_image_size_option,
     add_segmentation_options,
-    class_names,
     load_model,
     percent,
     segmentation_options,
 )
 from dmformer_keras.data import load_image
 from dmformer_keras.data.layout import EXTENSIONS
-from dmformer_keras.drawing import class_table, draw_overlay, save_mask
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.files import written_whole
-from dmformer_keras.inference import segment_image
-from dmformer_keras.training import image_size_of, is_segmenter, to_probabilities
+from dmformer_keras.inference.answers import likeliest_classes, segment
+from dmformer_keras.inference.mask_pictures import class_table, draw_overlay, save_mask
+from dmformer_keras.inference.model_outputs import class_names_of, is_segmenter
+from dmformer_keras.system.files import written_whole
 
 DESCRIPTION = """\
 Name what is on images. A classifier prints the likeliest classes with their probabilities. A
@@ -36,7 +33,6 @@ examples:
 """
 DEFAULT_TOP = 3
 DEFAULT_OUTPUT = "predictions"
-_BATCH_SIZE = 32
 
 
 def add_arguments(parser):
@@ -76,10 +72,10 @@ def run(args):
     if getattr(args, option) is not None:
         raise DMFormerError(f"--{option} is for {kind}, and {args.model} is none; leave it out.")
     if is_segmenter(model):
-        found = segment(model, paths, Path(args.output or DEFAULT_OUTPUT), how)
+        found = draw_segments(model, paths, Path(args.output or DEFAULT_OUTPUT), how)
         show = _print_segmentation
     else:
-        found = classify(model, paths, args.top or DEFAULT_TOP)
+        found = name_classes(model, paths, args.top or DEFAULT_TOP)
         show = _print
     predictions = []
     for prediction in found:
@@ -91,13 +87,27 @@ def run(args):
         print(json.dumps(predictions))
 
 
-def classify(model, paths, top):
-    """Yields the likeliest classes of images, as `predict` does, batch by batch."""
-    for first in range(0, len(paths), _BATCH_SIZE):
-        yield from predict(model, paths[first : first + _BATCH_SIZE], top)
+def name_classes(model, paths, top):
+    """Classifies images.
+
+    Args:
+        model: `DMFormerClassifier`, or an exported one.
+        paths: list of Path, image files.
+        top: int, how many classes.
+
+    Yields:
+        {"image": str, "predictions": [{"class", "index", "probability"}]}.
+    """
+    names = class_names_of(model)
+    for path, likeliest in zip(paths, likeliest_classes(model, paths, top), strict=True):
+        predictions = [
+            {"class": names[index], "index": index, "probability": probability}
+            for index, probability in likeliest
+        ]
+        yield {"image": str(path), "predictions": predictions}
 
 
-def segment(model, paths, folder, how):
+def draw_segments(model, paths, folder, how):
     """Segments images, and writes an overlay and a mask of each.
 
     Args:
@@ -126,11 +136,11 @@ def segment(model, paths, folder, how):
             "--output."
         ) from error
     channels = model.input.shape[-1]
-    names = class_names(model)
+    names = class_names_of(model)
     colors = getattr(model, "class_colors", None)
     for path, name in zip(paths, unique_names(paths), strict=True):
         image = load_image(path, channels=channels)
-        mask = segment_image(model, image, **how)
+        mask = segment(model, image, **how)
         overlay, written = folder / f"{name}_overlay.png", folder / f"{name}_mask.png"
         with written_whole(overlay) as beside:
             draw_overlay(image, mask, names, colors).save(beside)
@@ -196,40 +206,6 @@ def image_files(arguments):
         else:
             raise DMFormerError(f"There is no file or folder {argument!r}; give images to name.")
     return paths
-
-
-def predict(model, paths, top):
-    """Returns the likeliest classes of images.
-
-    Args:
-        model: `DMFormerClassifier`.
-        paths: list of Path, image files.
-        top: int, how many classes.
-
-    Returns:
-        list of {"image": str, "predictions": [{"class", "index", "probability"}]}.
-    """
-    size, channels = image_size_of(model), model.input.shape[-1]
-    images = np.stack([load_image(path, size, channels=channels) for path in paths])
-    outputs = np.asarray(model.predict_on_batch(images.astype("float32")))
-    names = class_names(model)
-    results = []
-    for path, probabilities in zip(paths, to_probabilities(outputs, model.activation), strict=True):
-        likeliest = np.argsort(-probabilities, kind="stable")[:top]
-        results.append(
-            {
-                "image": str(path),
-                "predictions": [
-                    {
-                        "class": names[index],
-                        "index": int(index),
-                        "probability": float(probabilities[index]),
-                    }
-                    for index in likeliest
-                ],
-            }
-        )
-    return results
 
 
 def _print_segmentation(prediction):

@@ -5,7 +5,7 @@ from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.cli.options import add_image_size_option
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training.saved_models import task_class
+from dmformer_keras.loading import task_class
 from dmformer_keras.training.tasks import HEADS
 
 DESCRIPTION = "Show the size of a model and its stages."

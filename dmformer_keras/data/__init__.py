@@ -60,3 +60,7 @@ __all__ = [
     "to_py_dataset",
     "to_tf_dataset",
 ]
+
+
+def __dir__():
+    return __all__

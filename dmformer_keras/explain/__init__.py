@@ -29,3 +29,7 @@ __all__ = [
     "grad_cam",
     "level_activations",
 ]
+
+
+def __dir__():
+    return __all__

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dmformer_keras.checks import is_positive_int
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.explain.inside import (
     blocks_of,
@@ -14,7 +15,7 @@ from dmformer_keras.explain.inside import (
     gradient,
     outputs_of,
 )
-from dmformer_keras.layers.common import channel_axis, is_positive_int, spatial_axes
+from dmformer_keras.layers.common import channel_axis, spatial_axes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import numpy as np
 
 from dmformer_keras.data import resize_image
-from dmformer_keras.drawing import class_table, draw_overlay
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.explain.attention import (
     effective_receptive_field,
@@ -12,8 +11,13 @@ from dmformer_keras.explain.attention import (
 )
 from dmformer_keras.explain.class_activation import grad_cam
 from dmformer_keras.explain.inside import blocks_of
-from dmformer_keras.files import written_whole
-from dmformer_keras.training import image_size_of, is_segmenter, to_probabilities
+from dmformer_keras.inference.mask_pictures import class_table, draw_overlay
+from dmformer_keras.inference.model_outputs import (
+    image_size_of,
+    is_segmenter,
+    to_probabilities,
+)
+from dmformer_keras.system.files import written_whole
 from dmformer_keras.training.figures import can_draw
 
 _COLUMNS = 4

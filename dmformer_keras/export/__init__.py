@@ -21,3 +21,7 @@ __all__ = [
     "to_saved_model",
     "to_tflite",
 ]
+
+
+def __dir__():
+    return __all__

@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import quiet_stderr
-from dmformer_keras.hub import is_address
-from dmformer_keras.layers.common import check_positive_int, is_positive_int
+from dmformer_keras.presets import is_address
 
 # What an export writes beside or into its file.
 DESCRIPTION_FILE = "model.json"

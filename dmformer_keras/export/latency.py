@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from dmformer_keras.export.exported_model import load_exported
-from dmformer_keras.memory import forget_peak, peak_resident, resident_now
+from dmformer_keras.system.memory import forget_peak, peak_resident, resident_now
 
 _SECONDS = 0.5
 _LEAST_RUNS = 3

@@ -6,12 +6,12 @@ import re
 import keras
 import numpy as np
 
+from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.exported_model import DESCRIPTION_FILE
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.layers.backend_paths import for_onnx
-from dmformer_keras.layers.common import check_positive_int, is_positive_int
 
 OPSET = 18
 

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 
 from dmformer_keras.backbone import MINIMUM_SIZE, DMFormerBackbone
+from dmformer_keras.checks import check_bool, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.rebuilding import rebuilt
-from dmformer_keras.fuse import FusedModel, output_activation
-from dmformer_keras.fuse import fuse as fuse_model
-from dmformer_keras.layers.common import check_bool, is_positive_int
+from dmformer_keras.fusing import FusedModel, output_activation
+from dmformer_keras.fusing import fuse as fuse_model
 from dmformer_keras.task_model import TaskModel
 
 # By the rank of the output.

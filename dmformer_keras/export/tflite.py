@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmformer_keras.checks import check_bool, check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.calibration import calibration_images
@@ -14,7 +15,6 @@ from dmformer_keras.export.tflite_file import packed
 from dmformer_keras.export.tflite_metadata import add_metadata, add_side_files
 from dmformer_keras.export.tflite_ranges import coarsen_dead_outputs
 from dmformer_keras.layers.backend_paths import for_tflite
-from dmformer_keras.layers.common import check_bool, check_positive_int
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 

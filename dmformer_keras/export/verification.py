@@ -14,11 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from dmformer_keras.checks import check_bool, is_finite_number
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.calibration import images_of, made_up_images
 from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
-from dmformer_keras.layers.common import check_bool, is_finite_number
 
 # The most that an error may be of the outputs' own spread, see `compare_exported`.
 # In float32 operations come in another order. Quantised, a trained model stays far below;

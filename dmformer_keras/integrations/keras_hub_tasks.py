@@ -4,6 +4,7 @@ They are KerasHub tasks with the heads of this project: the same presets, the sa
 """
 
 import keras
+import wrapt
 from keras_hub.src.layers.preprocessing.image_converter import ImageConverter
 from keras_hub.src.models.image_classifier import ImageClassifier
 from keras_hub.src.models.image_classifier_preprocessor import ImageClassifierPreprocessor
@@ -16,7 +17,7 @@ from dmformer_keras import presets
 from dmformer_keras.backbone import refuse_quantize
 from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.integrations.keras_hub import DMFormerBackbone
+from dmformer_keras.integrations.keras_hub_backbone import DMFormerBackbone
 from dmformer_keras.layers.common import spatial_axes
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
@@ -258,3 +259,16 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
         if isinstance(metrics, str) and metrics == "auto":
             metrics = [PixelAccuracy()]
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+
+def _add_to(models):
+    for cls in (
+        DMFormerImageClassifier,
+        DMFormerImageClassifierPreprocessor,
+        DMFormerImageSegmenter,
+        DMFormerImageSegmenterPreprocessor,
+    ):
+        setattr(models, cls.__name__, cls)
+
+
+wrapt.register_post_import_hook(_add_to, "keras_hub.models")

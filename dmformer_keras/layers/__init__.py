@@ -18,3 +18,7 @@ __all__ = [
     "ScaleAndOffset",
     "StochasticDepth",
 ]
+
+
+def __dir__():
+    return __all__

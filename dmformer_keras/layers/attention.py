@@ -3,13 +3,11 @@
 import keras
 from keras import ops
 
+from dmformer_keras.checks import check_bool, check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
-    check_bool,
-    check_positive_int,
-    is_positive_int,
     pointwise_convolution,
     pointwise_initializer,
     spatial_axes,

@@ -2,15 +2,13 @@
 
 import keras
 
+from dmformer_keras.checks import check_activation, check_bool, is_finite_number
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
 from dmformer_keras.layers.checkpointing import checkpointed_call
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
-    check_activation,
-    check_bool,
-    is_finite_number,
     pointwise_convolution,
     standard_data_format,
 )

@@ -1,8 +1,5 @@
 """What every layer here shares: axes of the data format, initial values, BatchNorm."""
 
-import math
-import numbers
-
 import keras
 
 from dmformer_keras.errors import DMFormerError
@@ -73,40 +70,3 @@ def channel_axis(data_format):
 def spatial_axes(data_format):
     """Returns the axes of height and width in a batch of images."""
     return (1, 2) if data_format == "channels_last" else (2, 3)
-
-
-def is_positive_int(value):
-    """Tells whether `value` is an integer (NumPy's too, not a bool) of at least 1."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
-
-
-def check_positive_int(name, value):
-    """Returns `value` as an int, or raises if it is no positive integer."""
-    if not is_positive_int(value):
-        raise DMFormerError(f"{name} must be a positive integer, not {value!r}.")
-    return int(value)
-
-
-def is_finite_number(value):
-    """Tells whether `value` is a finite real number (not a bool)."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_bool(name, value):
-    """Returns `value`, or raises if it is no bool."""
-    if not isinstance(value, bool):
-        raise DMFormerError(f"{name} must be True or False, not {value!r}.")
-    return value
-
-
-def check_activation(activation):
-    """Returns the name of an activation, or raises if Keras has none of this name."""
-    try:
-        known = isinstance(activation, str) and callable(keras.activations.get(activation))
-    except ValueError:
-        known = False
-    if not known:
-        raise DMFormerError(
-            f'activation must be the name of one of Keras\'s, such as "gelu", not {activation!r}.'
-        )
-    return activation

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from dmformer_keras.layers.common import check_positive_int, spatial_axes, standard_data_format
+from dmformer_keras.checks import check_positive_int
+from dmformer_keras.layers.common import spatial_axes, standard_data_format
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import is_finite_number
+from dmformer_keras.checks import check_rate
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -43,9 +42,7 @@ class StochasticDepth(keras.layers.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not is_finite_number(rate) or not 0.0 <= rate < 1.0:
-            raise DMFormerError(f"rate must be at least 0 and less than 1, not {rate!r}.")
-        self.rate = rate
+        self.rate = check_rate("rate", rate)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True

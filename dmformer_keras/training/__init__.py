@@ -8,8 +8,10 @@ model = load_classifier("runs/flowers")
 ```
 """
 
+from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter, to_probabilities
+from dmformer_keras.loading import load_classifier, load_trained
 from dmformer_keras.training.engine import train
-from dmformer_keras.training.evaluation import Evaluation, evaluate, to_probabilities
+from dmformer_keras.training.evaluation import Evaluation, evaluate
 from dmformer_keras.training.layer_depths import layer_depths
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
 from dmformer_keras.training.parameter_groups import (
@@ -18,12 +20,6 @@ from dmformer_keras.training.parameter_groups import (
     with_parameter_groups,
 )
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
-from dmformer_keras.training.saved_models import (
-    image_size_of,
-    is_segmenter,
-    load_classifier,
-    load_trained,
-)
 from dmformer_keras.training.segmentation_evaluation import (
     SegmentationEvaluation,
     count_confusion,
@@ -51,3 +47,7 @@ __all__ = [
     "train",
     "with_parameter_groups",
 ]
+
+
+def __dir__():
+    return __all__

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.files import WRITING, written_whole
+from dmformer_keras.system.files import WRITING, written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"

@@ -18,8 +18,9 @@ from dmformer_keras import presets
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.arrays import held_in_memory
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.files import FolderLock, written_whole
-from dmformer_keras.machine import describe_machine
+from dmformer_keras.loading import load_trained
+from dmformer_keras.system.files import FolderLock, written_whole
+from dmformer_keras.system.machine import describe_machine
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.batches import (
     stated_data_errors,
@@ -29,7 +30,6 @@ from dmformer_keras.training.batches import (
 from dmformer_keras.training.distribution import join
 from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.optimization import averaged_weights, compile_for
-from dmformer_keras.training.saved_models import load_trained
 from dmformer_keras.training.tasks import task_of
 
 HISTORY_FILE = "history.csv"

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.inference.model_outputs import image_size_of, to_probabilities
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
-from dmformer_keras.training.saved_models import image_size_of
 
 # One size for the report of a training run and for `dmformer evaluate`: another one may
 # change the last bits of a logit.
@@ -128,41 +128,6 @@ def check_classes(model, source):
             f"has {_some(source.class_names, len(source.class_names))}; evaluate on data with "
             "the model's classes in the model's order."
         )
-
-
-def to_probabilities(outputs, activation):
-    """A classifier's outputs as probabilities, in float64.
-
-    Args:
-        outputs: array (batch, classes), logits, or probabilities of a softmax.
-        activation: the classifier's: None, "linear" or "softmax".
-
-    Returns:
-        float64 array (batch, classes), every row of sum 1.
-
-    Raises:
-        DMFormerError: the outputs are of another kind, or not finite.
-
-    Example:
-
-    >>> to_probabilities(np.array([[0.0, np.log(3.0)]]), None).round(2).tolist()
-    [[0.25, 0.75]]
-    """
-    if activation not in (None, "linear", "softmax"):
-        raise DMFormerError(
-            f"The model ends in {activation!r}, where logits or a softmax were expected; save it "
-            "with activation=None."
-        )
-    outputs = np.asarray(outputs, np.float64)
-    if not np.isfinite(outputs).all():
-        raise DMFormerError(
-            "The model's outputs are not finite: its weights are broken, or overflow in 16 bits; "
-            "train it again at a lower learning rate, or in float32."
-        )
-    if activation == "softmax":
-        return outputs / outputs.sum(axis=-1, keepdims=True)
-    exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 class _Counts:

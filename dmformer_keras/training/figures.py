@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from dmformer_keras.files import written_whole
+from dmformer_keras.system.files import written_whole
 
 # Numbers in the cells are legible up to here, names on the axes up to there.
 _MOST_NUMBERS, _MOST_NAMES = 20, 50

@@ -12,7 +12,9 @@ import keras
 from dmformer_keras import presets
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.machine import machine_sentence
+from dmformer_keras.inference.model_outputs import is_segmenter
+from dmformer_keras.loading import load_trained
+from dmformer_keras.system.machine import machine_sentence
 from dmformer_keras.training.engine import (
     CURVES_FILE,
     HISTORY_FILE,
@@ -21,7 +23,6 @@ from dmformer_keras.training.engine import (
     earlier_trainings,
 )
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
-from dmformer_keras.training.saved_models import is_segmenter, load_trained
 from dmformer_keras.training.tasks import task_of
 
 CARD_FILE = "README.md"

@@ -7,8 +7,8 @@ import warnings
 import keras
 from keras import ops
 
+from dmformer_keras.checks import is_finite_number
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import is_finite_number
 from dmformer_keras.training.layer_depths import layer_depths
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import dmformer_keras
 from dmformer_keras import presets
+from dmformer_keras.presets import finding
 
 tf = pytest.importorskip("tensorflow", reason="KerasCV needs TensorFlow on every backend")
 keras_cv = pytest.importorskip("keras_cv")
@@ -141,7 +142,7 @@ def test_tasks_know_the_architectures_by_name(monkeypatch):
 def test_tasks_load_the_weights_of_shipped_presets(tmp_path, monkeypatch, images):
     shipped = dmformer_keras.DMFormerBackbone(**TINY)
     shipped.save_to_preset(tmp_path / "dmformer_trained")
-    monkeypatch.setattr(presets, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(finding, "weights_folder", lambda: tmp_path)
     for table in (
         backbone_presets.backbone_presets,
         backbone_presets.backbone_presets_with_weights,

@@ -174,3 +174,12 @@ assert keras_hub.models.DMFormerBackbone is hub.DMFormerBackbone
 from keras_cv.models import DMFormerBackbone
 assert DMFormerBackbone is cv.DMFormerBackbone
 """)
+
+
+@imports_only_once
+def test_the_tasks_of_keras_hub_first():
+    run("""
+import dmformer_keras.integrations.keras_hub_tasks as tasks
+import keras_hub
+assert keras_hub.models.DMFormerImageSegmenter is tasks.DMFormerImageSegmenter
+""")

@@ -329,7 +329,9 @@ def test_a_folder_may_have_the_name_of_a_built_in_preset(
 
 def test_a_folder_is_one_process_s(finished_run, data, recipe, tiny_preset):
     folder, _ = finished_run
-    holds = "import sys; from pathlib import Path; from dmformer_keras.files import FolderLock\n"
+    holds = (
+        "import sys; from pathlib import Path; from dmformer_keras.system.files import FolderLock\n"
+    )
     holds += f"lock = FolderLock(Path({str(folder)!r}))\n"
     holds += "lock.take(); print('taken', flush=True); input()"
     with subprocess.Popen(

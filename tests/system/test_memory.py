@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from dmformer_keras.memory import forget_peak, peak_resident, resident_now
+from dmformer_keras.system.memory import forget_peak, peak_resident, resident_now
 
 pytestmark = pytest.mark.backend_independent
 

@@ -1,4 +1,4 @@
-"""One way to a trained model, wherever it was saved."""
+"""One way to a trained model, wherever and in whatever form it was saved."""
 
 import os
 import zipfile
@@ -8,15 +8,77 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone
-from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
+from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.fuse import FusedModel
-from dmformer_keras.hub import is_address
+from dmformer_keras.fusing import FusedModel
+from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter
+from dmformer_keras.presets import is_address
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 KERAS_SUFFIX = ".keras"
 _TASKS = {cls.__name__: cls for cls in (DMFormerClassifier, SemanticFPN, UPerNet)}
+
+
+def load(what, image_size=None):
+    """Loads a trained model from wherever it was saved, ready to use.
+
+    What it returns goes into `dmformer_keras.classify` or `dmformer_keras.segment`, and takes
+    images in 0..255, channels last.
+
+    Args:
+        what: str or path, one of these:
+
+            - the name of a preset with weights, such as `"dmformer_t_imagenette"`;
+            - the folder of a preset, or of a run of `dmformer train`;
+            - a `.keras` file;
+            - an address, `"hf://user/repository"` or `"kaggle://user/model/keras/variation"`;
+            - an exported file: `.tflite`, `.onnx`, OpenVINO's `.xml`, or a SavedModel's folder.
+        image_size: int or (height, width), in pixels; `None` keeps the model's own size, as
+            `.keras` and exported files always do.
+
+    Returns:
+        `DMFormerClassifier`, `SemanticFPN`, `UPerNet`, the `FusedModel` of one that a `.keras`
+        file holds, or a `dmformer_keras.export.ExportedModel`.
+
+    Raises:
+        DMFormerError: there is no such model, it is an architecture without weights or without
+            a head, its files are damaged, or what runs it is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> from dmformer_keras import DMFormerN
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DMFormerN(input_shape=(64, 64, 3), num_classes=4).save_to_preset(folder)
+    ...     load(folder).num_classes
+    4
+    """
+    if not isinstance(what, (str, os.PathLike)) or not os.fspath(what):
+        raise DMFormerError(
+            "A model to load must be given by the name of a preset, a path or an address, not by "
+            f"{what!r}."
+        )
+    # Not above: what runs exported files is seldom needed, and has much to import.
+    from dmformer_keras.export import is_exported
+
+    return _load_exported(what, image_size) if is_exported(what) else load_trained(what, image_size)
+
+
+def _load_exported(path, image_size):
+    from dmformer_keras.export import load_exported
+
+    if image_size is not None:
+        raise DMFormerError(
+            f"{path} takes images of the size that it was exported with; leave out the image size."
+        )
+    model = load_exported(path).taking_pixels()
+    if model.description.get("task") == "features":
+        raise DMFormerError(
+            f"{path} gives features, where a model from images to classes was expected; open it "
+            "with dmformer_keras.export.load_exported."
+        )
+    return model
 
 
 def load_trained(model, image_size=None):
@@ -79,18 +141,6 @@ def task_class(preset):
     return _TASKS[name]
 
 
-def is_segmenter(model):
-    """Tells whether a model gives its classes for each pixel.
-
-    Args:
-        model: what `load_trained` returns.
-
-    Returns:
-        bool.
-    """
-    return len(model.output.shape) == 4
-
-
 def load_classifier(model, image_size=None):
     """Loads a trained classifier, channels last.
 
@@ -120,24 +170,6 @@ def load_classifier(model, image_size=None):
     if is_segmenter(loaded):
         raise DMFormerError(f"{str(model)!r} is a segmenter, where a classifier was expected.")
     return loaded
-
-
-def image_size_of(model):
-    """The size of the images that a classifier is given.
-
-    Args:
-        model: `DMFormerClassifier`, channels last.
-
-    Returns:
-        (height, width), ints, in pixels; 224 for a side that may be any.
-
-    Example:
-
-    >>> from dmformer_keras import DMFormerN
-    >>> image_size_of(DMFormerN(input_shape=(64, None, 3), num_classes=4))
-    (64, 224)
-    """
-    return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
 
 
 def _check_is_trained(preset):

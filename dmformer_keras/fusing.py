@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops, tree
 from keras.src.models.functional import Functional
 
-from dmformer_keras import folding
+from dmformer_keras import fused_weights
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.layers.attention import DynamicMultilevelAttention
 from dmformer_keras.layers.block import DMFormerBlock
@@ -192,7 +192,7 @@ class _Call:
 
     def linear_weights(self):
         """The weights of a linear layer, as folded so far."""
-        return self.weights or folding.LinearWeights.of(self.operation)
+        return self.weights or fused_weights.LinearWeights.of(self.operation)
 
     @property
     def single_input(self):
@@ -239,7 +239,7 @@ class _Graph:
         if has_norm and not isinstance(operation, keras.layers.BatchNormalization):
             if type(operation) not in _DMFORMER_LAYERS:
                 return self._inline(_traced(call), call.inputs, _inner_scope(call))
-        elif has_norm and type(operation) not in folding.NORMS:
+        elif has_norm and type(operation) not in fused_weights.NORMS:
             raise DMFormerError(
                 f"The layer {operation.name!r} is a {type(operation).__name__}, a kind of "
                 "BatchNormalization that is not known here; use keras.layers.BatchNormalization."
@@ -252,7 +252,7 @@ class _Graph:
     def fold_norms(self):
         """Takes every BatchNormalization out of the list, or makes it a `ScaleAndOffset`."""
         for call in list(self.calls):
-            if type(call.operation) in folding.NORMS:
+            if type(call.operation) in fused_weights.NORMS:
                 norm = _Norm(call)
                 folded = self._fold_backward(norm) or self._fold_forward(norm)
                 if folded:
@@ -265,7 +265,7 @@ class _Graph:
             return False
         layer = before.operation
         is_linear = layer.activation is keras.activations.linear
-        if not is_linear or norm.axis != folding.layer_channel_axis(layer, norm.rank):
+        if not is_linear or norm.axis != fused_weights.layer_channel_axis(layer, norm.rank):
             return False
         before.weights = before.linear_weights().then(norm.scale, norm.offset)
         return True
@@ -297,15 +297,15 @@ class _Graph:
             return self._linear_consumers(call.outputs[0], axis)
         if type(layer) in _AVERAGES:
             rank = len(value.spec.shape)
-            if axis != folding.layer_channel_axis(layer, rank):
+            if axis != fused_weights.layer_channel_axis(layer, rank):
                 return None
             rank = len(call.outputs[0].spec.shape)
-            axis = folding.layer_channel_axis(layer, rank)
+            axis = fused_weights.layer_channel_axis(layer, rank)
             return self._linear_consumers(call.outputs[0], axis)
-        if not self._is_foldable(call) or not folding.takes_offset(layer):
+        if not self._is_foldable(call) or not fused_weights.takes_offset(layer):
             return None
         rank = len(value.spec.shape)
-        return [call] if axis == folding.layer_channel_axis(layer, rank) else None
+        return [call] if axis == fused_weights.layer_channel_axis(layer, rank) else None
 
     def _consumers(self, value):
         return [call for call in self.calls if value in call.inputs]
@@ -317,7 +317,7 @@ class _Graph:
         """Tells whether a call is the only one of a linear layer whose weights may change."""
         layer = call.operation
         return (
-            folding.is_changeable(layer)
+            fused_weights.is_changeable(layer)
             and call.single_input is not None
             and sum(other.operation is layer for other in self.calls) == 1
         )
@@ -446,7 +446,7 @@ def _refusal(layer, reason):
 
 def _copy_of_layer(layer, name, **changes):
     """Returns a built copy of a layer, with other arguments where given, without its weights."""
-    cls = folding.own_class(layer) if changes else type(layer)
+    cls = fused_weights.own_class(layer) if changes else type(layer)
     copy = cls.from_config({**layer.get_config(), "name": name, **changes})
     build_config = layer.get_build_config() if layer.built else None
     if build_config and not copy.built:
@@ -484,16 +484,16 @@ class _Copies:
             copy = type(operation).from_config(operation.get_config())
             copy.name = name
             return copy
-        if type(operation) in folding.NORMS:
-            return folding.scale_and_offset_layer(operation, name)
+        if type(operation) in fused_weights.NORMS:
+            return fused_weights.scale_and_offset_layer(operation, name)
         if type(operation) is DMFormerBlock:
-            return folding.fused_block(operation, name)
+            return fused_weights.fused_block(operation, name)
         if type(operation) is DynamicMultilevelAttention:
-            return folding.fused_attention(operation, name)
+            return fused_weights.fused_attention(operation, name)
         if call.weights is None:
             return _copy_of_layer(operation, name)
         copy = _copy_of_layer(operation, name, use_bias=True)
-        folding.assign_weights(copy, call.weights)
+        fused_weights.assign_weights(copy, call.weights)
         return copy
 
     def _unique_name(self, call):
@@ -513,4 +513,4 @@ class _Norm:
         self.value = call.single_input
         self.rank = len(self.value.spec.shape)
         self.axis = call.operation.axis % self.rank
-        self.scale, self.offset = folding.norm_scale_and_offset(call.operation)
+        self.scale, self.offset = fused_weights.norm_scale_and_offset(call.operation)

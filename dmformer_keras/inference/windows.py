@@ -24,14 +24,15 @@ import math
 
 import numpy as np
 
-from dmformer_keras.data.images import resize_image
-from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import (
+from dmformer_keras.checks import (
     check_bool,
     check_positive_int,
+    check_rate,
     is_finite_number,
     is_positive_int,
 )
+from dmformer_keras.data.images import resize_image
+from dmformer_keras.errors import DMFormerError
 
 # The coarsest stride of a DMFormer's feature maps, and the smallest side it takes.
 STRIDE = 32
@@ -139,8 +140,7 @@ def _probability_bands(model, image, window, overlap, flip, scales, batch_size):
     input_size = _checked_input_size(model)
     _check_image(image, model)
     window = _checked_window(window, input_size)
-    if not is_finite_number(overlap) or not 0 <= overlap < 1:
-        raise DMFormerError(f"overlap must be at least 0 and less than 1, not {overlap!r}.")
+    check_rate("overlap", overlap)
     check_bool("flip", flip)
     check_positive_int("batch_size", batch_size)
     height, width = image.shape[:2]

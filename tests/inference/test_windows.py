@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers import array, randomize, tiny_classifier
 
-from dmformer_keras import DMFormerError, inference
+from dmformer_keras import DMFormerError
 from dmformer_keras.data import resize_image
-from dmformer_keras.inference import segment_image, segment_probabilities
+from dmformer_keras.inference import segment_image, segment_probabilities, windows
 
 CLASSES = 4
 
@@ -155,14 +155,14 @@ def test_a_backbone_of_this_project_goes_through():
 @pytest.mark.parametrize("window", [32, 50, 64, 128, 200])
 def test_weights_sum_to_one_and_no_window_counts_at_its_inner_edge(window, overlap):
     for side in (1, 31, 64, 65, 100, 193, 320, 511):
-        positions = inference._positions(side, window, overlap)
+        positions = windows._positions(side, window, overlap)
         total = np.zeros(side)
         assert positions[0] == 0
         assert all(position % 32 == 0 for position in positions)
         assert side <= max(positions[-1] + window, window)
         assert positions[-1] + window < max(side + 32, window + 1)
         for index, start in enumerate(positions):
-            weights = inference._weights(positions, index, window, side)
+            weights = windows._weights(positions, index, window, side)
             assert weights.min() >= 0
             total[start : start + window] += weights
             for neighbour in (index - 1, index + 1):

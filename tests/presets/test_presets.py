@@ -6,6 +6,8 @@ import pytest
 from helpers import array, images, randomize, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, DMFormerN, presets
+from dmformer_keras.presets import finding, saving
+from dmformer_keras.presets.folder import sha256
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_half_precision_weights_load(saved):
 def write_checksums(folder):
     metadata = json.loads((folder / "metadata.json").read_text())
     for name in metadata["files"]:
-        metadata["files"][name]["sha256"] = presets._sha256(folder / name)
+        metadata["files"][name]["sha256"] = sha256(folder / name)
     (folder / "metadata.json").write_text(json.dumps(metadata))
 
 
@@ -245,7 +247,7 @@ def test_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
 def test_saving_that_fails_keeps_the_preset_that_was_there(saved, monkeypatch):
     model, folder = saved
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(presets, "_sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(saving, "sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save_to_preset(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -261,7 +263,7 @@ def test_shipped_presets_are_found_by_name(saved, tmp_path, monkeypatch):
     model, folder = saved
     (tmp_path / "weights").mkdir()
     folder.rename(tmp_path / "weights" / "dmformer_test")
-    monkeypatch.setattr(presets, "weights_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(finding, "weights_folder", lambda: tmp_path / "weights")
     assert DMFormerBackbone.presets["dmformer_test"]["description"] == "made for a test"
     x = images(1, 64, 64, 3)
     again = DMFormerClassifier.from_preset("dmformer_test")

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.data.masks import IGNORED_LABEL, class_palette, decode_mask
-from dmformer_keras.drawing import class_table, draw_overlay, save_mask
+from dmformer_keras.inference.mask_pictures import class_table, draw_overlay, save_mask
 
 pytestmark = pytest.mark.backend_independent
 

@@ -1,0 +1,282 @@
+"""Segmentations as pictures that a person can judge: overlays, palette PNGs, tables.
+
+```python
+from dmformer_keras.drawing import class_table, draw_overlay, save_mask
+
+draw_overlay(image, mask, class_names, class_colors).save("street_overlay.png")
+save_mask(mask, "street_mask.png", class_colors)
+for name, pixels, share in class_table(mask, class_names):
+    print(f"{share:6.1%}  {name}")
+```
+
+Masks hold class indexes, and 255 for pixels of no class. In a uint16 mask, as a model of
+more than 255 classes gives it, 255 is a class like any other. Pillow does the drawing; it
+is imported when first used.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from dmformer_keras.checks import is_finite_number, is_positive_int
+from dmformer_keras.data.masks import IGNORED_LABEL, class_palette
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import written_whole
+
+_IGNORED_COLOR = (224, 224, 192)  # that of Pascal VOC's masks
+
+# Letters grow with the picture, for it is looked at in the width of a screen or a page,
+# whatever its own.
+_FONT_SHARE, _SMALLEST_FONT = 1 / 56, 12
+_LONGEST_NAME = 32
+
+
+def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, shares=None):
+    """Lays the colours of the classes over an image, with a legend below it.
+
+    The legend lists the classes that occur, the largest first: colour, name, and share of
+    the pixels that have a class. Ignored pixels stay as they are.
+
+    Args:
+        image: uint8 array (height, width, channels) of 1 (grey), 3 (RGB) or 4 channels (RGB
+            and alpha, which is not drawn).
+        mask: integer array (height, width) of class indexes.
+        class_names: sequence of str, by class index; `None` shows the indexes.
+        class_colors: sequence of (r, g, b) in 0..255, by class index; `None` takes
+            `dmformer_keras.data.masks.class_palette`.
+        opacity: float in 0..1, that of the colours.
+        shares: sequence of floats in 0..1, by class index, to show in the legend instead of
+            those of this mask, or `None`.
+
+    Returns:
+        `PIL.Image.Image` in RGB: the image in its own size, and the legend below, wider
+        where it needs to be.
+
+    Raises:
+        DMFormerError: an argument is wrong, or they do not belong together.
+
+    Example:
+
+    >>> mask = np.zeros((240, 320), "uint8")
+    >>> mask[:, :100] = 1
+    >>> picture = draw_overlay(np.zeros((240, 320, 3), "uint8"), mask, ["road", "tree"])
+    >>> picture.width, picture.getpixel((0, 0)), picture.getpixel((319, 0))
+    (320, (64, 0, 0), (0, 0, 0))
+    """
+    counts = _class_counts(mask)
+    _check_image(image, mask)
+    if not is_finite_number(opacity) or not 0 <= opacity <= 1:
+        raise DMFormerError(f"opacity must be in 0..1, not {opacity!r}.")
+    names = _names(class_names, counts)
+    colors = _colors(class_colors, counts)
+    if shares is None:
+        shares = counts / max(counts.sum(), 1)
+    shares = _for_each_class("shares", shares, counts)
+    picture = _blended(image, mask, colors, float(opacity))
+    entries = [
+        (colors[label], _shortened(names[label]), _percent(shares[label]))
+        for label in sorted(np.flatnonzero(counts), key=lambda label: -shares[label])
+    ]
+    return _with_legend(picture, entries) if entries else picture
+
+
+def save_mask(mask, path, class_colors=None):
+    """Writes a mask to a PNG whose pixel values are the class indexes, shown in colours.
+
+    Args:
+        mask: integer array (height, width) of class indexes. One that holds more than 255
+            is written as a grey PNG of 16 bits, for a palette has no more colours.
+        path: str or path of the file, ending in `.png`. An old one is replaced once the
+            new one is whole.
+        class_colors: as in `draw_overlay`.
+
+    Raises:
+        DMFormerError: an argument is wrong, or the file cannot be written.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "mask.png")
+    ...     save_mask(np.array([[0, 1], [2, 255]]), path, [(0, 0, 0), (9, 9, 9), (250, 0, 0)])
+    ...     image = Image.open(path)
+    ...     np.asarray(image).tolist(), image.convert("RGB").getpixel((0, 1))
+    ([[0, 1], [2, 255]], (250, 0, 0))
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise DMFormerError(
+            f"A mask is written as PNG, which keeps class indexes exact, not as {path.name!r}; "
+            "give a path that ends in .png."
+        )
+    colors = _colors(class_colors, _class_counts(mask))
+    if not mask.size:
+        raise DMFormerError(
+            f"The mask has no pixels, its shape is {mask.shape}; give one that has."
+        )
+    if mask.max() > IGNORED_LABEL:
+        picture = Image.fromarray(mask.astype(np.uint16))
+    else:
+        picture = Image.fromarray(mask.astype(np.uint8))
+        picture.putpalette(_palette(colors).tobytes())
+    try:
+        with written_whole(path) as beside:
+            picture.save(beside, "PNG")
+    except OSError as error:
+        raise DMFormerError(
+            f"Cannot write {str(path)!r} ({error.strerror or error}); give a path in a folder "
+            "that exists and can be written to."
+        ) from error
+
+
+def class_table(mask, class_names=None):
+    """Counts the pixels of each class that occurs in a mask.
+
+    Args:
+        mask: integer array (height, width) of class indexes.
+        class_names: sequence of str, by class index; `None` gives the indexes.
+
+    Returns:
+        list of (name, pixels, share): str, int, and float in 0..1 of the pixels that are
+        not ignored; the largest first.
+
+    Raises:
+        DMFormerError: the mask is no array of class indexes, or holds one without a name.
+
+    Example:
+
+    >>> class_table(np.array([[0, 1], [1, 255], [1, 255]]), ["road", "tree", "sky"])
+    [('tree', 3, 0.75), ('road', 1, 0.25)]
+    """
+    counts = _class_counts(mask)
+    names = _names(class_names, counts)
+    return [
+        (names[label], int(counts[label]), float(counts[label] / counts.sum()))
+        for label in np.argsort(-counts, kind="stable")
+        if counts[label]
+    ]
+
+
+def _class_counts(mask):
+    """Checks a mask; returns how often each class index occurs, up to the last that does."""
+    if (
+        not isinstance(mask, np.ndarray)
+        or mask.ndim != 2
+        or mask.dtype.kind not in "iu"
+        or mask.min(initial=0) < 0
+        or mask.max(initial=0) > np.iinfo(np.uint16).max
+    ):
+        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else repr(mask)[:100]
+        raise DMFormerError(
+            "mask must be an integer array (height, width) of class indexes in 0..65535, as "
+            f"dmformer_keras.inference.segment_image gives it, not {got}."
+        )
+    return np.bincount(mask[~_is_ignored(mask)])
+
+
+def _is_ignored(mask):
+    return np.full(mask.shape, False) if mask.dtype == np.uint16 else mask == IGNORED_LABEL
+
+
+def _check_image(image, mask):
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[-1] not in (1, 3, 4)
+        or image.shape[:2] != mask.shape
+        or not image.size
+    ):
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else repr(image)[:100]
+        raise DMFormerError(
+            "image must be a uint8 array (height, width, channels) of 1, 3 or 4 channels and of "
+            f"the mask's size {mask.shape}, not {got}."
+        )
+
+
+def _names(class_names, counts):
+    if class_names is None:
+        class_names = range(len(counts))
+    return [str(name) for name in _for_each_class("class_names", class_names, counts)]
+
+
+def _colors(class_colors, counts):
+    if class_colors is None:
+        return class_palette(len(counts))
+    colors = [tuple(color) for color in _for_each_class("class_colors", class_colors, counts)]
+    for color in colors:
+        if len(color) != 3 or not all(
+            part == 0 or (is_positive_int(part) and part <= 255) for part in color
+        ):
+            raise DMFormerError(
+                f"class_colors must be (r, g, b) of ints in 0..255 for each class, not {color!r}."
+            )
+    return colors
+
+
+def _for_each_class(name, values, counts):
+    values = list(values)
+    if len(values) < len(counts):
+        raise DMFormerError(
+            f"The mask holds the class {len(counts) - 1}, but {name} has {len(values)} entries; "
+            "give one for each class, in the order of their indexes."
+        )
+    return values
+
+
+def _palette(colors):
+    palette = np.zeros((IGNORED_LABEL + 1, 3), np.uint8)
+    palette[IGNORED_LABEL] = _IGNORED_COLOR
+    palette[: len(colors)] = np.reshape(colors[: len(palette)], (-1, 3))
+    return palette
+
+
+def _blended(image, mask, colors, opacity):
+    from PIL import Image
+
+    photograph = np.array(np.broadcast_to(image[..., :3], (*mask.shape, 3)))
+    is_ignored = _is_ignored(mask)
+    colored = np.array([*colors, _IGNORED_COLOR], np.uint8).take(mask, axis=0, mode="clip")
+    colored[is_ignored] = photograph[is_ignored]
+    return Image.blend(Image.fromarray(photograph), Image.fromarray(colored), opacity)
+
+
+def _with_legend(picture, entries):
+    """Returns a picture with a legend below it, of (colour, name, share) in columns."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    size = max(_SMALLEST_FONT, round(picture.width * _FONT_SHARE))
+    font = ImageFont.load_default(size)
+    gap, line = size // 2, round(1.6 * size)
+    name_width, share_width = (
+        math.ceil(max(font.getlength(entry[place]) for entry in entries)) for place in (1, 2)
+    )
+    column = size + gap + name_width + gap + share_width
+    columns = max(1, min(len(entries), picture.width // (column + 2 * gap)))
+    rows = math.ceil(len(entries) / columns)
+    width = max(picture.width, column + 2 * gap)
+    result = Image.new("RGB", (width, picture.height + rows * line + gap), "white")
+    result.paste(picture)
+    draw = ImageDraw.Draw(result)
+    for number, (color, name, share) in enumerate(entries):
+        left = gap + number // rows * (column + 2 * gap)
+        top = picture.height + gap // 2 + number % rows * line
+        patch = (left, top + line // 2 - size // 2)
+        corner = (patch[0] + size - 1, patch[1] + size - 1)
+        draw.rectangle((patch, corner), color, "grey", max(1, size // 16))
+        draw.text((left + size + gap, top + line // 2), name, "black", font, "lm")
+        draw.text((left + column, top + line // 2), share, "black", font, "rm")
+    return result
+
+
+def _percent(share):
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _shortened(name):
+    name = " ".join(name.split())
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."

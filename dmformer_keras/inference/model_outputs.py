@@ -1,0 +1,83 @@
+"""What a model takes and gives: a Keras model here, or an exported file that runs like one."""
+
+import numpy as np
+
+from dmformer_keras.classifier import DEFAULT_SIZE
+from dmformer_keras.errors import DMFormerError
+
+
+def is_segmenter(model):
+    """Tells whether a model gives its classes for each pixel.
+
+    Args:
+        model: what `load_trained` returns.
+
+    Returns:
+        bool.
+    """
+    return len(model.output.shape) == 4
+
+
+def image_size_of(model):
+    """The size of the images that a classifier is given.
+
+    Args:
+        model: `DMFormerClassifier`, channels last.
+
+    Returns:
+        (height, width), ints, in pixels; 224 for a side that may be any.
+
+    Example:
+
+    >>> from dmformer_keras import DMFormerN
+    >>> image_size_of(DMFormerN(input_shape=(64, None, 3), num_classes=4))
+    (64, 224)
+    """
+    return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
+
+
+def class_names_of(model):
+    """The names of a model's classes, or their numbers where it has no names.
+
+    Args:
+        model: what `dmformer_keras.load` returns.
+
+    Returns:
+        list of str.
+    """
+    return list(model.class_names or map(str, range(model.num_classes)))
+
+
+def to_probabilities(outputs, activation):
+    """A classifier's outputs as probabilities, in float64.
+
+    Args:
+        outputs: array (batch, classes), logits, or probabilities of a softmax.
+        activation: the classifier's: None, "linear" or "softmax".
+
+    Returns:
+        float64 array (batch, classes), every row of sum 1.
+
+    Raises:
+        DMFormerError: the outputs are of another kind, or not finite.
+
+    Example:
+
+    >>> to_probabilities(np.array([[0.0, np.log(3.0)]]), None).round(2).tolist()
+    [[0.25, 0.75]]
+    """
+    if activation not in (None, "linear", "softmax"):
+        raise DMFormerError(
+            f"The model ends in {activation!r}, where logits or a softmax were expected; save it "
+            "with activation=None."
+        )
+    outputs = np.asarray(outputs, np.float64)
+    if not np.isfinite(outputs).all():
+        raise DMFormerError(
+            "The model's outputs are not finite: its weights are broken, or overflow in 16 bits; "
+            "train it again at a lower learning rate, or in float32."
+        )
+    if activation == "softmax":
+        return outputs / outputs.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,0 +1,201 @@
+"""What a preset's folder holds, and how it is read.
+
+    config.json        the backbone: its class and the arguments of its constructor
+    model.weights.h5   the backbone's weights (may be absent)
+    task.json          the head on the backbone, for a classifier or a segmenter
+    task.weights.h5    the head's weights
+    metadata.json      sizes, versions, and the SHA-256 of each weights file
+    image_converter.json   for KerasHub: the size that images are brought to
+    preprocessor.json      of KerasHub's tasks, where one of them has written the folder
+
+This is the layout of KerasHub's presets plus the checksums. Nothing in a folder is
+executed: only known arguments of known classes are read from it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from dmformer_keras.errors import DMFormerError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.weights.h5"
+TASK_FILE = "task.json"
+TASK_WEIGHTS_FILE = "task.weights.h5"
+METADATA_FILE = "metadata.json"
+CONVERTER_FILE = "image_converter.json"
+PREPROCESSOR_FILE = "preprocessor.json"
+SHARDED_FILE = "model.weights.json"
+
+
+class Preset(NamedTuple):
+    """A preset that was found: what to build, and where its weights are."""
+
+    name: str
+    config: dict
+    metadata: dict
+    folder: Path | None
+    task: dict | None
+
+    @property
+    def has_weights(self):
+        """Whether it holds the backbone's weights."""
+        return self.holds(WEIGHTS_FILE)
+
+    def holds(self, name):
+        """Tells whether the folder has a file, or its metadata says that it should."""
+        if self.folder is None:
+            return False
+        return name in self.metadata.get("files", {}) or (self.folder / name).is_file()
+
+
+def read_folder(folder):
+    config = _read_json(folder / CONFIG_FILE, folder)
+    if not isinstance(config.get("config"), dict):
+        raise DMFormerError(
+            f"{folder / CONFIG_FILE} holds no model: expected the config that save_to_preset "
+            "writes; save the preset again."
+        )
+    if config.get("class_name") != "DMFormerBackbone":
+        raise DMFormerError(
+            f"{folder / CONFIG_FILE} describes a {config.get('class_name')!r}, not a "
+            "DMFormerBackbone; load it with the library that wrote it."
+        )
+    backbone = dict(config["config"])
+    if (folder / SHARDED_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file():
+        raise DMFormerError(
+            f"The weights in {str(folder)!r} are split over several files; load them with "
+            "keras_hub.models.Backbone.from_preset, and save what it returns once more."
+        )
+    if config.get("mixed_precision") is not None:
+        backbone["dtype"] = config["mixed_precision"]
+    if "image_shape" in backbone:
+        # KerasHub's name for it.
+        backbone["input_shape"] = backbone.pop("image_shape")
+    if isinstance(backbone.get("dtype"), dict):
+        backbone["dtype"] = _policy_name(backbone["dtype"], folder / CONFIG_FILE)
+    return Preset(
+        name=str(folder),
+        config=backbone,
+        metadata=_read_metadata(folder),
+        folder=folder,
+        task=_read_task(folder),
+    )
+
+
+def _policy_name(dtype, path):
+    """Returns the name of a serialised dtype policy: nothing else is built from the file."""
+    name = dtype["config"].get("name") if isinstance(dtype.get("config"), dict) else None
+    if dtype.get("class_name") != "DTypePolicy" or not isinstance(name, str):
+        raise DMFormerError(
+            f"{path} has a dtype that is no plain policy: {dtype.get('class_name')!r}; save the "
+            'model with a dtype policy such as "float32" or "mixed_bfloat16".'
+        )
+    return name
+
+
+def _read_metadata(folder):
+    path = folder / METADATA_FILE
+    if not path.is_file():
+        return {}
+    metadata = _read_json(path, folder)
+    files = metadata.setdefault("files", {})
+    if not isinstance(files, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in files.values()
+    ):
+        raise DMFormerError(
+            f'{path} is damaged: "files" must give a "sha256" for each weights file; copy or save '
+            "the preset again."
+        )
+    return metadata
+
+
+def _read_task(folder):
+    path = folder / TASK_FILE
+    if not path.is_file():
+        return None
+    task = _read_json(path, folder)
+    if not isinstance(task.get("config"), dict):
+        raise DMFormerError(f"{path} holds no config of a task; copy or save the preset again.")
+    return task
+
+
+def _read_json(path, folder):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DMFormerError(
+            f"Folder {str(folder)!r} is no preset: it has no {path.name}; give a folder written "
+            "by save_to_preset."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DMFormerError(f"{path} cannot be read as JSON ({error}); save it again.") from None
+    if not isinstance(content, dict):
+        raise DMFormerError(f"{path} must hold a JSON object; save the preset again.")
+    return content
+
+
+def image_shape(config):
+    """Returns what a backbone's config says of its images, whatever its data format.
+
+    Args:
+        config: dict of `DMFormerBackbone`'s arguments.
+
+    Returns:
+        `(height, width, channels)`; height and width are `None` where any will do.
+    """
+    shape = config.get("input_shape")
+    if shape is None:
+        return (None, None, 3)
+    data_format = config.get("data_format") or keras.config.image_data_format()
+    return (*shape[1:], shape[0]) if data_format == "channels_first" else tuple(shape)
+
+
+def verify_checksum(path, preset):
+    """Checks a file of weights against what its preset says of it.
+
+    Args:
+        path: Path of the file.
+        preset: Preset.
+
+    Raises:
+        DMFormerError: it is missing, or another.
+    """
+    if not path.is_file():
+        raise DMFormerError(
+            f"{path} is missing, though {METADATA_FILE} lists it; copy or save the preset again."
+        )
+    expected = preset.metadata.get("files", {}).get(path.name)
+    if expected is None:
+        # Written by another library, which keeps no checksums.
+        return
+    actual = sha256(path)
+    if actual != expected["sha256"]:
+        raise DMFormerError(
+            f"{path} is altered or incomplete: its SHA-256 is {actual[:12]}..., but "
+            f"{METADATA_FILE} says {expected['sha256'][:12]}...; copy or save the preset again."
+        )
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_is_whole(preset):
+    """Refuses what lacks a file, which would be made up at random.
+
+    Another program may have fetched a part of it into the cache.
+    """
+    weights = preset.metadata.get("files", {})
+    needed = [METADATA_FILE, WEIGHTS_FILE, *weights]
+    needed += [TASK_FILE] if TASK_WEIGHTS_FILE in weights else []
+    missing = [name for name in needed if not (preset.folder / name).is_file()]
+    if missing:
+        raise DMFormerError(
+            f"{preset.name} is incomplete: {missing[0]} is missing, there or in the cache; load it "
+            "once with a network, or ask who has made it."
+        )

@@ -1,0 +1,126 @@
+"""From a model to a preset's folder, which is whole at every moment."""
+
+import json
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.presets.folder import (
+    CONFIG_FILE,
+    CONVERTER_FILE,
+    METADATA_FILE,
+    PREPROCESSOR_FILE,
+    SHARDED_FILE,
+    TASK_FILE,
+    TASK_WEIGHTS_FILE,
+    WEIGHTS_FILE,
+    sha256,
+)
+from dmformer_keras.presets.keras_hub_format import converter_config, preset_config, task_config
+
+# How the folder is called that holds what is being saved, beside what it will replace.
+SAVING = ".saving-"
+
+
+def save_backbone(backbone, folder, metadata=None):
+    """Writes a backbone's preset; see `DMFormerBackbone.save_to_preset`."""
+    _save(folder, backbone, None, metadata or {})
+
+
+def save_task(model, task_config, folder, metadata=None, half_precision=False):
+    """Writes a task model's preset: its backbone, its head, and both their weights.
+
+    Half precision is of what is large, kernels: scales, biases and BatchNorm's statistics,
+    some of which float16 has no numbers for, stay as they are.
+    """
+    _save(folder, model.backbone, (model, task_config), metadata or {}, half_precision)
+
+
+def _save(folder, backbone, task, metadata, half_precision=False):
+    """Writes every file beside the folder's present ones, then renames them into place."""
+    folder = Path(folder)
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        raise DMFormerError(
+            f"The metadata cannot be stored as JSON ({error}); pass strings, numbers, lists and "
+            "dictionaries of them."
+        ) from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=SAVING, dir=folder))
+    except OSError as error:
+        raise DMFormerError(
+            f"The preset cannot be written to {str(folder)!r} ({error.strerror}); choose a "
+            "folder that can be made and written."
+        ) from error
+    try:
+        _write_files(beside, backbone, task, metadata, half_precision)
+        written = {path.name for path in beside.iterdir()}
+        stale = {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE, SHARDED_FILE}
+        stale |= {path.name for path in folder.glob("model_*.weights.h5")}
+        for name in stale - written:
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted(beside.iterdir()):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_files(folder, backbone, task, metadata, half_precision):
+    _write_json(folder / CONFIG_FILE, preset_config(backbone))
+    _write_json(folder / CONVERTER_FILE, converter_config(backbone))
+    backbone.save_weights(folder / WEIGHTS_FILE)
+    parameters = backbone.count_params()
+    if task is not None:
+        model, config = task
+        _write_json(folder / TASK_FILE, task_config(model, config))
+        model.head.save_weights(folder / TASK_WEIGHTS_FILE)
+        parameters = model.count_params()
+    if half_precision:
+        for path in folder.glob("*.weights.h5"):
+            _store_kernels_in_half(path)
+    files = {
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.glob("*.weights.h5"))
+    }
+    _write_json(
+        folder / METADATA_FILE,
+        {
+            **metadata,
+            "parameters": parameters,
+            "keras_version": keras.__version__,
+            "date_saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": files,
+        },
+    )
+
+
+def _store_kernels_in_half(path):
+    """Rewrites a file of weights with its kernels in float16, which Keras loads as any other."""
+    import h5py
+
+    def copied(source, target):
+        target.attrs.update(source.attrs)
+        for name, item in source.items():
+            if isinstance(item, h5py.Group):
+                copied(item, target.create_group(name))
+                continue
+            half = item.ndim > 1 and item.dtype == np.float32
+            values = item[()].astype(np.float16) if half else item[()]
+            target.create_dataset(name, data=values).attrs.update(item.attrs)
+
+    smaller = path.with_suffix(".half")
+    with h5py.File(path) as source, h5py.File(smaller, "w") as target:
+        copied(source, target)
+    os.replace(smaller, path)
+
+
+def _write_json(path, content):
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
