@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import array, images, randomize, tiny_backbone, tiny_classifier
 
+import dmformer_keras
 from dmformer_keras import DMFormerError, fuse
 from dmformer_keras.training import image_size_of, load_classifier, load_trained
 
@@ -71,3 +72,39 @@ def test_a_fused_backbone_is_no_trained_model(tmp_path):
     fuse(tiny_backbone()).save(tmp_path / "backbone.keras")
     with pytest.raises(DMFormerError, match="was expected"):
         load_trained(tmp_path / "backbone.keras")
+
+
+def test_everything_that_holds_a_trained_model_is_loaded(model, tmp_path):
+    batch = images(2, 64, 64, 3)
+    expected = array(model(batch))
+    model.save_to_preset(tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    fuse(model).save(tmp_path / "fused.keras")
+    for name in ("preset", "model.keras", "fused.keras"):
+        loaded = dmformer_keras.load(tmp_path / name)
+        np.testing.assert_allclose(array(loaded(batch)), expected, atol=1e-4)
+    assert dmformer_keras.load(str(tmp_path / "preset"), 96).input.shape == (None, 96, 96, 3)
+    assert dmformer_keras.load("dmformer_n_imagenette").num_classes == 10
+
+
+def test_an_exported_file_is_loaded_and_classifies(model, tmp_path):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "model.tflite"
+    dmformer_keras.export.to_tflite(model, path)
+    loaded = dmformer_keras.load(path)
+    image = images(1, 90, 70, 3)[0].astype("uint8")
+    expected, found = (dict(dmformer_keras.classify(one, image)) for one in (model, loaded))
+    assert found == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(DMFormerError, match="leave out the image size"):
+        dmformer_keras.load(path, 96)
+
+
+def test_what_is_nothing_to_load_is_refused(tmp_path):
+    for what in ("", None, 3, tiny_classifier(3)):
+        with pytest.raises(DMFormerError, match="must be given by"):
+            dmformer_keras.load(what)
+    with pytest.raises(DMFormerError, match="There is no preset"):
+        dmformer_keras.load(tmp_path / "absent")
+    with pytest.raises(DMFormerError, match="without weights"):
+        dmformer_keras.load("dmformer_s")

@@ -10,10 +10,12 @@ model = load_classifier("runs/flowers")
 
 from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter, to_probabilities
 from dmformer_keras.loading import load_classifier, load_trained
+from dmformer_keras.training import recipes
 from dmformer_keras.training.engine import train
 from dmformer_keras.training.evaluation import Evaluation, evaluate
 from dmformer_keras.training.layer_depths import layer_depths
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
+from dmformer_keras.training.packaging import package
 from dmformer_keras.training.parameter_groups import (
     ParameterGroup,
     parameter_groups,
@@ -42,7 +44,9 @@ __all__ = [
     "layer_depths",
     "load_classifier",
     "load_trained",
+    "package",
     "parameter_groups",
+    "recipes",
     "to_probabilities",
     "train",
     "with_parameter_groups",
