@@ -134,7 +134,7 @@ def backbone_class(mixer):
     """
 
     class MixerBlock(DMFormerBlock):
-        def _token_mixer(self, name, dtype, **arguments):
+        def make_mixer(self, name, dtype, **arguments):
             return MIXERS[mixer](name=name, dtype=dtype)
 
     class MixerBackbone(DMFormerBackbone):

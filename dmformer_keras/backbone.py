@@ -94,7 +94,7 @@ class DMFormerBackbone(keras.Model):
     {'channels': 32, 'stride': 32}
     """
 
-    # What the stages are made of; `benchmarks/mixers.py` puts blocks of other mixers here.
+    # What the stages are made of; a subclass puts blocks of another mixer here.
     block_class = DMFormerBlock
 
     def __init__(

@@ -8,12 +8,14 @@ from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import batch_norm, pointwise_initializer
 from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
+from dmformer_keras.task_table import register_task
 
 DEFAULT_NUM_CLASSES = 1000
 DEFAULT_SIZE = 224
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
+@register_task("classify")
 class DMFormerClassifier(TaskModel):
     """A backbone with a classification head, a functional model from images to logits.
 
@@ -118,10 +120,11 @@ class DMFormerClassifier(TaskModel):
             **backbone_overrides: any argument of `DMFormerBackbone`.
 
         Returns:
-            A `DMFormerClassifier`.
+            A classifier of this class, or of the registered subclass that wrote the preset.
 
         Raises:
-            DMFormerError: as `DMFormerBackbone.from_preset`.
+            DMFormerError: the preset holds a head of another class and `num_classes` is not
+                given, or as `DMFormerBackbone.from_preset`.
 
         Example:
 
@@ -132,6 +135,7 @@ class DMFormerClassifier(TaskModel):
         ((None, 64, 64, 1), (None, 10))
         """
         preset = presets.read_preset(preset)
+        cls = presets.task_class(cls, preset, num_classes)
         stored = presets.stored_head(preset, cls)
         stored_classes = stored.get("num_classes", DEFAULT_NUM_CLASSES)
         if num_classes is not None and num_classes != stored_classes and class_names is None:

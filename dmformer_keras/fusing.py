@@ -19,6 +19,7 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.layers.attention import DynamicMultilevelAttention
 from dmformer_keras.layers.block import DMFormerBlock
 from dmformer_keras.task_model import TaskModel
+from dmformer_keras.task_table import task_of_class
 
 # What leaves a BatchNorm's factor and offset of each channel as they are.
 _IDENTITIES = (
@@ -128,9 +129,15 @@ def fuse(model):
     fused = FusedModel(inputs, outputs, name=model.name)
     for name in ("class_names", "class_colors"):
         setattr(fused, name, getattr(model, name, None))
-    fused.task = type(model).__name__
+    fused.task = _task_name(type(model))
     fused.activation = output_activation(model)
     return fused
+
+
+def _task_name(cls):
+    """The name of the task that a class is or derives from; else the class's own."""
+    known = (parent.__name__ for parent in cls.__mro__ if task_of_class(parent) is not None)
+    return next(known, cls.__name__)
 
 
 def output_activation(model):

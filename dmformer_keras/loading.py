@@ -14,10 +14,10 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.fusing import FusedModel
 from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter
 from dmformer_keras.presets import is_address
-from dmformer_keras.segmenter import SemanticFPN, UPerNet
+from dmformer_keras.task_model import TaskModel
+from dmformer_keras.task_table import TASKS, class_of_stored_task
 
 KERAS_SUFFIX = ".keras"
-_TASKS = {cls.__name__: cls for cls in (DMFormerClassifier, SemanticFPN, UPerNet)}
 
 
 def load(what, image_size=None):
@@ -132,13 +132,16 @@ def task_class(preset):
     Raises:
         DMFormerError: it is of a task that this project has not.
     """
-    name = (preset.task or {}).get("class_name", DMFormerClassifier.__name__)
-    if name not in _TASKS:
+    if preset.task is None:
+        return DMFormerClassifier
+    found = class_of_stored_task(preset.task)
+    if found is None or not issubclass(found, TaskModel):
         raise DMFormerError(
-            f"{preset.name!r} holds a {name}, where one of {', '.join(_TASKS)} was expected; load "
-            "it with the library that wrote it."
+            f"{preset.name!r} holds a {preset.task.get('class_name')}, where one of "
+            f"{', '.join(TASKS)} was expected; import the module that registers this class, or "
+            "load it with the library that wrote it."
         )
-    return _TASKS[name]
+    return found
 
 
 def load_classifier(model, image_size=None):
@@ -197,8 +200,8 @@ def _load_keras_file(path, image_size):
         ) from error
     if not _is_trained_task(model):
         raise DMFormerError(
-            f"{os.fspath(path)!r} holds a {type(model).__name__}, where a DMFormerClassifier, a "
-            "SemanticFPN, a UPerNet or what dmformer_keras.fuse made of one was expected."
+            f"{os.fspath(path)!r} holds a {type(model).__name__}, where one of "
+            f"{', '.join(TASKS)} or what dmformer_keras.fuse made of one was expected."
         )
     if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
         raise DMFormerError(
@@ -226,8 +229,8 @@ def _load_keras_file(path, image_size):
 def _is_trained_task(model):
     if isinstance(model, FusedModel):
         # Of other libraries' tasks classifiers are known by their shape.
-        return len(model.outputs) == 1 and (model.task in _TASKS or len(model.output.shape) == 2)
-    return isinstance(model, tuple(_TASKS.values()))
+        return len(model.outputs) == 1 and (model.task in TASKS or len(model.output.shape) == 2)
+    return isinstance(model, TaskModel)
 
 
 def _layers(model):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import keras
 
 from dmformer_keras import presets
-from dmformer_keras.backbone import DMFormerBackbone
+from dmformer_keras.backbone import PYRAMID_LEVELS, DMFormerBackbone
 from dmformer_keras.checks import check_positive_int
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import batch_norm, channel_axis, spatial_initializer
@@ -14,16 +14,23 @@ from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.layers.pooling import PartAverages
 from dmformer_keras.layers.resizing import ResizeLike
 from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
+from dmformer_keras.task_table import register_task
 
-LEVELS = ("P2", "P3", "P4", "P5")
 NORMALIZATIONS = ("batch", "group")
 POOLED_SIZES = (1, 2, 3, 6)
 # Kirillov et al. 2019 and Wu and He 2018.
 _GROUPS = 32
 
 
-class _Segmenter(TaskModel):
-    """What both heads share: the pyramid before them, the resizing after, presets."""
+class Segmenter(TaskModel):
+    """What all segmentation heads share: the pyramid before them, the resizing after, presets.
+
+    A head is a subclass with `paper`, its default arguments, and the static method
+    `decode(build, pyramid, strides)`. It returns the features that the last convolution makes
+    logits of, from `pyramid`, the feature maps `{"P2": KerasTensor, ...}`, and `strides`, a list
+    of their strides. `build` makes layers of the head's width, norm, data format and dtype; see
+    `SemanticFPN`. `dmformer_keras.task_table.register_task` makes the head known to recipes.
+    """
 
     head_arguments = (
         "num_classes",
@@ -66,7 +73,7 @@ class _Segmenter(TaskModel):
             keras.Input(batch_shape=level.shape, dtype=level.dtype, name=f"{key.lower()}_features")
             for key, level in pyramid.items()
         ]
-        x = self._decode(build, dict(zip(pyramid, features, strict=True)), _strides(backbone))
+        x = self.decode(build, dict(zip(pyramid, features, strict=True)), _strides(backbone))
         x = keras.layers.Dropout(given["dropout"], dtype=policy, name="dropout")(x)
         head = keras.Model(features, build.classifier(int(num_classes))(x), name="head")
 
@@ -110,7 +117,7 @@ class _Segmenter(TaskModel):
                 `DMFormerBackbone`.
 
         Returns:
-            A segmenter of this class.
+            A segmenter of this class, or of the registered subclass that wrote the preset.
 
         Raises:
             DMFormerError: if the preset has no head of this class and `num_classes` is
@@ -125,6 +132,7 @@ class _Segmenter(TaskModel):
         (None, 64, 96, 4)
         """
         preset = presets.read_preset(preset)
+        cls = presets.task_class(cls, preset, num_classes)
         stored = presets.stored_head(preset, cls)
         if num_classes is None and not stored:
             raise DMFormerError(
@@ -171,8 +179,9 @@ def _with_arguments(cls):
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
+@register_task("segment", recipe_name="semantic_fpn")
 @_with_arguments
-class SemanticFPN(_Segmenter):
+class SemanticFPN(Segmenter):
     """A backbone with the Semantic FPN head, a functional model from images to logits.
 
     A feature pyramid network: a 1x1 convolution of each level, to which the coarser level
@@ -201,9 +210,9 @@ class SemanticFPN(_Segmenter):
     paper: ClassVar = {"head_channels": 256, "normalization": "group", "dropout": 0.0}
 
     @staticmethod
-    def _decode(build, pyramid, strides):
+    def decode(build, pyramid, strides):
         top_down, coarser = {}, None
-        for key in reversed(LEVELS):
+        for key in reversed(PYRAMID_LEVELS):
             x = build.convolution(1, f"{key.lower()}_lateral")(pyramid[key])
             if coarser is not None:
                 above = build.resize(f"{key.lower()}_from_above", "nearest")([coarser, x])
@@ -211,10 +220,10 @@ class SemanticFPN(_Segmenter):
             top_down[key] = coarser = x
         half = max(build.channels // 2, 1)
         branches = []
-        for index, key in enumerate(LEVELS):
+        for index, key in enumerate(PYRAMID_LEVELS):
             x = build.convolution(3, f"{key.lower()}_output")(top_down[key])
             # One step for the finest level, without upsampling.
-            finer = [top_down[LEVELS[step]] for step in reversed(range(index))]
+            finer = [top_down[PYRAMID_LEVELS[step]] for step in reversed(range(index))]
             steps = [level for level, stride in zip(finer, _finer(strides, index), strict=True)
                      if stride] or [None]  # fmt: skip
             for step, level in enumerate(steps, 1):
@@ -227,8 +236,9 @@ class SemanticFPN(_Segmenter):
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
+@register_task("segment", recipe_name="upernet")
 @_with_arguments
-class UPerNet(_Segmenter):
+class UPerNet(Segmenter):
     """A backbone with the UPerNet head, a functional model from images to logits.
 
     Pyramid pooling on the coarsest level (averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts,
@@ -255,7 +265,7 @@ class UPerNet(_Segmenter):
     paper: ClassVar = {"head_channels": 512, "normalization": "batch", "dropout": 0.1}
 
     @staticmethod
-    def _decode(build, pyramid, strides):
+    def decode(build, pyramid, strides):
         coarsest = pyramid["P5"]
         pooled = [coarsest]
         for size in POOLED_SIZES:
@@ -267,7 +277,7 @@ class UPerNet(_Segmenter):
         x = build.concatenate("pools")(pooled)
         coarser = build.normalized(3, "p5_output")(x)
         outputs = [coarser]
-        for key in reversed(LEVELS[:-1]):
+        for key in reversed(PYRAMID_LEVELS[:-1]):
             x = build.normalized(1, f"{key.lower()}_lateral")(pyramid[key])
             above = build.resize(f"{key.lower()}_from_above")([coarser, x])
             coarser = keras.layers.Add(dtype=build.policy, name=f"{key.lower()}_sum")([x, above])
@@ -394,21 +404,21 @@ def pyramid_outputs(backbone):
     if levels is None:
         names = getattr(backbone, "pyramid_level_inputs", {})
         levels = {key: backbone.get_layer(name).output for key, name in names.items()}
-    missing = [key for key in LEVELS if key not in levels]
+    missing = [key for key in PYRAMID_LEVELS if key not in levels]
     if missing:
         raise DMFormerError(
-            f"A segmentation head needs a backbone with the pyramid levels {', '.join(LEVELS)}, "
-            f"and {getattr(backbone, 'name', backbone)!r} has no {missing[0]}; give a "
-            "DMFormerBackbone or another backbone with this pyramid."
+            "A segmentation head needs a backbone with the pyramid levels "
+            f"{', '.join(PYRAMID_LEVELS)}, and {getattr(backbone, 'name', backbone)!r} has no "
+            f"{missing[0]}; give a DMFormerBackbone or another backbone with this pyramid."
         )
-    return {key: levels[key] for key in LEVELS}
+    return {key: levels[key] for key in PYRAMID_LEVELS}
 
 
 def _strides(backbone):
     """Returns the strides of P2 to P5: the true ones where the backbone states them."""
     info = getattr(backbone, "feature_info", None)
     if info:
-        return [info[key]["stride"] for key in LEVELS]
+        return [info[key]["stride"] for key in PYRAMID_LEVELS]
     return [4, 8, 16, 32]
 
 

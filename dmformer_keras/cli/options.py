@@ -35,9 +35,13 @@ def load_model(name, image_size=None, exported=True):
     """
     from dmformer_keras.export import is_exported
 
-    if not exported and is_exported(name):
+    if is_exported(name) and not exported:
         raise DMFormerError(
             f"{name} is an exported file already; give the model that it was made from."
+        )
+    if is_exported(name) and image_size is not None:
+        raise DMFormerError(
+            f"{name} takes images of the size that it was exported with; leave out --image-size."
         )
     return load(name, image_size)
 

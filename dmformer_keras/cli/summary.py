@@ -6,7 +6,7 @@ from dmformer_keras.cli.options import add_image_size_option
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import task_class
-from dmformer_keras.training.tasks import HEADS
+from dmformer_keras.task_table import SEGMENTATION_HEADS
 
 DESCRIPTION = "Show the size of a model and its stages."
 EPILOG = """\
@@ -23,7 +23,9 @@ def add_arguments(parser):
     parser.add_argument("name", metavar="NAME", help="a preset's name or folder")
     add_image_size_option(parser)
     parser.add_argument(
-        "--head", choices=tuple(HEADS), help="put this segmentation head on the preset's backbone"
+        "--head",
+        choices=tuple(SEGMENTATION_HEADS),
+        help="put this segmentation head on the preset's backbone",
     )
     parser.add_argument(
         "--num-classes", type=int, metavar="N", help="(default: the preset's own, or 1,000)"
@@ -38,7 +40,7 @@ def run(args):
     size = args.image_size or [side or DEFAULT_SIZE for side in own_size]
     if args.head and args.num_classes is None:
         raise DMFormerError("A new head has as many classes as you say; add --num-classes.")
-    model = (HEADS[args.head] if args.head else task_class(preset)).from_preset(
+    model = (SEGMENTATION_HEADS[args.head] if args.head else task_class(preset)).from_preset(
         args.name,
         load_weights=False,
         num_classes=args.num_classes,

@@ -101,7 +101,7 @@ _TASK_OPTIONS = {
         ),
     },
     "segment": {
-        "head": (HEADS, None, "of the segmenter"),
+        "head": (tuple(HEADS), None, "of the segmenter"),
         "head_channels": (int, "C", "width of the head; the head's own"),
         "normalization": (("batch", "group"), None, "of the head; the preset's, or batch"),
         "schedule": (SCHEDULES, None, "decay of the learning rate"),

@@ -15,13 +15,10 @@ from keras_hub.src.models.task import Task
 
 from dmformer_keras import presets
 from dmformer_keras.backbone import refuse_quantize
-from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.integrations.keras_hub_backbone import DMFormerBackbone
 from dmformer_keras.layers.common import spatial_axes
-from dmformer_keras.segmenter import SemanticFPN, UPerNet
-
-HEADS = {cls.__name__: cls for cls in (SemanticFPN, UPerNet)}
+from dmformer_keras.task_table import TASKS
 
 
 def _registered(cls):
@@ -70,6 +67,13 @@ class DMFormerImageSegmenterPreprocessor(ImageSegmenterPreprocessor):
 
     backbone_cls = DMFormerBackbone
     image_converter_cls = DMFormerImageConverter
+
+
+def _head_class(name, kind):
+    known = {name: row.cls for name, row in TASKS.items() if row.kind == kind}
+    if name not in known:
+        raise DMFormerError(f"head must be one of {', '.join(known)}, not {name!r}.")
+    return known[name]
 
 
 class _DMFormerTask:
@@ -166,7 +170,7 @@ class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
         dropout: float in `[0, 1)`.
         activation: name of a Keras activation, or `None` for logits.
         class_names: sequence of str, kept with the model, or `None`.
-        head: "DMFormerClassifier", which is the only one.
+        head: "DMFormerClassifier", or the name of another registered classifier.
         **kwargs: `name` and `compile` of a KerasHub task.
 
     Example:
@@ -190,7 +194,9 @@ class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
         head="DMFormerClassifier",
         **kwargs,
     ):
-        plain = DMFormerClassifier(backbone, num_classes, dropout, activation, class_names)
+        plain = _head_class(head, "classify")(
+            backbone, num_classes, dropout, activation, class_names
+        )
         self._settle(plain, preprocessor, **kwargs)
 
 
@@ -238,9 +244,7 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
         class_colors=None,
         **kwargs,
     ):
-        if head not in HEADS:
-            raise DMFormerError(f"head must be one of {', '.join(HEADS)}, not {head!r}.")
-        plain = HEADS[head](
+        plain = _head_class(head, "segment")(
             backbone, num_classes, head_channels, normalization, dropout, activation, class_names,
             class_colors,
         )  # fmt: skip

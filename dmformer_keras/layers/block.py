@@ -2,9 +2,14 @@
 
 import keras
 
-from dmformer_keras.checks import check_activation, check_bool, is_finite_number
+from dmformer_keras.checks import (
+    check_activation,
+    check_bool,
+    check_positive_int,
+    is_finite_number,
+)
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention
+from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention, check_levels
 from dmformer_keras.layers.checkpointing import checkpointed_call
 from dmformer_keras.layers.common import (
     batch_norm,
@@ -116,6 +121,10 @@ class DMFormerBlock(keras.layers.Layer):
             raise DMFormerError(f"mlp_ratio must be a number over 0, not {mlp_ratio!r}.")
         if layer_scale is not None and not is_finite_number(layer_scale):
             raise DMFormerError(f"layer_scale must be a number or None, not {layer_scale!r}.")
+        self.levels = check_levels(levels)
+        self.gate_reduction = check_positive_int("gate_reduction", gate_reduction)
+        self.use_gate = check_bool("use_gate", use_gate)
+        self.inner_residual = check_bool("inner_residual", inner_residual)
         self.mlp_ratio = mlp_ratio
         self.activation = check_activation(activation)
         self.stochastic_depth = stochastic_depth
@@ -124,11 +133,11 @@ class DMFormerBlock(keras.layers.Layer):
         self.data_format = standard_data_format(data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
         self.attention_norm = batch_norm("attention_norm", **common)
-        self.attention = self._token_mixer(
-            levels=levels,
-            gate_reduction=gate_reduction,
-            use_gate=use_gate,
-            inner_residual=inner_residual,
+        self.attention = self.make_mixer(
+            levels=self.levels,
+            gate_reduction=self.gate_reduction,
+            use_gate=self.use_gate,
+            inner_residual=self.inner_residual,
             name="attention",
             **common,
         )
@@ -136,8 +145,20 @@ class DMFormerBlock(keras.layers.Layer):
         self.attention_drop = self._drop("attention_drop")
         self.mlp_drop = self._drop("mlp_drop")
 
-    def _token_mixer(self, **arguments):
-        """Returns the layer that mixes positions; `benchmarks/mixers.py` puts others here."""
+    def make_mixer(self, **arguments):
+        """Returns the layer that mixes positions, the block's `attention`.
+
+        A subclass returns another layer, with a `get_config`, that gives features of the shape
+        that it takes. Registered with `keras.saving.register_keras_serializable`, the subclass
+        is saved and loaded like this class; a backbone has it as its `block_class`.
+
+        Args:
+            **arguments: `levels`, `gate_reduction`, `use_gate` and `inner_residual` of the
+                block, and `data_format`, `dtype` and `name`.
+
+        Returns:
+            `keras.layers.Layer`.
+        """
         return DynamicMultilevelAttention(**arguments)
 
     def _drop(self, name):
@@ -193,10 +214,10 @@ class DMFormerBlock(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "levels": self.attention.levels,
-            "gate_reduction": self.attention.gate_reduction,
-            "use_gate": self.attention.use_gate,
-            "inner_residual": self.attention.inner_residual,
+            "levels": self.levels,
+            "gate_reduction": self.gate_reduction,
+            "use_gate": self.use_gate,
+            "inner_residual": self.inner_residual,
             "mlp_ratio": self.mlp_ratio,
             "activation": self.activation,
             "stochastic_depth": self.stochastic_depth,

@@ -20,7 +20,10 @@ from dmformer_keras.presets.finding import list_presets, read_preset, weights_fo
 from dmformer_keras.presets.folder import (
     CONFIG_FILE,
     CONVERTER_FILE,
+    KERAS_CV_NAME,
+    KERAS_HUB_NAME,
     METADATA_FILE,
+    PLAIN_NAME,
     PREPROCESSOR_FILE,
     SHARDED_FILE,
     TASK_FILE,
@@ -30,21 +33,17 @@ from dmformer_keras.presets.folder import (
     image_shape,
     verify_checksum,
 )
-from dmformer_keras.presets.keras_hub_format import (
-    KERAS_CV_NAME,
-    KERAS_HUB_NAME,
-    KERAS_HUB_TASKS,
-    PLAIN_NAME,
-)
 from dmformer_keras.presets.loading import (
     adapt_input_channels,
     has_head_for,
     load_backbone,
     load_task,
     stored_head,
+    task_class,
 )
 from dmformer_keras.presets.saving import SAVING, save_backbone, save_task
 from dmformer_keras.presets.upload import model_card, upload_preset
+from dmformer_keras.task_table import TASKS
 
 __all__ = [
     "ARCHITECTURES",
@@ -52,7 +51,6 @@ __all__ = [
     "CONVERTER_FILE",
     "KERAS_CV_NAME",
     "KERAS_HUB_NAME",
-    "KERAS_HUB_TASKS",
     "METADATA_FILE",
     "PLAIN_NAME",
     "PREPROCESSOR_FILE",
@@ -75,10 +73,17 @@ __all__ = [
     "save_backbone",
     "save_task",
     "stored_head",
+    "task_class",
     "upload_preset",
     "verify_checksum",
     "weights_folder",
 ]
+
+
+def __getattr__(name):
+    if name == "KERAS_HUB_TASKS":  # now a column of the table of tasks
+        return {task: row.keras_hub_class for task, row in TASKS.items()}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():

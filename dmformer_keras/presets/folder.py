@@ -30,6 +30,11 @@ CONVERTER_FILE = "image_converter.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 SHARDED_FILE = "model.weights.json"
 
+# The registered names of the one backbone: this package's, and in the clothes of each library.
+PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
+KERAS_CV_NAME = "dmformer_keras>KerasCVDMFormerBackbone"
+KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
+
 
 class Preset(NamedTuple):
     """A preset that was found: what to build, and where its weights are."""
@@ -39,6 +44,8 @@ class Preset(NamedTuple):
     metadata: dict
     folder: Path | None
     task: dict | None
+    # The registered name of the backbone's class, where it is a user's own.
+    backbone_class: str | None = None
 
     @property
     def has_weights(self):
@@ -59,11 +66,6 @@ def read_folder(folder):
             f"{folder / CONFIG_FILE} holds no model: expected the config that save_to_preset "
             "writes; save the preset again."
         )
-    if config.get("class_name") != "DMFormerBackbone":
-        raise DMFormerError(
-            f"{folder / CONFIG_FILE} describes a {config.get('class_name')!r}, not a "
-            "DMFormerBackbone; load it with the library that wrote it."
-        )
     backbone = dict(config["config"])
     if (folder / SHARDED_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file():
         raise DMFormerError(
@@ -83,7 +85,20 @@ def read_folder(folder):
         metadata=_read_metadata(folder),
         folder=folder,
         task=_read_task(folder),
+        backbone_class=_own_class(config),
     )
+
+
+def _own_class(config):
+    name, registered_name = config.get("class_name"), config.get("registered_name")
+    if name == "DMFormerBackbone" and registered_name in (
+        None,
+        PLAIN_NAME,
+        KERAS_CV_NAME,
+        KERAS_HUB_NAME,
+    ):
+        return None
+    return registered_name or name or "model without a class"
 
 
 def _policy_name(dtype, path):

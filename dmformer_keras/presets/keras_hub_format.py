@@ -2,18 +2,15 @@
 
 import keras
 
-from dmformer_keras.presets.folder import WEIGHTS_FILE
+from dmformer_keras.presets.folder import (
+    KERAS_CV_NAME,
+    KERAS_HUB_NAME,
+    PLAIN_NAME,
+    WEIGHTS_FILE,
+)
+from dmformer_keras.task_table import task_of_class
 
-PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
-KERAS_CV_NAME = "dmformer_keras>KerasCVDMFormerBackbone"
-KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
-# The KerasHub class that reads what each of ours writes.
-KERAS_HUB_TASKS = {
-    "DMFormerClassifier": "dmformer_keras>KerasHubDMFormerImageClassifier",
-    "SemanticFPN": "dmformer_keras>KerasHubDMFormerImageSegmenter",
-    "UPerNet": "dmformer_keras>KerasHubDMFormerImageSegmenter",
-}
-# What that class asks of a file, and ours know without it.
+# What KerasHub's class of a task asks of a file, and ours know without it.
 KERAS_HUB_ARGUMENTS = ("backbone", "head", "preprocessor")
 
 
@@ -21,7 +18,7 @@ def preset_config(backbone):
     """Returns the backbone's config with what KerasHub and KerasCV read in the file."""
     config = {**_serialized(backbone), "weights": WEIGHTS_FILE}
     # How training saved memory on one machine is nothing to others, who would pay in time.
-    del config["config"]["gradient_checkpointing"]
+    config["config"].pop("gradient_checkpointing", None)
     if config["registered_name"] in (PLAIN_NAME, KERAS_CV_NAME):
         # KerasHub builds the class of this name, its own. Where KerasHub is not imported
         # nothing has it, and Keras falls back to `module` and `class_name`.
@@ -36,13 +33,14 @@ def preset_config(backbone):
 def task_config(model, arguments):
     """Returns the description of a task, of our class, with what KerasHub's class needs too."""
     cls = getattr(model, "plain_class", type(model))
+    row = task_of_class(cls)
     backbone = preset_config(model.backbone)
     del backbone["weights"]
     return {
         "module": cls.__module__,
         "class_name": cls.__name__,
         "config": {**arguments, "head": cls.__name__, "backbone": backbone},
-        "registered_name": KERAS_HUB_TASKS.get(cls.__name__, keras.saving.get_registered_name(cls)),
+        "registered_name": row.keras_hub_class if row else keras.saving.get_registered_name(cls),
     }
 
 

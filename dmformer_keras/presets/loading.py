@@ -12,6 +12,7 @@ from dmformer_keras.presets.folder import (
     verify_checksum,
 )
 from dmformer_keras.presets.keras_hub_format import KERAS_HUB_ARGUMENTS
+from dmformer_keras.task_table import class_of_stored_task
 
 # Arguments of heads that their weights' shapes depend on.
 _SHAPING = ("num_classes", "head_channels", "normalization")
@@ -38,6 +39,7 @@ def load_backbone(cls, preset, load_weights=None, overrides=None):
     weighted = preset.has_weights and load_weights is not False
     if weighted:
         _check_weights_fit(preset, overrides or {})
+    cls = _backbone_class(cls, preset)
     config = _override(preset, overrides or {})
     backbone = _construct(cls, config, preset.name)
     if weighted:
@@ -81,6 +83,48 @@ def load_task(
     return model
 
 
+def _backbone_class(cls, preset):
+    """The class to build: `cls`, or the subclass of it whose preset this is."""
+    name = preset.backbone_class
+    if name is None or name == keras.saving.get_registered_name(cls):
+        return cls
+    found = keras.saving.get_registered_object(name)
+    if isinstance(found, type) and issubclass(found, cls):
+        return found
+    raise DMFormerError(
+        f"{preset.name!r} describes a {name!r}, not a {cls.__name__}; import the module that "
+        "registers this class, or load it with the library that wrote it."
+    )
+
+
+def task_class(cls, preset, num_classes=None):
+    """Returns the class to build from a preset: `cls`, or a subclass of it.
+
+    Args:
+        cls: class of a task.
+        preset: Preset.
+        num_classes: int, of a new head where the preset has none of the class, or None.
+
+    Returns:
+        type: the class whose head the preset holds, where that is a subclass of `cls`.
+
+    Raises:
+        DMFormerError: the preset holds a head of another class, and no new one is asked for.
+    """
+    if preset.task is None:
+        return cls
+    found = class_of_stored_task(preset.task)
+    if found is not None and issubclass(found, cls):
+        return found
+    if num_classes is None and not stored_head(preset, cls):
+        raise DMFormerError(
+            f"{preset.name!r} holds a {preset.task.get('class_name')}, where a {cls.__name__} was "
+            "expected; load it with dmformer_keras.load after importing the module that registers "
+            "its class, or give num_classes to put a new head on its backbone."
+        )
+    return cls
+
+
 def has_head_for(preset, model):
     """Tells whether a preset holds the weights of a head of a model's kind and shape.
 
@@ -106,8 +150,10 @@ def stored_head(preset, cls):
     Returns:
         dict, empty where the preset has no head of this class.
     """
-    holds = preset.task is not None and preset.task.get("class_name") == cls.__name__
-    if not holds:
+    if preset.task is None or preset.task.get("class_name") != cls.__name__:
+        return {}
+    # Of two classes of one name the registered one: an unregistered class has no other name.
+    if class_of_stored_task(preset.task) not in (None, cls):
         return {}
     config = preset.task["config"]
     return {key: value for key, value in config.items() if key not in KERAS_HUB_ARGUMENTS}

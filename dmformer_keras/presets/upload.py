@@ -17,12 +17,7 @@ from dmformer_keras.presets.download import (
 )
 from dmformer_keras.presets.finding import read_preset
 from dmformer_keras.presets.folder import verify_checksum
-
-_PIPELINES = {
-    "DMFormerClassifier": "image-classification",
-    "SemanticFPN": "image-segmentation",
-    "UPerNet": "image-segmentation",
-}
+from dmformer_keras.task_table import TASKS
 
 
 def upload_preset(name, preset, *, licence=None, private=False):
@@ -95,7 +90,7 @@ def model_card(preset, repository, licence=None):
     task = (preset.task or {}).get("class_name")
     header = {
         "library_name": "keras",
-        "pipeline_tag": _PIPELINES.get(task, "image-feature-extraction"),
+        "pipeline_tag": TASKS[task].pipeline_tag if task in TASKS else "image-feature-extraction",
         "tags": ["dmformer", "dmformer-keras", "keras-hub"],
         **({"license": licence} if licence else {}),
     }
@@ -125,7 +120,7 @@ def _of_address(card, preset, address):
 
 def _body(preset, address, task):
     metadata = preset.metadata
-    name = task if task in _PIPELINES else "DMFormerBackbone"
+    name = task if task in TASKS else "DMFormerBackbone"
     told = {
         key: metadata[key]
         for key in ("parameters", "class_names", "recipe", "metrics", "command")

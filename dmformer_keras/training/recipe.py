@@ -10,12 +10,12 @@ from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
 from dmformer_keras.data.device_augment import check_can_be_on_device
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.task_table import SEGMENTATION_HEADS as HEADS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard", "imagenet")
 JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
 SCHEDULES = ("cosine", "polynomial")
-HEADS = ("semantic_fpn", "upernet")
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 
 _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.

@@ -8,14 +8,12 @@ from dmformer_keras.classifier import DEFAULT_SIZE, DMFormerClassifier
 from dmformer_keras.data import open_source
 from dmformer_keras.data.segmentation_source import count_pixels
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.segmenter import SemanticFPN, UPerNet
+from dmformer_keras.task_table import SEGMENTATION_HEADS
 from dmformer_keras.training import figures
 from dmformer_keras.training.evaluation import evaluate
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss, SmoothedCrossEntropy
 from dmformer_keras.training.recipe import SegmentationRecipe
 from dmformer_keras.training.segmentation_evaluation import evaluate_segmenter
-
-HEADS = {"semantic_fpn": SemanticFPN, "upernet": UPerNet}
 
 
 def task_of(recipe):
@@ -181,7 +179,7 @@ class Segmentation(Classification):
         return opened
 
     def build(self, preset, source, overrides, image_size):
-        recipe, cls = self.recipe, HEADS[self.recipe.head]
+        recipe, cls = self.recipe, SEGMENTATION_HEADS[self.recipe.head]
         stored = presets.stored_head(presets.read_preset(preset), cls)
         return cls.from_preset(
             preset,
