@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from dmformer_keras.data.images import check_image_header, decode_image
+from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DMFormerError
 
 _VERIFY_CHUNK = 64
@@ -160,7 +161,7 @@ class EncodedSource(ImageSource):
             if fully:
                 self.read(index)
             else:
-                check_image_header(self.encoded(index), repr(self.name(index)))
+                check_image_header(self.encoded(index), quoted(self.name(index)))
 
         found = find_problems(len(self), look)
         if leaves_out(self, found, on_corrupt, problems):
@@ -190,7 +191,8 @@ class EncodedSource(ImageSource):
         )
 
     def _image(self, index):
-        return decode_image(self.encoded(index), self.channels, repr(self._names[index]))
+        name = quoted(self._names[index])
+        return decode_image(self.encoded(index), self.channels, name, reduce=True)
 
     def _name(self, index):
         return self._names[index]

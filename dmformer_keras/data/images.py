@@ -7,15 +7,22 @@ see the same pixels. Pillow does the work; it is imported when first used.
 import contextlib
 import io
 import operator
-from pathlib import Path
+import os
+import struct
+import threading
 
 import numpy as np
 
+from dmformer_keras.data.other_files import unread_kind
+from dmformer_keras.data.trees import quoted, read_regular_file
 from dmformer_keras.errors import DMFormerError
 
 # What `decode_image` reads. Naming the formats keeps Pillow's rarer parsers (and
 # those that start other programs, such as EPS) away from files nobody vouches for.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# The most pixels that are decoded, and the most that are kept of an image which is made smaller.
+PIXEL_LIMIT = 2**27
+KEPT_PIXELS = 2**25
 RESIZE_MODES = ("crop", "squash", "pad")
 # The shares of red, green and blue in a grey image: ITU-R BT.601, as Pillow has them.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -35,9 +42,13 @@ _UPRIGHT = {
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_PHOTOMETRIC = 262
 TIFF_WHITE_IS_ZERO = 0
+_JPEG_SCALES = (2, 4, 8)
+_REASON_LENGTH = 160
+# One very large image at a time is decoded, whatever the number of threads.
+_large_images = threading.Lock()
 
 
-def decode_image(encoded, channels=3, name="image"):
+def decode_image(encoded, channels=3, name="image", *, reduce=False):
     """Decode the bytes of an image file: JPEG, PNG, BMP, GIF, WebP or TIFF.
 
     The image is turned upright by its EXIF orientation; of an animation or a TIFF of
@@ -50,13 +61,15 @@ def decode_image(encoded, channels=3, name="image"):
         encoded: bytes, the content of the file.
         channels: int, 1 (luminance), 3 (RGB) or 4 (RGB and alpha).
         name: str, what to call the image in an error.
+        reduce: bool, make an image of over 33 million pixels smaller while it is decoded, by
+            2, 4 or 8 in each direction, which saves memory. Otherwise it keeps its size.
 
     Returns:
         uint8 array (height, width, channels).
 
     Raises:
-        DMFormerError: the bytes are no such image, are damaged, or hold more pixels
-            than Pillow takes for safe (twice `PIL.Image.MAX_IMAGE_PIXELS`).
+        DMFormerError: the bytes are no such image, are damaged, or hold more than 134
+            million pixels after that.
 
     Example:
 
@@ -68,14 +81,14 @@ def decode_image(encoded, channels=3, name="image"):
     >>> image.shape, image[0, 0].tolist()
     ((4, 5, 3), [255, 0, 0])
     """
-    return decode_turned(encoded, channels, name)[0]
+    return decode_turned(encoded, channels, name, reduce=reduce)[0]
 
 
-def decode_turned(encoded, channels, name):
+def decode_turned(encoded, channels, name, *, reduce=False):
     """Decode an image file as `decode_image` does, and tell how it was turned upright.
 
     Args:
-        encoded, channels, name: see `decode_image`.
+        encoded, channels, name, reduce: see `decode_image`.
 
     Returns:
         uint8 array (height, width, channels), and the EXIF orientation: 1 where the image
@@ -84,16 +97,88 @@ def decode_turned(encoded, channels, name):
     Raises:
         DMFormerError: see `decode_image`.
     """
-    from PIL import Image
-
     check_file_channels(channels)
-    with stating_what_is_wrong(name):
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            image.load()
-            orientation = _orientation(image)
-            image = _upright(_to_8_bits(image), orientation)
-        array = np.array(_to_mode(image, _PILLOW_MODES[channels]))
-    return array.reshape(*array.shape[:2], channels), orientation
+    with (
+        stating_what_is_wrong(name, encoded=encoded),
+        open_image(encoded, reduce=reduce) as image,
+        _large_images if _pixels(image) > KEPT_PIXELS else contextlib.nullcontext(),
+    ):
+        image.load()
+        orientation = _orientation(image)
+        image = _reduced(_to_8_bits(image), reduce)  # now, where its mode allows
+        image = _reduced(_to_mode(image, _PILLOW_MODES[channels]), reduce)
+        array = np.asarray(_upright(image, orientation))
+    return array.reshape(*array.shape[:2], channels).copy(), orientation
+
+
+def open_image(encoded, formats=FORMATS, *, reduce=False):
+    """Open an image file as `PIL.Image.open` does, with a limit on its pixels.
+
+    Pillow's own limit is a warning first, and belongs to the whole program.
+
+    Args:
+        encoded: bytes, the content of the file.
+        formats: iterable of str, Pillow's names of the formats that are read.
+        reduce: bool, let a JPEG over `KEPT_PIXELS` be decoded at a smaller size.
+
+    Returns:
+        PIL.Image.Image, whose pixels are not decoded yet.
+
+    Raises:
+        UnidentifiedImageError: the bytes are no image of these formats.
+        ValueError: it has more pixels than `PIXEL_LIMIT`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    for name in formats:
+        make, accepts = Image.OPEN[name]
+        # A str from there says why such an image is not read, as a warning would.
+        if accepts is not None and accepts(encoded[:16]) is not True:
+            continue
+        try:
+            image = make(io.BytesIO(encoded), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+        _check_size(image, reduce)
+        return image
+    raise UnidentifiedImageError("no image of these formats")
+
+
+def _forget_other_threads():
+    global _large_images
+    _large_images = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
+
+
+def _check_size(image, reduce):
+    width, height = image.size
+    if reduce and image.format in ("JPEG", "MPO"):
+        for scale in _JPEG_SCALES:
+            if _pixels(image) > KEPT_PIXELS:
+                image.draft(None, (width // scale, height // scale))
+    if _pixels(image) > PIXEL_LIMIT or width * height > 8 * PIXEL_LIMIT:
+        image.close()
+        raise ValueError(
+            f"it is {width} x {height} pixels large, over the limit of {PIXEL_LIMIT:,} pixels"
+        )
+
+
+def _pixels(image):
+    return image.size[0] * image.size[1]
+
+
+def _reduced(image, reduce):
+    """The image, or a smaller one where it is very large and may be made so."""
+    factor = 2
+    if not reduce or _pixels(image) <= KEPT_PIXELS or image.mode not in ("L", "RGB", "RGBA"):
+        return image
+    while _pixels(image) > KEPT_PIXELS * factor**2:
+        factor += 1
+    return image.reduce(factor)
 
 
 def turn_upright(mask, orientation):
@@ -121,10 +206,8 @@ def check_image_header(encoded, name="image"):
     Raises:
         DMFormerError: the bytes are no image of these formats.
     """
-    from PIL import Image
-
-    with stating_what_is_wrong(name):
-        Image.open(io.BytesIO(encoded), formats=FORMATS).close()
+    with stating_what_is_wrong(name, encoded=encoded):
+        open_image(encoded, reduce=True).close()
 
 
 def check_file_channels(channels):
@@ -170,13 +253,15 @@ def load_image(path, image_size=None, *, channels=3, resize="crop", crop_fractio
     ...     load_image(path, 64).shape
     (64, 64, 3)
     """
+    name = quoted(str(path), 120)
     try:
-        encoded = Path(path).read_bytes()
-    except OSError as error:
+        encoded = read_regular_file(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DMFormerError(
-            f"Cannot read {str(path)!r} ({error.strerror}); give the path of an image file."
+            f"Cannot read {name} ({reason}); give the path of an image file."
         ) from error
-    image = decode_image(encoded, channels, repr(str(path)))
+    image = decode_image(encoded, channels, name, reduce=image_size is not None)
     if image_size is None:
         return image
     return resize_image(image, image_size, resize, crop_fraction)
@@ -371,7 +456,7 @@ def _fit_and_pad(image, height, width, nearest, padding):
 
 
 @contextlib.contextmanager
-def stating_what_is_wrong(name, formats=FORMATS):
+def stating_what_is_wrong(name, formats=FORMATS, encoded=b""):
     """Turn whatever Pillow raises on bad bytes into one DMFormerError.
 
     Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error,
@@ -380,6 +465,7 @@ def stating_what_is_wrong(name, formats=FORMATS):
     Args:
         name: str, what to call the image.
         formats: the formats that were expected.
+        encoded: bytes, the content of the file.
 
     Returns:
         Context manager.
@@ -391,9 +477,17 @@ def stating_what_is_wrong(name, formats=FORMATS):
     except (DMFormerError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".")[:_REASON_LENGTH] or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = f"not a {', '.join(formats[:-1])} or {formats[-1]} image"
+            kind = unread_kind(encoded)
+            if not encoded:
+                reason = "the file is empty"
+            elif kind is not None:
+                raise DMFormerError(
+                    f"Cannot decode {name}: it is {kind} whatever its name says, which is not "
+                    "read; convert it to JPEG or PNG, or remove it."
+                ) from error
         raise DMFormerError(f"Cannot decode {name}: {reason}; replace or remove it.") from error
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import typing
 
 import numpy as np
@@ -11,6 +10,7 @@ from dmformer_keras.data.images import (
     TIFF_BITS_PER_SAMPLE,
     TIFF_PHOTOMETRIC,
     TIFF_WHITE_IS_ZERO,
+    open_image,
     stating_what_is_wrong,
 )
 from dmformer_keras.errors import DMFormerError
@@ -321,12 +321,10 @@ def read_mask(encoded, name="mask"):
         DMFormerError: the bytes are no such image, are damaged, do not keep values exactly, or
             are partly transparent.
     """
-    from PIL import Image
-
     check_mask_header(encoded, name)
     with (
-        stating_what_is_wrong(name, MASK_FORMATS),
-        Image.open(io.BytesIO(encoded), formats=MASK_FORMATS) as image,
+        stating_what_is_wrong(name, MASK_FORMATS, encoded),
+        open_image(encoded, MASK_FORMATS) as image,
     ):
         tags = getattr(image, "tag_v2", {})
         if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
@@ -345,11 +343,9 @@ def check_mask_header(encoded, name="mask"):
     Raises:
         DMFormerError: the bytes are no image of these formats, or are compressed with loss.
     """
-    from PIL import Image
-
     with (
-        stating_what_is_wrong(name, MASK_FORMATS),
-        Image.open(io.BytesIO(encoded), formats=(*MASK_FORMATS, "JPEG", "WEBP")) as image,
+        stating_what_is_wrong(name, MASK_FORMATS, encoded),
+        open_image(encoded, (*MASK_FORMATS, "JPEG", "WEBP")) as image,
     ):
         if image.format not in MASK_FORMATS or image.info.get("compression") == "jpeg":
             raise ValueError(

@@ -23,7 +23,7 @@ from dmformer_keras.data.masks import (
     read_mask,
 )
 from dmformer_keras.data.splits import carve
-from dmformer_keras.data.trees import CLASSES_FILE
+from dmformer_keras.data.trees import CLASSES_FILE, quoted
 from dmformer_keras.errors import DMFormerError
 
 
@@ -169,8 +169,8 @@ class EncodedSegmentationSource(SegmentationSource):
         )
 
     def _check(self, pair):
-        check_image_header(self._fetch(pair.image), repr(pair.image_name))
-        check_mask_header(self._fetch(pair.mask), repr(pair.mask_name))
+        check_image_header(self._fetch(pair.image), quoted(pair.image_name))
+        check_mask_header(self._fetch(pair.mask), quoted(pair.mask_name))
 
     def _name(self, index):
         return self._pairs[index].image_name
@@ -220,13 +220,13 @@ def decode_pair(encoded_image, encoded_mask, channels, classes, pair):
     Raises:
         DMFormerError: one is damaged, their sizes differ, or the mask has unknown values.
     """
-    name = repr(pair.mask_name)
-    image, orientation = decode_turned(encoded_image, channels, repr(pair.image_name))
+    name = quoted(pair.mask_name)
+    image, orientation = decode_turned(encoded_image, channels, quoted(pair.image_name))
     mask = classes.indexes(read_mask(encoded_mask, name), name)
     size = image.shape[:2]
     if orientation != 1 and mask.shape == (size[::-1] if orientation >= 5 else size):
         mask = turn_upright(mask, orientation)
-    _check_same_size(image, mask, repr(pair.image_name), name)
+    _check_same_size(image, mask, quoted(pair.image_name), name)
     return image, mask
 
 
@@ -325,7 +325,7 @@ def find_labels(pairs, fetch, on_corrupt):
 
     def look(index):
         pair = pairs[index]
-        mask = decode_mask(fetch(pair.mask), repr(pair.mask_name))
+        mask = decode_mask(fetch(pair.mask), quoted(pair.mask_name))
         if mask.ndim == 3:
             colored.append(pair.mask_name)
         else:

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -7,7 +8,7 @@ import pytest
 from image_files import encode, random_image
 from PIL import Image
 
-from dmformer_keras.data import decode_image, load_image, resize_image
+from dmformer_keras.data import decode_image, images, load_image, open_source, resize_image
 from dmformer_keras.data.images import checked_size, resize_mask
 from dmformer_keras.errors import DMFormerError
 
@@ -161,8 +162,8 @@ def test_what_is_no_image_names_itself(content):
 
 def test_decompression_bomb_is_refused(monkeypatch):
     encoded = encode(random_image(0, 40, 40))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(DMFormerError, match="decompression bomb"):
+    monkeypatch.setattr(images, "PIXEL_LIMIT", 500)
+    with pytest.raises(DMFormerError, match="over the limit of 500 pixels"):
         decode_image(encoded)
 
 
@@ -237,3 +238,86 @@ def test_a_resized_mask_has_no_value_of_its_own(mode):
     mask = np.random.default_rng(0).choice([0, 7, 200], (37, 61)).astype(np.uint8)
     resized = resize_mask(mask, (20, 80), mode, padding=255)
     assert set(np.unique(resized)) == {0, 7, 200} | ({255} if mode == "pad" else set())
+
+
+def gradient(height, width):
+    ramp = np.linspace(0, 255, width)[None] * np.linspace(0.2, 1, height)[:, None]
+    return np.repeat(ramp[..., None], 3, axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+def test_a_very_large_image_is_made_smaller_while_it_is_decoded(monkeypatch, fmt):
+    encoded = encode(gradient(320, 240), fmt)
+    whole = decode_image(encoded)
+    assert whole.shape == (320, 240, 3)
+    monkeypatch.setattr(images, "KEPT_PIXELS", 320 * 240 // 4)
+    np.testing.assert_array_equal(decode_image(encoded), whole)
+    reduced = decode_image(encoded, reduce=True)
+    assert reduced.shape == (160, 120, 3)
+    difference = resize_image(reduced, (32, 24)).astype(int) - resize_image(whole, (32, 24))
+    assert np.abs(difference).max() <= 4
+
+
+def test_a_photograph_is_reduced_for_classes_and_not_for_masks(monkeypatch, tmp_path):
+    monkeypatch.setattr(images, "KEPT_PIXELS", 100)
+    photo, mask = encode(gradient(32, 24), "JPEG"), encode(np.eye(32, 24, dtype=np.uint8))
+    for path, content in {
+        "classes/a/0.jpg": photo, "classes/b/0.jpg": photo,
+        "pairs/images/0.jpg": photo, "pairs/masks/0.png": mask,
+    }.items():  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    assert open_source(tmp_path / "classes", "all").read(0)[0].shape == (8, 6, 3)
+    assert open_source(tmp_path / "pairs", "all", task="segment").read(0)[0].shape == (32, 24, 3)
+    assert load_image(tmp_path / "classes/a/0.jpg").shape == (32, 24, 3)
+
+
+def test_pillow_warns_of_nothing(monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for fmt in ("JPEG", "PNG"):
+        decode_image(encode(gradient(32, 24), fmt))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC image whatever its name says"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "is an AVIF image"),
+        (b"\0\0\0\x1cftypisom\0\0\0\0isomiso2", "is a film"),
+        (b"\xff\x0a....", "is a JPEG XL image"),
+        (b"\n<!DOCTYPE HTML><html>404", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        (b"", "the file is empty"),
+        (b"words", "not a JPEG, PNG"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(content, message):
+    with pytest.raises(DMFormerError, match=f"'photo.jpg': .*{message}"):
+        decode_image(content, name="'photo.jpg'")
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.truncate(2**35)
+    for name, message in (
+        ("pipe", "no regular file"),
+        ("device", "no regular file"),
+        ("sparse", "34,359,738,368 bytes, over the limit"),
+    ):
+        with pytest.raises(DMFormerError, match=message):
+            load_image(tmp_path / f"{name}.png")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "good.png").write_bytes(encode(random_image(0)))
+    for name in ("pipe", "device", "sparse"):
+        os.rename(tmp_path / f"{name}.png", tmp_path / "data/a" / f"{name}.png")
+    source = open_source(tmp_path / "data", "all", on_corrupt="skip")
+    assert len(source) == 2
+    assert [path for path, _ in source.skipped] == [
+        "a/device.png", "a/pipe.png", "a/sparse.png"
+    ]  # fmt: skip
+    with pytest.raises(DMFormerError, match="neither a folder nor a zip"):
+        open_source(tmp_path / "data/a/pipe.png")
