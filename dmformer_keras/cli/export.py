@@ -13,6 +13,7 @@ from dmformer_keras.cli.options import (
 )
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.exported_model import SUFFIXES
+from dmformer_keras.export.onnx import DATA_FORMATS
 from dmformer_keras.training import image_size_of, is_segmenter
 
 DESCRIPTION = """\
@@ -38,6 +39,7 @@ _OF_FORMATS = {
     "resizable": ("--resizable", ("tflite",)),
     "precision": ("--precision", ("openvino",)),
     "opset": ("--opset", ("onnx",)),
+    "data_format": ("--data-format", ("onnx",)),
     "batch_size": ("--batch-size", ("tflite", "onnx", "openvino")),
 }
 
@@ -90,8 +92,14 @@ def add_arguments(parser):
     group.add_argument(
         "--resizable", action="store_true", default=None, help="leave height and width open"
     )
-    parser.add_argument_group("onnx").add_argument(
+    group = parser.add_argument_group("onnx")
+    group.add_argument(
         "--opset", type=int, metavar="N", help="version of the operators (default: 18)"
+    )
+    group.add_argument(
+        "--data-format",
+        choices=DATA_FORMATS,
+        help="order of the input and of an output map (default: channels_last)",
     )
     parser.add_argument_group("openvino").add_argument(
         "--precision", choices=("float32", "bfloat16"), help="to compute in (default: float32)"

@@ -4,7 +4,6 @@ import collections
 import importlib.util
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import keras
@@ -12,13 +11,13 @@ import numpy as np
 
 from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
+from dmformer_keras.export import runners
 from dmformer_keras.export.quiet import quiet_stderr
+from dmformer_keras.export.runners import DESCRIPTION_FILE
 from dmformer_keras.presets import is_address
 
-# What an export writes beside or into its file.
-DESCRIPTION_FILE = "model.json"
+# What an export writes beside or into its file, beside the description.
 LABELS_FILE = "labels.txt"
-OPENVINO_KEY = "description"
 # What `to_...` writes, by the end of its name.
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
 
@@ -186,7 +185,7 @@ class ExportedModel:
         mean, std = values.get("mean", 0.0), values.get("std", 1.0)
         if (mean, std) == (0.0, 1.0):
             return self
-        return ExportedModel(self.path, self.format, _Scaled(self._runner, mean, std))
+        return ExportedModel(self.path, self.format, runners.Scaled(self._runner, mean, std))
 
     def predict_on_batch(self, images):
         """Runs the file on images.
@@ -242,205 +241,9 @@ class ExportedModel:
         )
 
 
-class _Scaled:
-    """A runner whose images are scaled first."""
-
-    def __init__(self, runner, mean, std):
-        self.runner, self.mean, self.std = runner, mean, std
-        self.input_shape, self.output_shape = runner.input_shape, runner.output_shape
-        self.operators = runner.operators
-        scaled = {**runner.description["input"], "mean": 0.0, "std": 1.0}
-        self.description = {**runner.description, "input": scaled}
-
-    def run(self, images):
-        return self.runner.run((images - np.float32(self.mean)) / np.float32(self.std))
-
-
-class _TFLite:
-    """A `.tflite` file in LiteRT's interpreter."""
-
-    def __init__(self, path, threads):
-        from ai_edge_litert.interpreter import Interpreter
-
-        self.path = path
-        self.interpreter = Interpreter(str(path), num_threads=threads)
-        self.source = self.interpreter.get_input_details()[0]
-        self.target = self.interpreter.get_output_details()[0]
-        self.input_shape = _open_shape(self.source["shape_signature"])
-        self.output_shape = _open_shape(self.target["shape_signature"])
-        self.current = None
-        self.description = _description_in_zip(path)
-        if None not in self.input_shape:
-            self._resize(self.input_shape)
-
-    def _resize(self, shape):
-        if self.current != shape:
-            if None in self.input_shape:
-                self.interpreter.resize_tensor_input(self.source["index"], shape)
-            self.interpreter.allocate_tensors()
-            self.current = shape
-
-    def run(self, images):
-        self._resize(images.shape)
-        self.interpreter.set_tensor(self.source["index"], quantized(images, self.source))
-        self.interpreter.invoke()
-        return dequantized(self.interpreter.get_tensor(self.target["index"]), self.target)
-
-    def operators(self):
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        # Without the delegate, which would hide what it takes over.
-        plain = Interpreter(
-            str(self.path),
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        return [operator["op_name"] for operator in plain._get_ops_details()]
-
-
-def quantized(values, details):
-    """Returns float values in the type of a tensor of a TFLite file.
-
-    Args:
-        values: float32 array.
-        details: dict, what the interpreter says of the tensor.
-    """
-    if details["dtype"] == np.float32:
-        return values
-    scale, zero_point = details["quantization"]
-    limits = np.iinfo(details["dtype"])
-    rounded = np.round(values / scale) + zero_point
-    return np.clip(rounded, limits.min, limits.max).astype(details["dtype"])
-
-
-def dequantized(values, details):
-    """Returns the values of a tensor of a TFLite file as float32.
-
-    Args:
-        values: array.
-        details: dict, what the interpreter says of the tensor.
-    """
-    if details["dtype"] == np.float32 or not details["quantization"][0]:
-        return values
-    scale, zero_point = details["quantization"]
-    return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32)
-
-
-def _description_in_zip(path):
-    """Returns the description that `to_tflite` put into a file, or None."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(DESCRIPTION_FILE))
-    except (zipfile.BadZipFile, KeyError, ValueError):
-        return None
-
-
-class _Onnx:
-    """An `.onnx` file in ONNX Runtime, on the CPU."""
-
-    def __init__(self, path, threads):
-        import onnxruntime
-
-        self.path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        source, target = self.session.get_inputs()[0], self.session.get_outputs()[0]
-        self.source = source.name
-        self.input_shape, self.output_shape = _open_shape(source.shape), _open_shape(target.shape)
-        stored = self.session.get_modelmeta().custom_metadata_map
-        self.description = json.loads(stored.get(DESCRIPTION_FILE, "null"))
-
-    def run(self, images):
-        return self.session.run(None, {self.source: images})[0]
-
-    def operators(self):
-        import onnx
-
-        graph = onnx.load(str(self.path), load_external_data=False).graph
-        return [node.op_type for node in graph.node]
-
-
-class _OpenVINO:
-    """An `.xml` file with its `.bin` in OpenVINO, on the CPU."""
-
-    def __init__(self, path, threads):
-        import openvino
-
-        core = openvino.Core()
-        self.model = core.read_model(path)
-        self.description = None
-        if self.model.has_rt_info(["model_info", OPENVINO_KEY]):
-            text = self.model.get_rt_info(["model_info", OPENVINO_KEY])
-            self.description = json.loads(text.astype(str))
-        precision = (self.description or {}).get("precision", "float32")
-        self.compiled = core.compile_model(
-            self.model,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                # It would choose bfloat16 by itself where the processor has it.
-                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            },
-        )
-        self.request = self.compiled.create_infer_request()
-        self.input_shape, self.output_shape = (
-            _open_shape([None if side.is_dynamic else side.get_length() for side in shape])
-            for shape in (self.model.input().partial_shape, self.model.output().partial_shape)
-        )
-
-    def run(self, images):
-        import openvino
-
-        # Dense: it would read an array's memory whatever its strides.
-        self.request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images)))
-        self.request.infer()
-        return np.array(self.request.get_output_tensor().data, np.float32)
-
-    def operators(self):
-        return [
-            operation.get_type_name()
-            for operation in self.model.get_ops()
-            if operation.get_type_name() not in ("Constant", "Parameter", "Result")
-        ]
-
-
-class _SavedModel:
-    """A SavedModel, by its signature that takes arrays of images."""
-
-    def __init__(self, path, threads):
-        import tensorflow as tf
-
-        self.tf = tf
-        self.model = tf.saved_model.load(str(path))
-        self.function = self.model.signatures["images"]
-        (self.argument,) = self.function.structured_input_signature[1]
-        source = self.function.structured_input_signature[1][self.argument]
-        (self.key,) = self.function.structured_outputs
-        self.input_shape = tuple(source.shape)
-        self.output_shape = tuple(self.function.structured_outputs[self.key].shape)
-        stored = path / "assets" / DESCRIPTION_FILE
-        self.description = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
-
-    def run(self, images):
-        images = self.tf.constant(np.ascontiguousarray(images))
-        return self.function(**{self.argument: images})[self.key].numpy()
-
-    def operators(self):
-        return []
-
-
-def _open_shape(shape):
-    return tuple(
-        int(side) if isinstance(side, (int, np.integer)) and side > 0 else None for side in shape
-    )
-
-
 _RUNNERS = {
-    SUFFIXES["tflite"]: ("ai-edge-litert", _TFLite, "TFLite"),
-    SUFFIXES["onnx"]: ("onnxruntime", _Onnx, "ONNX"),
-    SUFFIXES["openvino"]: ("openvino", _OpenVINO, "OpenVINO"),
-    SUFFIXES["saved_model"]: ("tensorflow", _SavedModel, "SavedModel"),
+    SUFFIXES["tflite"]: ("ai-edge-litert", runners.TFLite, "TFLite"),
+    SUFFIXES["onnx"]: ("onnxruntime", runners.Onnx, "ONNX"),
+    SUFFIXES["openvino"]: ("openvino", runners.OpenVINO, "OpenVINO"),
+    SUFFIXES["saved_model"]: ("tensorflow", runners.SavedModel, "SavedModel"),
 }

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.export.exported_model import dequantized, load_exported, quantized
+from dmformer_keras.export.exported_model import load_exported
+from dmformer_keras.export.runners import dequantized, quantized
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""ONNX files from Keras models, by PyTorch's exporter."""
+"""ONNX files from Keras models: written here for fused models, else by PyTorch's exporter."""
 
 import json
 import re
 
 import keras
-import numpy as np
 
 from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.export import processes, verification
-from dmformer_keras.export.exported_model import DESCRIPTION_FILE
+from dmformer_keras.export import onnx_graph, processes, verification
 from dmformer_keras.export.preparation import prepare
+from dmformer_keras.export.quiet import LOG
+from dmformer_keras.export.runners import CHANNELS_FIRST_LAYOUT, DESCRIPTION_FILE
+from dmformer_keras.fusing import FusedModel
 from dmformer_keras.layers.backend_paths import for_onnx
 
 OPSET = 18
+DATA_FORMATS = ("channels_last", "channels_first")
 
 
 def to_onnx(
@@ -24,16 +26,18 @@ def to_onnx(
     fuse=True,
     batch_size=None,
     opset=OPSET,
+    data_format="channels_last",
     verify=True,
     images=None,
     tolerance=None,
 ):
     """Converts a model to an ONNX file, and compares the file with the model.
 
-    PyTorch does the conversion, in a process of its own under TensorFlow and JAX: Keras's
-    way from TensorFlow's graph loses the dilation of depthwise convolutions. The input is
-    called `images`, the output `outputs`. The class names and what else a program must
-    know are in the file's metadata, as JSON under the key `model.json`.
+    A fused model of this package's layers is written directly, in seconds, in the operators
+    that ONNX Runtime computes fastest. Any other (`fuse=False`, tasks of KerasHub with layers
+    of their own) is converted by PyTorch, in a process of its own under TensorFlow and JAX.
+    The input is called `images`, the output `outputs`. The class names and what else a
+    program must know are in the file's metadata, as JSON under the key `model.json`.
 
     Args:
         model: as in `to_tflite`.
@@ -42,13 +46,16 @@ def to_onnx(
         fuse: bool. Whether to fold every BatchNorm first, see `dmformer_keras.fuse`.
         batch_size: positive int, or None for any number of images at once.
         opset: int, at least 18, the version of ONNX's operators.
+        data_format: "channels_last" for images `(batch, height, width, channels)`, or
+            "channels_first" for `(batch, channels, height, width)`; an output map has the
+            same order. `load_exported` takes and returns channels_last either way.
         verify, images, tolerance: as in `to_tflite`.
 
     Returns:
         `pathlib.Path` of the file. The report is `NAME.onnx.report.json` beside it.
 
     Raises:
-        DMFormerError: as `to_tflite`; PyTorch or onnxscript is absent.
+        DMFormerError: as `to_tflite`; onnx is absent, or PyTorch or onnxscript where they convert.
 
     Example:
 
@@ -61,20 +68,67 @@ def to_onnx(
         check_positive_int("batch_size", batch_size)
     if not is_positive_int(opset) or opset < OPSET:
         raise DMFormerError(f"opset must be a whole number from {OPSET}, not {opset!r}.")
+    if data_format not in DATA_FORMATS:
+        names = " or ".join(repr(name) for name in DATA_FORMATS)
+        raise DMFormerError(f"data_format must be {names}, not {data_format!r}.")
     prepared = prepare(model, input_shape, fuse)
     check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
     options = {
         "shape": prepared.shape,
         "batch_size": batch_size,
         "opset": int(opset),
-        "description": prepared.description,
+        "data_format": data_format,
     }
+    description = _description(prepared.description, data_format)
     with verification.verified(path, check) as beside:
-        processes.convert_under("torch", __name__, prepared.model, beside, options)
+        if not _write(prepared.model, beside, options):
+            processes.convert_under("torch", __name__, prepared.model, beside, options)
+        _complete(beside, description)
     return path
 
 
-def convert(model, path, arrays, *, shape, batch_size, opset, description):
+def _description(description, data_format):
+    """Returns the description with the layout that the file takes."""
+    if data_format == "channels_last":
+        return description
+    height, width, channels = description["input"]["shape"]
+    layout = {"shape": [channels, height, width], "layout": CHANNELS_FIRST_LAYOUT}
+    return {**description, "input": {**description["input"], **layout}}
+
+
+def _write(model, path, options):
+    """Writes a model layer by layer; tells whether all its layers are known."""
+    if not isinstance(model, FusedModel):
+        return False
+    onnx = _imported_onnx()
+    try:
+        proto = onnx_graph.model_proto(model, **options)
+    except onnx_graph.UnknownLayerError as error:
+        LOG.info("PyTorch converts it, for its layer %s is not one of DMFormer's", error)
+        return False
+    LOG.info("Writing %d operators", len(proto.graph.node))
+    onnx.save(proto, str(path))
+    return True
+
+
+def _complete(path, description):
+    """Puts the description into a file and checks it by ONNX's rules."""
+    onnx = _imported_onnx()
+    proto = onnx.load(str(path))
+    onnx.helper.set_model_props(proto, {DESCRIPTION_FILE: json.dumps(description)})
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, str(path))
+
+
+def _imported_onnx():
+    try:
+        import onnx
+    except ImportError as error:
+        raise DMFormerError("ONNX conversion needs onnx: pip install onnx.") from error
+    return onnx
+
+
+def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
     """Converts under the PyTorch backend; `to_onnx` is the checked way in.
 
     Args:
@@ -84,27 +138,29 @@ def convert(model, path, arrays, *, shape, batch_size, opset, description):
         shape: (height, width, channels).
         batch_size: int or None.
         opset: int.
-        description: dict, what travels with the file.
+        data_format: str, of the file's input and output.
 
     Raises:
         DMFormerError: PyTorch cannot convert the model.
     """
     try:
-        import onnx
         import onnxscript  # noqa: F401  torch.onnx asks for it late, and less clearly
     except ImportError as error:
         raise DMFormerError(
-            "ONNX conversion needs onnx and onnxscript: pip install onnx onnxscript."
+            f"The conversion of {model.name!r} to ONNX needs onnxscript: pip install onnxscript."
         ) from error
     import torch
 
+    height, width, channels = shape
+    channels_first = data_format == "channels_first"
+    sides = (channels, height, width) if channels_first else shape
     # Two images, for a batch of one would be taken for a constant.
-    sample = torch.from_numpy(np.zeros((batch_size or 2, *shape), np.float32))
+    sample = torch.zeros((batch_size or 2, *sides))
     dynamic = None if batch_size else ({0: torch.export.Dim("batch")},)
     try:
         with keras.device("cpu"), torch.no_grad(), for_onnx():
             torch.onnx.export(
-                _AsModule(model).eval(),
+                _AsModule(model, channels_first).eval(),
                 (sample,),
                 str(path),
                 input_names=["images"],
@@ -116,18 +172,14 @@ def convert(model, path, arrays, *, shape, batch_size, opset, description):
                 verbose=False,
             )
     except Exception as error:  # of many kinds, and none of PyTorch's own base
-        # PyTorch says what failed in the cause, behind pages of advice in colours.
+        # PyTorch says what failed in the cause, behind pages of advice in colors.
         cause = re.sub(r"\x1b\[\d*m", "", str(error.__cause__ or error))
         raise DMFormerError(
             f"PyTorch cannot convert {model.name!r} to ONNX: {shortened(cause)}"
         ) from error
-    converted = onnx.load(str(path))
-    onnx.helper.set_model_props(converted, {DESCRIPTION_FILE: json.dumps(description)})
-    onnx.checker.check_model(converted, full_check=True)
-    onnx.save(converted, str(path))
 
 
-def _AsModule(model):  # noqa: N802
+def _AsModule(model, channels_first):  # noqa: N802
     import torch
 
     class AsModule(torch.nn.Module):
@@ -138,6 +190,9 @@ def _AsModule(model):  # noqa: N802
             self.model = model
 
         def forward(self, images):
-            return self.model(images, training=False)
+            if not channels_first:
+                return self.model(images, training=False)
+            outputs = self.model(images.permute(0, 2, 3, 1), training=False)
+            return outputs.permute(0, 3, 1, 2) if outputs.ndim == 4 else outputs
 
     return AsModule()

@@ -5,9 +5,9 @@ import json
 from dmformer_keras.checks import check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
-from dmformer_keras.export.exported_model import OPENVINO_KEY
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
+from dmformer_keras.export.runners import OPENVINO_KEY
 
 PRECISIONS = ("float32", "bfloat16")
 

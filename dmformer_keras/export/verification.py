@@ -17,6 +17,7 @@ import numpy as np
 from dmformer_keras.checks import check_bool, is_finite_number
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.calibration import images_of, made_up_images
+from dmformer_keras.export.comparison import compare_exported
 from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
 
@@ -92,85 +93,6 @@ class Check:
         tolerance = float(tolerance) if given else TOLERANCES[precision]
         facts = {"precision": precision or "float32"}
         return cls(prepared.reference, images, origin, tolerance, facts)
-
-
-def compare_exported(model, exported, images, batch_size=32):
-    """Compares an exported file with the Keras model that it was made from.
-
-    Args:
-        model: the `keras.Model`.
-        exported: path of the file, or ExportedModel.
-        images: array `(count, height, width, channels)`, as the model takes them. Real
-            images say more than random ones.
-        batch_size: positive int, images at a time, of maps always one.
-
-    Returns:
-        dict of floats: `max_difference` and `mean_difference` of the outputs;
-        `output_range`, largest minus smallest Keras output; `relative_difference`,
-        `max_difference` over it; `relative_error`, the root mean square of the
-        differences over the standard deviation of Keras's outputs; `top1_agreement`, the
-        part of all positions (images, or pixels of a map) whose largest channel is the
-        same in both.
-
-    Raises:
-        DMFormerError: the file cannot be run on these images, or is of another model.
-
-    Example:
-
-    >>> compare_exported(model, "classifier.tflite", images)  # doctest: +SKIP
-    """
-    exported = load_exported(exported) if isinstance(exported, (str, os.PathLike)) else exported
-    sums = _Sums()
-    # Maps one at a time: a batch of them may take gigabytes.
-    batch_size = 1 if len(exported.output.shape) == 4 else batch_size
-    for start in range(0, len(images), batch_size):
-        batch = np.asarray(images[start : start + batch_size], np.float32)
-        actual = exported.predict_on_batch(batch)
-        expected = np.asarray(model.predict(batch, batch_size=batch_size, verbose=0), np.float32)
-        if expected.shape != actual.shape:
-            raise DMFormerError(
-                f"{exported.path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} "
-                f"gives {expected.shape[1:]}: it was made from another model."
-            )
-        sums.add(expected.astype(np.float64), actual)
-    return sums.figures()
-
-
-class _Sums:
-    """What `compare_exported` needs of all outputs, without keeping them."""
-
-    def __init__(self):
-        self.count = self.total = self.squares = self.differences = self.square_differences = 0
-        self.largest_difference, self.least, self.most = 0.0, np.inf, -np.inf
-        self.positions = self.agreeing = 0
-
-    def add(self, expected, actual):
-        differences = np.abs(expected - actual)
-        self.count += expected.size
-        self.total += expected.sum()
-        self.squares += (expected**2).sum()
-        self.differences += differences.sum()
-        self.square_differences += (differences**2).sum()
-        self.largest_difference = np.maximum(self.largest_difference, differences.max())
-        self.least = min(self.least, expected.min())
-        self.most = max(self.most, expected.max())
-        agreeing = expected.argmax(-1) == actual.argmax(-1)
-        self.positions += agreeing.size
-        self.agreeing += agreeing.sum()
-
-    def figures(self):
-        tiny = np.finfo("float32").tiny
-        output_range = self.most - self.least
-        variance = max(self.squares / self.count - (self.total / self.count) ** 2, tiny)
-        figures = {
-            "max_difference": self.largest_difference,
-            "mean_difference": self.differences / self.count,
-            "output_range": output_range,
-            "relative_difference": self.largest_difference / max(output_range, tiny),
-            "relative_error": np.sqrt(self.square_differences / self.count / variance),
-            "top1_agreement": self.agreeing / self.positions,
-        }
-        return {name: float(value) for name, value in figures.items()}
 
 
 def checked_path(path, suffix, what):

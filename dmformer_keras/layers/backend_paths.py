@@ -135,7 +135,7 @@ def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups
 
     if padding == "same":
         margins = [
-            _same_margins(*axis)
+            same_margins(*axis)
             for axis in zip(inputs.shape[1:3], kernel.shape[:2], strides, dilations, strict=True)
         ]
         symmetric = all(before == after for before, after in margins)
@@ -156,7 +156,7 @@ def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups
     return outputs.permute(0, 2, 3, 1)
 
 
-def _same_margins(size, kernel_size, stride, dilation):
+def same_margins(size, kernel_size, stride, dilation):
     """Returns the zeros before and behind an axis that "same" padding means."""
     reach = (-(-size // stride) - 1) * stride + dilation * (kernel_size - 1) + 1
     total = max(reach - size, 0)

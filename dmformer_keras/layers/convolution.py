@@ -68,7 +68,7 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
     """
 
     def call(self, inputs, training=None):
-        if not self._keeps_size():
+        if not self.keeps_size():
             return super().call(inputs)
         dilations = tuple(self.dilation_rate)
         sizes = inputs.shape[1:3] if self.data_format == "channels_last" else inputs.shape[2:4]
@@ -82,7 +82,8 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         )
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _keeps_size(self):
+    def keeps_size(self):
+        """Tells whether the output has the size of the input, the case that is made fast."""
         return (
             self.padding == "same"
             and self.depth_multiplier == 1

@@ -45,7 +45,7 @@ class PartAverages(keras.layers.Layer):
 
     def call(self, inputs):
         vertical, horizontal = (
-            self._averages(ops.shape(inputs)[axis], inputs.dtype)
+            self.averages(ops.shape(inputs)[axis], inputs.dtype)
             for axis in spatial_axes(self.data_format)
         )
         if self.data_format == "channels_first":
@@ -55,7 +55,7 @@ class PartAverages(keras.layers.Layer):
         rows = ops.matmul(vertical, ops.reshape(inputs, (-1, height, width * channels)))
         return ops.matmul(horizontal, ops.reshape(rows, (-1, self.parts, width, channels)))
 
-    def _averages(self, size, dtype):
+    def averages(self, size, dtype):
         """Returns the matrix `(parts, size)` that averages over each part."""
         part, pixel = ops.arange(self.parts)[:, None], ops.arange(size)[None, :]
         begin, end = part * size // self.parts, -((-(part + 1) * size) // self.parts)

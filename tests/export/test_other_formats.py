@@ -34,12 +34,10 @@ def segmenter():
 
 @pytest.fixture
 def onnx():
-    pytest.importorskip("torch", reason="ONNX conversion needs PyTorch")
-    pytest.importorskip("onnxscript", reason="ONNX conversion needs onnxscript")
+    pytest.importorskip("onnx", reason="ONNX conversion needs onnx")
     pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
 
 
-@pytest.mark.slow(on=["jax", "tensorflow"])
 def test_onnx(tmp_path, onnx):
     model = classifier()
     path = to_onnx(model, tmp_path / "model.onnx")
@@ -56,7 +54,16 @@ def test_onnx(tmp_path, onnx):
     assert report["operators"]["Conv"] >= 16
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @torch_only
+def test_pytorch_converts_what_is_not_fused(tmp_path, onnx, data_format):
+    pytest.importorskip("onnxscript", reason="PyTorch's conversion needs onnxscript")
+    model = classifier()
+    path = to_onnx(model, tmp_path / "m.onnx", fuse=False, data_format=data_format)
+    found = compare_exported(model, path, images(3, 64, 96, 3))
+    assert found["relative_difference"] <= 1e-4
+
+
 def test_onnx_is_what_it_says(tmp_path, onnx):
     import onnx as library
 
