@@ -45,7 +45,12 @@ _NONE = object()  # what `none` is read as: None itself means that the option wa
 # is none, the text ends, after a semicolon, in what is done then.
 _COMMON_OPTIONS = {
     "epochs": (int, "N", "passes over the training images"),
-    "batch_size": (int, "N", "images a step"),
+    "images_per_epoch": (
+        int,
+        "N",
+        "images that make an epoch, where a pass takes too long for one checkpoint; one pass",
+    ),
+    "batch_size": (int, "N", "images per step"),
     "image_size": (
         int,
         "S",
@@ -93,6 +98,9 @@ _TASK_OPTIONS = {
         "label_smoothing": (float, "X", "share of the target that all classes share"),
         "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
         "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
+        "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher-cache"),
+        "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
+        "feature_weight": (float, "X", "weight of the error of the teacher's features"),
         "augment_on_device": (
             bool,
             None,
@@ -134,6 +142,18 @@ def add_arguments(parser):
         action="store_true",
         help="train on all devices that are there, and with the processes that were started "
         "together, see docs/distributed.md",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="memory|DIR",
+        help="decode the training images once, and keep their pixels in memory or in this folder, "
+        "which several runs may share (default: decode them in every epoch)",
+    )
+    parser.add_argument(
+        "--teacher-cache",
+        metavar="DIR",
+        help="learn from a teacher's answers to the training images, too: a folder with names.txt "
+        "and logits.npy with classes.txt, features.npy, or both; see docs/teacher.md",
     )
     common = parser.add_argument_group("recipe")
     common.add_argument(
@@ -227,6 +247,8 @@ def run(args):
         on_corrupt=args.on_corrupt,
         tensorboard=args.tensorboard,
         distribute=args.distribute,
+        cache=args.cache,
+        teacher_cache=args.teacher_cache,
         command=args.command_line,
         verbose=progress_style(),
     )

@@ -29,6 +29,7 @@ turned upright and resized in one way for training, evaluation and prediction: s
 """
 
 from dmformer_keras.data.augment import Augmentation
+from dmformer_keras.data.cache import cached
 from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.data.images import decode_image, load_image, resize_image
 from dmformer_keras.data.joint_augment import JointAugmentation
@@ -50,6 +51,7 @@ __all__ = [
     "JointAugmentation",
     "Mixing",
     "SegmentationSource",
+    "cached",
     "count_pixels",
     "decode_image",
     "load_example",

@@ -1,9 +1,5 @@
 """Images in memory: the caller's arrays, and the digits that come with scikit-learn."""
 
-import math
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from dmformer_keras.data.image_source import ImageSource
@@ -12,11 +8,6 @@ from dmformer_keras.data.splits import carve, stored_split
 from dmformer_keras.errors import DMFormerError
 
 DIGITS_SIZE = 32
-# How much larger than the result images are held, for crops to be taken from.
-_HELD_SIZE = 1.5
-# The most of the machine's memory that held images may take, and how many tell what all will.
-_HELD_SHARE = 0.5
-_HELD_SAMPLE = 16
 
 
 class ArraySource(ImageSource):
@@ -116,63 +107,6 @@ def open_digits(split, *, channels):
         images=[resize_image(image[..., None], DIGITS_SIZE) for image in small],
         indexes=indexes,
     )
-
-
-def held_in_memory(source, image_size):
-    """Reads every image of a source once, and holds it in memory.
-
-    Images whose height and width both are over 1.5 times those of `image_size` are made smaller,
-    their shape kept.
-
-    Args:
-        source: ImageSource.
-        image_size: (height, width), ints, in pixels, that they are used at.
-
-    Returns:
-        ArraySource.
-
-    Raises:
-        DMFormerError: the images are streamed, one cannot be read, or all would take more than
-            half of the memory.
-    """
-    if source.labels is None:
-        raise DMFormerError(
-            f"{source.title} is streamed, and cannot be held in memory; leave out "
-            "augment_on_device."
-        )
-    sample = np.linspace(0, len(source) - 1, min(len(source), _HELD_SAMPLE)).astype(int)
-    mean = np.mean([_held(source.read(int(index))[0], image_size).nbytes for index in sample])
-    needed, memory = mean * len(source), _memory()
-    if memory is not None and needed > _HELD_SHARE * memory:
-        raise DMFormerError(
-            f"The {len(source):,} images of {source.title} would take about {needed / 2**30:.1f} "
-            f"GiB of {memory / 2**30:.1f} GiB of memory, and at most half of it may be taken; "
-            "leave out augment_on_device, which reads images as they are needed."
-        )
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        images = list(
-            pool.map(lambda index: _held(source.read(index)[0], image_size), range(len(source)))
-        )
-    return ArraySource(
-        source.title, source.split, source.class_names, source.labels, source.channels,
-        images=images, indexes=np.arange(len(images)),
-    )  # fmt: skip
-
-
-def _held(image, image_size):
-    height, width = image.shape[:2]
-    ratio = max(_HELD_SIZE * image_size[0] / height, _HELD_SIZE * image_size[1] / width)
-    if ratio >= 1:
-        return image
-    return resize_image(image, (math.ceil(ratio * height), math.ceil(ratio * width)), "squash")
-
-
-def _memory():
-    """The bytes of the machine's memory, or None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not a POSIX system
-        return None
 
 
 def _digits_split(labels):

@@ -62,6 +62,7 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
         keys=paths,
         names=paths,
         fetch=tree.read,
+        stamp=tree.stamp,
     )
     return source.verified(on_corrupt, fully=verify, problems=problems)
 

@@ -1,6 +1,8 @@
 """What every source of labelled images offers, wherever the images lie."""
 
+import copy
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -73,6 +75,35 @@ class ImageSource:
         """
         return self._name(self._checked(index))
 
+    def stamp(self, index):
+        """What changes where the content of an image, or of its mask, changes.
+
+        Files are not read for it: the size and time of a file tell, or the checksum that an
+        archive keeps.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            Value that compares, tuple or int.
+        """
+        image, label = self.read(index)
+        return zlib.crc32(np.asarray(label).tobytes(), zlib.crc32(np.ascontiguousarray(image)))
+
+    def with_reader(self, read):
+        """Returns a copy of this source whose examples come from elsewhere.
+
+        Args:
+            read: function of an index that returns what `read` of this source returns, called
+                from several threads.
+
+        Returns:
+            ImageSource of the same kind.
+        """
+        twin = copy.copy(self)
+        twin.read = read
+        return twin
+
     def describe(self):
         """The source in a few lines for people: counts in all and by class.
 
@@ -119,16 +150,29 @@ class EncodedSource(ImageSource):
         keys: list, what `fetch` takes, one an image.
         names: list of str, what to call the images.
         fetch: function from a key to the bytes; called from several threads.
+        stamp: function from a key to what changes with its content; None reads the bytes.
         title, split, class_names, labels, channels, skipped: see `ImageSource`.
     """
 
     def __init__(
-        self, title, split, class_names, labels, channels, skipped=(), *, keys, names, fetch
+        self,
+        title,
+        split,
+        class_names,
+        labels,
+        channels,
+        skipped=(),
+        *,
+        keys,
+        names,
+        fetch,
+        stamp=None,
     ):
         super().__init__(title, split, class_names, labels, channels, skipped)
         self._keys = keys
         self._names = names
         self._fetch = fetch
+        self._stamp = stamp
 
     def encoded(self, index):
         """The bytes of one image file.
@@ -188,7 +232,13 @@ class EncodedSource(ImageSource):
             keys=[self._keys[index] for index in kept],
             names=[self._names[index] for index in kept],
             fetch=self._fetch,
+            stamp=self._stamp,
         )
+
+    def stamp(self, index):
+        if self._stamp is None:
+            return zlib.crc32(self.encoded(index))
+        return self._stamp(self._keys[self._checked(index)])
 
     def _image(self, index):
         name = quoted(self._names[index])

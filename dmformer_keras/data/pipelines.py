@@ -104,10 +104,12 @@ def to_tf_dataset(
     augmentation=None,
     seed=0,
     first_epoch=0,
+    first_step=0,
     epochs=None,
     resize="crop",
     crop_fraction=1.0,
     mixing=None,
+    answers=None,
     shard=(0, 1),
     num_parallel_calls=None,
 ):
@@ -135,11 +137,17 @@ def to_tf_dataset(
             training; None changes nothing.
         seed: int, not negative.
         first_epoch: int, the epoch to begin with, for training that is resumed.
+        first_step: int, the batch, counted from that epoch's first, to begin with; 0 for a
+            streamed source.
         epochs: int, the number of epochs to give, or None for no end; for training.
         resize: str, geometry of evaluation: see `resize_image`.
         crop_fraction: float, likewise.
         mixing: Mixing, for training a classifier, or None. Labels are then float32 (batch,
             classes), the share of each class.
+        answers: function from indexes of the source to a float32 array (number, `answers.width`),
+            what a teacher said of these images, for training a classifier; or None. Labels are
+            then float32 (batch, classes + width): shares of the classes, then answers, mixed as
+            the images are.
         shard: (which, of how many), ints: of every batch only this part, in training by several
             processes. Images are then mixed within each part.
         num_parallel_calls: int, images prepared at a time; None means one a CPU.
@@ -160,8 +168,10 @@ def to_tf_dataset(
     [64, 64, 51]
     """
     plan = _Plan(
-        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing, shard,
+        source=source, image_size=image_size, batch_size=batch_size, training=training,
+        augmentation=augmentation, seed=seed, first_epoch=first_epoch, first_step=first_step,
+        epochs=epochs, resize=resize, crop_fraction=crop_fraction, mixing=mixing,
+        answers=answers, shard=shard,
     )  # fmt: skip
     parallel = _positive("num_parallel_calls", num_parallel_calls or os.cpu_count() or 1)
     try:
@@ -186,23 +196,22 @@ def to_tf_dataset(
     def widen(images, labels):
         return tf.cast(images, tf.float32), tf.cast(labels, tf.int32)
 
-    def mix(step, batch):
+    def complete(step, batch):
         images, labels = tf.numpy_function(
-            plan.mixed, (step, *batch), (tf.float32, tf.float32), stateful=False
+            plan.completed, (step, *batch), (tf.float32, tf.float32), stateful=False
         )
-        classes = len(source.class_names)
         return (
             tf.ensure_shape(images, (plan.shard_size, *shape)),
-            tf.ensure_shape(labels, (plan.shard_size, classes)),
+            tf.ensure_shape(labels, (plan.shard_size, plan.label_width)),
         )
 
     batches = examples.map(load, num_parallel_calls=parallel, deterministic=True)
     batches = batches.batch(plan.shard_size, drop_remainder=plan.all_batches_full)
     # Cast after batching: until then an image or mask is a quarter of the size.
-    if plan.mixing is None:
+    if plan.mixing is None and plan.answers is None:
         batches = batches.map(widen)
     else:
-        batches = batches.enumerate().map(mix, num_parallel_calls=parallel, deterministic=True)
+        batches = batches.enumerate().map(complete, num_parallel_calls=parallel, deterministic=True)
     batches = batches.prefetch(tf.data.AUTOTUNE)
     count = tf.data.INFINITE_CARDINALITY if plan.num_batches is None else plan.num_batches
     return batches.apply(tf.data.experimental.assert_cardinality(count))
@@ -217,10 +226,12 @@ def to_py_dataset(
     augmentation=None,
     seed=0,
     first_epoch=0,
+    first_step=0,
     epochs=None,
     resize="crop",
     crop_fraction=1.0,
     mixing=None,
+    answers=None,
     shard=(0, 1),
     workers=None,
     prefetch=2,
@@ -236,9 +247,9 @@ def to_py_dataset(
     the CPU.
 
     Args:
-        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-            resize, crop_fraction, mixing, shard: see `to_tf_dataset`; a streamed source is not
-            taken.
+        source, image_size, batch_size, training, augmentation, seed, first_epoch, first_step,
+            epochs, resize, crop_fraction, mixing, answers, shard: see `to_tf_dataset`; a streamed
+            source is not taken.
         workers: int, threads that prepare images; None means one a CPU. They are this
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
@@ -260,8 +271,10 @@ def to_py_dataset(
     (3, (51, 32, 32, 3))
     """
     plan = (_DevicePlan if on_device else _Plan)(
-        source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing, shard,
+        source=source, image_size=image_size, batch_size=batch_size, training=training,
+        augmentation=augmentation, seed=seed, first_epoch=first_epoch, first_step=first_step,
+        epochs=epochs, resize=resize, crop_fraction=crop_fraction, mixing=mixing,
+        answers=answers, shard=shard,
     )  # fmt: skip
     if isinstance(source, StreamSource):
         raise DMFormerError(
@@ -277,8 +290,8 @@ class _Plan:
     """Which example stands where in the stream of batches, and how it is prepared."""
 
     def __init__(
-        self, source, image_size, batch_size, training, augmentation, seed, first_epoch, epochs,
-        resize, crop_fraction, mixing, shard,
+        self, *, source, image_size, batch_size, training, augmentation, seed, first_epoch,
+        first_step, epochs, resize, crop_fraction, mixing, answers, shard,
     ):  # fmt: skip
         if not isinstance(source, ImageSource):
             raise DMFormerError(
@@ -291,22 +304,35 @@ class _Plan:
                 f"augmentation of a {type(source).__name__} must be of type {kind.__name__} or "
                 f"None, got {augmentation!r}; {kind.__name__}.named gives one by its name."
             )
-        if not training and (augmentation is not None or first_epoch or epochs is not None):
+        begins_later = first_epoch or first_step
+        if not training and (augmentation is not None or begins_later or epochs is not None):
             raise DMFormerError(
-                "augmentation, first_epoch and epochs are for training; leave them out, or pass "
-                "training=True."
+                "augmentation, first_epoch, first_step and epochs are for training; leave them "
+                "out, or pass training=True."
             )
         check_geometry(resize, crop_fraction)
         if not isinstance(mixing, (Mixing, type(None))):
             raise DMFormerError(f"mixing must be of type Mixing or None, got {mixing!r}.")
         if mixing is not None and (not training or isinstance(source, SegmentationSource)):
             raise DMFormerError("mixing is for training a classifier; leave it out.")
+        if answers is not None and (not training or source.labels is None):
+            raise DMFormerError(
+                "answers are for training a classifier on images that are not streamed; leave them "
+                "out."
+            )
         self.mixing = mixing if mixing is not None and mixing.is_on else None
+        self.answers = answers
         self.source = source
         self.image_size = checked_size(image_size)
         self.training = bool(training)
         self.seed = _whole("seed", seed)
         self.first_epoch = _whole("first_epoch", first_epoch)
+        self.first_step = _whole("first_step", first_step)
+        if self.first_step and isinstance(source, StreamSource):
+            raise DMFormerError(
+                f"{source.title} is streamed, and can be begun with a whole epoch only; leave out "
+                "first_step."
+            )
         self.steps = steps_per_epoch(source, batch_size, training=training)
         self.batch_size = min(operator.index(batch_size), len(source))
         self.all_batches_full = self.training or len(source) % self.batch_size == 0
@@ -317,6 +343,12 @@ class _Plan:
             _prepared, self.image_size, augmentation, resize, crop_fraction, self.seed
         )
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+
+    @property
+    def label_width(self):
+        """The numbers per image where labels are shares of the classes."""
+        width = len(self.source.class_names)
+        return width if self.answers is None else width + self.answers.width
 
     @property
     def num_batches(self):
@@ -360,26 +392,37 @@ class _Plan:
     def batch(self, step, examples):
         """The batch of a number, of what `example` gave for its `numbers`."""
         images, labels = zip(*examples, strict=True)
-        if self.mixing is not None:
-            return self.mixed(step, np.stack(images), labels)
+        if self.mixing is not None or self.answers is not None:
+            return self.completed(step, np.stack(images), labels)
         return np.stack(images).astype(np.float32), np.array(labels, np.int32)
 
-    def mixed(self, step, images, labels):
-        """A batch of uint8 images and labels, mixed."""
-        return self.mixing.apply(
-            images, labels, len(self.source.class_names), self._batch_generator(step)
-        )
+    def completed(self, step, images, labels):
+        """A batch of uint8 images and labels, mixed, and with a teacher's answers."""
+        images, own = np.asarray(images, np.float32), np.float32(1)
+        if self.mixing is not None:
+            kept, own = self.mixing.draw(self.image_size, self._batch_generator(step))
+            images = kept * images + (1 - kept) * images[::-1]
+        return images, self._shares(step, labels, np.float32(own))
+
+    def _shares(self, step, labels, own):
+        """float32 (batch, label_width): the share of each class, and the answers."""
+        shares = np.eye(len(self.source.class_names), dtype=np.float32)[np.asarray(labels)]
+        if self.answers is not None:
+            indexes = [self._place(number)[1] for number in self.numbers(step)]
+            shares = np.concatenate([shares, self.answers(indexes)], axis=1)
+        return own * shares + (1 - own) * shares[::-1]
 
     def _place(self, number):
         """The epoch and the index in the source of a number in this shard's stream."""
         step, place = divmod(int(number), self.shard_size)
+        step += self.first_step
         position = step * self.batch_size + self.shard * self.shard_size + place
         epoch, place = divmod(position, self.epoch_examples)
         epoch += self.first_epoch
         return epoch, int(self._order(epoch)[place]) if self.training else place
 
     def _batch_generator(self, step):
-        epoch, place = divmod(int(step), self.steps)
+        epoch, place = divmod(int(step) + self.first_step, self.steps)
         shard = [self.shard] if self.shards > 1 else []
         return np.random.default_rng([_BATCH, self.seed, epoch + self.first_epoch, place, *shard])
 
@@ -395,9 +438,8 @@ class _Plan:
 class _DevicePlan(_Plan):
     """A plan whose threads only read and draw: the backend does the rest, batch by batch."""
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        *_, resize, crop_fraction, _, _ = arguments
+    def __init__(self, *, resize, crop_fraction, **arguments):
+        super().__init__(resize=resize, crop_fraction=crop_fraction, **arguments)
         if not self.training or isinstance(self.source, SegmentationSource):
             raise DMFormerError("on_device is for training a classifier; leave it out.")
         if (resize, crop_fraction) != ("crop", 1.0):
@@ -419,11 +461,13 @@ class _DevicePlan(_Plan):
         """The batch, its images a tensor of the backend."""
         images, labels, changes = zip(*examples, strict=True)
         images = device_augment.changed(images, changes, self.image_size)
-        if self.mixing is None:
+        if self.mixing is None and self.answers is None:
             return images, np.array(labels, np.int32)
-        kept, own = self.mixing.draw(self.image_size, self._batch_generator(step))
-        shares = self.mixing.shares(labels, len(self.source.class_names), own)
-        return device_augment.mixed(images, kept), shares
+        own = np.float32(1)
+        if self.mixing is not None:
+            kept, own = self.mixing.draw(self.image_size, self._batch_generator(step))
+            images = device_augment.mixed(images, kept)
+        return images, self._shares(step, labels, np.float32(own))
 
 
 def _numbered_examples(tf, plan):

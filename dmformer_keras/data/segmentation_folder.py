@@ -66,7 +66,14 @@ def open_segmentation_folder(
     if carved:
         pairs = carved_pairs(tree.title, split, pairs, validation_fraction, seed)
     source = EncodedSegmentationSource(
-        str(path), split, classes, channels, passed_over, pairs=pairs, fetch=tree.read
+        str(path),
+        split,
+        classes,
+        channels,
+        passed_over,
+        pairs=pairs,
+        fetch=tree.read,
+        stamp=tree.stamp,
     )
     return source.verified(on_corrupt, fully=verify, problems=problems)
 

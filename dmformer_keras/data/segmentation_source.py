@@ -157,11 +157,19 @@ class EncodedSegmentationSource(SegmentationSource):
         pairs: list of Pair.
         fetch: function from `Pair.image` or `Pair.mask` to the bytes; called from several
             threads.
+        stamp: function from them to what changes with the content; None reads the bytes.
     """
 
-    def __init__(self, title, split, classes, channels, skipped=(), *, pairs, fetch):
+    def __init__(self, title, split, classes, channels, skipped=(), *, pairs, fetch, stamp=None):
         super().__init__(title, split, classes, channels, skipped, pairs=pairs)
         self._fetch = fetch
+        self._stamp = stamp
+
+    def stamp(self, index):
+        if self._stamp is None:
+            return super().stamp(index)
+        pair = self._pairs[self._checked(index)]
+        return self._stamp(pair.image), self._stamp(pair.mask)
 
     def _read(self, pair):
         return decode_pair(

@@ -72,6 +72,17 @@ class FileTree:
         """
         return self._read(self._outside.get(path, self._prefix + path), path, limit)
 
+    def stamp(self, path):
+        """What changes with the content of a file, which is not read for it.
+
+        Args:
+            path: str, one of `files`.
+
+        Returns:
+            tuple of ints: the size, and the time or, in an archive, the checksum.
+        """
+        return self._stamp(self._outside.get(path, self._prefix + path))
+
     def head(self, path, count):
         """The first bytes of a file; none where it cannot be read.
 
@@ -172,6 +183,10 @@ class DirectoryTree(FileTree):
                 "check the file and its permissions."
             ) from error
 
+    def _stamp(self, path):
+        status = os.stat(os.path.join(self._root, path))
+        return status.st_size, status.st_mtime_ns
+
     def _head(self, path, count):
         with open_regular_file(os.path.join(self._root, path)) as file:
             return file.read(count)
@@ -252,6 +267,10 @@ class ZipTree(FileTree):
                 f"Cannot read {quoted(name)} in {self.title}: {str(error)[:120]}; make the archive "
                 "anew."
             ) from error
+
+    def _stamp(self, path):
+        member = self._members[path]
+        return member.file_size, member.CRC
 
     def _head(self, path, count):
         with self._handle().open(self._members[path]) as file:

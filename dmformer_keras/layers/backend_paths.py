@@ -528,3 +528,15 @@ def _traced_for_xla():
             return True
         frame = frame.f_back
     return False
+
+
+def no_gradients():
+    """Returns a context in which PyTorch keeps nothing for a backward pass.
+
+    TensorFlow and JAX record nothing outside of what asks for gradients.
+    """
+    if BACKEND == "torch":
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()

@@ -27,6 +27,7 @@ from dmformer_keras.training.segmentation_evaluation import (
     count_confusion,
     evaluate_segmenter,
 )
+from dmformer_keras.training.teacher import TeacherAnswers
 
 __all__ = [
     "Evaluation",
@@ -36,6 +37,7 @@ __all__ = [
     "SegmentationEvaluation",
     "SegmentationLoss",
     "SegmentationRecipe",
+    "TeacherAnswers",
     "count_confusion",
     "evaluate",
     "evaluate_segmenter",

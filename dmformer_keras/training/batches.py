@@ -7,23 +7,28 @@ import re
 
 import keras
 
-from dmformer_keras.data import to_py_dataset, to_tf_dataset
+from dmformer_keras.data import steps_per_epoch, to_py_dataset, to_tf_dataset
+from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 
 
-def training_batches(source, recipe, image_size, first_epoch, shard=(0, 1)):
-    """The endless stream of a recipe's training batches, from an epoch on.
+def training_batches(source, recipe, image_size, first_step, shard=(0, 1), answers=None):
+    """The endless stream of a recipe's training batches, from one of them on.
 
     Args:
         source: ImageSource.
         recipe: Recipe or SegmentationRecipe.
         image_size: (height, width), ints, in pixels.
-        first_epoch: int, 0 or more.
+        first_step: int, 0 or more, the batches before.
         shard: (which, of how many), ints, the part of each batch.
+        answers: TeacherAnswers or None.
 
     Returns:
         What `Model.fit` takes, with `steps_per_epoch`.
     """
+    begin = {"first_step": first_step}
+    if isinstance(source, StreamSource):
+        begin = {"first_epoch": first_step // steps_per_epoch(source, recipe.batch_size)}
     make = _pipeline()
     if recipe.augment_on_device:
         make = functools.partial(to_py_dataset, on_device=True)
@@ -35,9 +40,38 @@ def training_batches(source, recipe, image_size, first_epoch, shard=(0, 1)):
         augmentation=recipe.changes,
         mixing=recipe.mixing,
         seed=recipe.seed,
-        first_epoch=first_epoch,
         shard=shard,
+        **begin,
+        **({} if answers is None else {"answers": answers}),
     )
+
+
+def statistics_batches(source, recipe, image_size, epoch, images=512):
+    """Yields batches of training images, changed as in training but not mixed.
+
+    Args:
+        source: ImageSource.
+        recipe: Recipe or SegmentationRecipe.
+        image_size: (height, width), ints, in pixels.
+        epoch: int, whose images they are.
+        images: int, how many at the least, where there are as many.
+
+    Yields:
+        float32 array (batch, height, width, channels) in 0..255.
+    """
+    batches = to_py_dataset(
+        source,
+        image_size,
+        recipe.batch_size,
+        training=True,
+        augmentation=recipe.changes,
+        seed=recipe.seed,
+        first_epoch=epoch,
+        epochs=1,
+    )
+    size = min(recipe.batch_size, len(source))
+    for number in range(min(-(-images // size), batches.num_batches)):
+        yield batches[number][0]
 
 
 def evaluation_batches(source, image_size, batch_size):

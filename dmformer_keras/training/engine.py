@@ -16,21 +16,32 @@ import numpy as np
 
 from dmformer_keras import presets
 from dmformer_keras.data import steps_per_epoch
-from dmformer_keras.data.arrays import held_in_memory
+from dmformer_keras.data.cache import MEMORY, cached
+from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
 from dmformer_keras.system.files import FolderLock, written_whole
 from dmformer_keras.system.machine import describe_machine
 from dmformer_keras.training import checkpoint, figures
+from dmformer_keras.training.averaging import (
+    averaged_weights,
+    estimate_statistics,
+    keeps_average,
+    statistics_set,
+    statistics_values,
+)
 from dmformer_keras.training.batches import (
     stated_data_errors,
+    statistics_batches,
     tensorflow_is_installed,
     training_batches,
 )
 from dmformer_keras.training.distribution import join
 from dmformer_keras.training.identity import identity_of, told_differences
-from dmformer_keras.training.optimization import averaged_weights, compile_for
+from dmformer_keras.training.optimization import compile_for
+from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.tasks import task_of
+from dmformer_keras.training.teacher import TeacherAnswers, student_model
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -49,6 +60,8 @@ def train(
     on_corrupt="error",
     tensorboard=False,
     distribute=False,
+    cache=None,
+    teacher_cache=None,
     command=None,
     callbacks=(),
     verbose=1,
@@ -75,6 +88,12 @@ def train(
             folder; needs TensorFlow and tensorboard, on any backend.
         distribute: bool, train on all devices that this process sees, and together with the
             other processes that were started for it: see `docs/distributed.md`.
+        cache: "memory", or a folder, str or path: decode the training images once, and keep their
+            pixels there, see `dmformer_keras.data.cached`. Runs may share the folder. None
+            decodes them in every epoch.
+        teacher_cache: folder of a teacher's answers to the training images, str or path, see
+            `dmformer_keras.training.TeacherAnswers`; None for no teacher. The recipe has its
+            weights.
         command: str or None, kept with the model to say how it was made; a resumed run
             keeps the one that it was begun by.
         callbacks: `keras.callbacks.Callback` objects, for `fit` of every process; they find the
@@ -103,8 +122,10 @@ def train(
     distribution = join(distribute)
     with distribution.folder(Path(output), resume) as folder, FolderLock(folder) as lock:
         return _Run(
-            recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, callbacks,
-            verbose, distribution, lock,
+            recipe=recipe, preset=preset, source=source, folder=folder, resume=resume,
+            on_corrupt=on_corrupt, tensorboard=tensorboard, cache=cache,
+            teacher_cache=teacher_cache, command=command, callbacks=callbacks, verbose=verbose,
+            distribution=distribution, lock=lock,
         ).run()  # fmt: skip
 
 
@@ -112,8 +133,8 @@ class _Run:
     """One call of `train`."""
 
     def __init__(
-        self, recipe, preset, source, folder, resume, on_corrupt, tensorboard, command, callbacks,
-        verbose, distribution, lock,
+        self, *, recipe, preset, source, folder, resume, on_corrupt, tensorboard, cache,
+        teacher_cache, command, callbacks, verbose, distribution, lock,
     ):  # fmt: skip
         if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
@@ -132,6 +153,7 @@ class _Run:
         self.callbacks = list(callbacks)
         self.verbose = verbose if distribution.is_first else 0
         self.twin = None
+        self.statistics = None, None
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
         self._check_recipe_fits_preset()
@@ -150,27 +172,34 @@ class _Run:
         )
         self.image_size = self.task.training_size(self.preset)
         self.phases = recipe.phases(self.image_size)
-        self.steps = steps_per_epoch(self.train_source, recipe.batch_size)
+        self.steps = self._steps_per_epoch()
         self._check_updates()
         self._check_distribution()
+        self.answers = self._read_answers(teacher_cache)
+        self.cache = MEMORY if cache is None and recipe.augment_on_device else cache
         self._check_identity()
         # What training reads: after all that is quick has been checked.
         self.shown_source = self.train_source
-        if recipe.augment_on_device:
-            self.shown_source = held_in_memory(self.train_source, self.image_size)
+        if self.cache is not None:
+            self.shown_source = cached(
+                self.train_source, self.image_size, self.cache, say=self._say
+            )
 
     def run(self):
         keras.utils.set_random_seed(self.recipe.seed)
         with self.distribution.building():
-            model = self._training_model()
-            objective = self.task.objective(self.train_source)
+            self.classifier = self._training_model()
+            model = self.classifier
+            if self.answers is not None:
+                model = student_model(self.classifier, self.answers.outputs)
+            objective = self.task.objective(self.train_source, self.answers)
             # The learning rate follows the images an update that there are.
             batch_size = min(self.recipe.batch_size, len(self.train_source))
             recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
             compile_for(recipe, model, self.steps, *objective, self.distribution.optimizer_class)
         if self.recipe.progressive_resizing or self.distribution.replicas > 1:
             self.twin = self._built_model(self.image_size)
-        self._say_what_is_done(model)
+        self._say_what_is_done(self.classifier)
         self._start_or_restore(model)
         self.distribution.connect(model)
         if self.state.epoch < self.recipe.epochs:
@@ -190,6 +219,27 @@ class _Run:
                 f"Preset {self.preset.name!r} has no weights, and a frozen backbone would keep "
                 "random ones; leave out freeze_backbone, or choose a preset with weights."
             )
+
+    def _steps_per_epoch(self):
+        """The batches of an epoch: of a pass over the images, or of what the recipe says."""
+        images = self.recipe.images_per_epoch
+        if images is None:
+            return steps_per_epoch(self.train_source, self.recipe.batch_size)
+        if isinstance(self.train_source, StreamSource):
+            raise DMFormerError(
+                f"{self.train_source.title} is streamed, and its epochs are whole passes; leave "
+                "out images_per_epoch."
+            )
+        return max(1, images // min(self.recipe.batch_size, len(self.train_source)))
+
+    def _read_answers(self, folder):
+        if folder is None:
+            return None
+        if not isinstance(self.recipe, Recipe):
+            raise DMFormerError(
+                "A teacher's answers are for training a classifier; leave out the teacher."
+            )
+        return TeacherAnswers(folder, self.train_source, self.recipe.temperature)
 
     def _check_updates(self):
         batches = self.recipe.epochs * self.steps
@@ -233,6 +283,11 @@ class _Run:
                 "more."
             )
         identity = identity_of(self.recipe, self.preset, self.train_source, self.val_source)
+        if self.cache is not None and not self.recipe.augment_on_device:
+            # Made smaller once, pixels are a level or two from those of the files.
+            identity["data"]["cache"] = True
+        if self.answers is not None:
+            identity["teacher"] = self.answers.identity()
         if self.state is None:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
@@ -265,12 +320,27 @@ class _Run:
         one device.
         """
         with averaged_weights(model):
+            kept = self.classifier
             if self.twin is None:
-                yield model
+                with self._statistics_of_average(model, kept):
+                    yield kept
                 return
-            self.twin.set_weights(model.get_weights())
-        with self.distribution.evaluating():
+            self.twin.set_weights(kept.get_weights())
+        with self.distribution.evaluating(), self._statistics_of_average(model, self.twin):
             yield self.twin
+
+    def _statistics_of_average(self, model, kept):
+        """A context in which BatchNorm has the statistics of the averaged weights."""
+        if not keeps_average(model):
+            return contextlib.nullcontext()
+        updates = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+        if self.statistics[0] != updates:
+            with statistics_set(kept, statistics_values(kept)):
+                batches = statistics_batches(
+                    self.shown_source, self.recipe, self.image_size, updates // self.steps
+                )
+                self.statistics = updates, estimate_statistics(kept, batches)
+        return statistics_set(kept, self.statistics[1])
 
     def _built_model(self, image_size):
         recipe = self.recipe
@@ -322,7 +392,12 @@ class _Run:
     def _fit_phase(self, model, first, end, image_size):
         """Trains for some epochs on images of one size."""
         batches = training_batches(
-            self.shown_source, self.recipe, image_size, first, self.distribution.shard
+            self.shown_source,
+            self.recipe,
+            image_size,
+            first * self.steps,
+            self.distribution.shard,
+            self.answers,
         )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)
@@ -400,6 +475,7 @@ class _Run:
             "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
             "backend": keras.backend.backend(),
             "recipe": self.state.identity["recipe"],
+            "teacher": None if self.answers is None else self.answers.identity(),
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),

@@ -44,12 +44,17 @@ def told_differences(started, now, kind):
     """
     # A setting that came with a later version was what it is by default.
     defaults = _json_values(dataclasses.asdict(kind()))
-    started = started | {"recipe": defaults | started["recipe"]}
+    earlier = {name: (defaults | started["recipe"])[name] for name in now["recipe"]}
+    started = started | {"recipe": earlier}
+    pairs = [
+        (name, started.get(part, {}).get(name), now.get(part, {}).get(name))
+        for part in {**started, **now}
+        for name in {**started.get(part, {}), **now.get(part, {})}
+    ]
     return [
-        f"{name} ({_brief(started[part].get(name))}, now {_brief(value)})"
-        for part, values in now.items()
-        for name, value in values.items()
-        if started[part].get(name) != value
+        f"{name} ({_brief(before)}, now {_brief(value)})"
+        for name, before, value in pairs
+        if before != value
     ]
 
 

@@ -1,10 +1,9 @@
 """The schedule and the optimizer that a recipe describes."""
 
-import contextlib
-
 import keras
 from keras import ops
 
+from dmformer_keras.training.averaging import warm_up_average
 from dmformer_keras.training.parameter_groups import parameter_groups, with_parameter_groups
 
 
@@ -111,54 +110,6 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     )
 
 
-@contextlib.contextmanager
-def averaged_weights(model):
-    """Puts the moving averages in the place of a model's weights, for the time of a block.
-
-    Args:
-        model: compiled `keras.Model`; nothing is done where its optimizer keeps no average.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if not optimizer.use_ema:
-        yield
-        return
-    variables = model.trainable_variables
-    own = [ops.convert_to_numpy(variable) for variable in variables]
-    for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
-        # A copy: JAX gives the arrays of a model's weights away when it predicts.
-        variable.assign(ops.convert_to_numpy(average))
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, own, strict=True):
-            variable.assign(value)
-
-
-def _warm_up_average(optimizer):
-    """Lets a moving average forget the initial weights, however short the training is.
-
-    After `t` updates its momentum is `(1 + t) / (10 + t)`, until that reaches `ema_momentum`.
-
-    Source: TensorFlow's `ExponentialMovingAverage(num_updates=...)`.
-    """
-    move = optimizer._update_model_variables_moving_average
-
-    def move_warmed_up(variables):
-        momentum = optimizer.ema_momentum
-        updates = ops.cast(optimizer.iterations, "float32")
-        # Keras moves the average with every batch, several of which may make one update.
-        batches = optimizer.gradient_accumulation_steps or 1
-        warming = ((1 + updates) / (10 + updates)) ** (1 / batches)
-        optimizer.ema_momentum = ops.minimum(momentum, warming)
-        try:
-            move(variables)
-        finally:
-            optimizer.ema_momentum = momentum
-
-    # Of this one optimizer: those of a class of ours are slower under PyTorch, see below.
-    optimizer._update_model_variables_moving_average = move_warmed_up
-
-
 def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=None):
     """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built.
 
@@ -174,7 +125,7 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
     if recipe.accumulate > 1:
         settings["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.ema is not None:
-        momentum = recipe.ema ** (1 / recipe.accumulate)  # a batch, see `_warm_up_average`
+        momentum = recipe.ema ** (1 / recipe.accumulate)  # a batch, see `warm_up_average`
         settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     if optimizer_class is None:
@@ -182,7 +133,7 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
         optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else GroupedAdamW
     optimizer = optimizer_class(schedule, **settings)
     if recipe.ema is not None:
-        _warm_up_average(optimizer)
+        warm_up_average(optimizer)
     groups = parameter_groups(model, recipe.layer_decay)
     if isinstance(optimizer, GroupedAdamW):
         optimizer.set_groups(groups)

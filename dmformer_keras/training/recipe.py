@@ -19,6 +19,9 @@ SCHEDULES = ("cosine", "polynomial")
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 
 _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
+        images_per_epoch: int, positive, of which an epoch is made, None for one pass: a part
+            of a pass gives more checkpoints where a pass takes an hour. Every image is shown
+            once before any is shown again.
         batch_size: int, positive.
         image_size: int, at least 32, height and width in pixels{image_size}.
         progressive_resizing: (image size, epochs) of the first epochs, smaller images for less
@@ -66,6 +69,7 @@ class _CommonRecipe:
     augmentations: ClassVar = AUGMENTATIONS
 
     epochs: int = 30
+    images_per_epoch: int | None = None
     batch_size: int = 64
     image_size: int | None = None
     progressive_resizing: tuple[tuple[int, int], ...] = ()
@@ -90,6 +94,7 @@ class _CommonRecipe:
 
     def __post_init__(self):
         self._check_whole("epochs", 1)
+        self._check_whole("images_per_epoch", 1, optional=True)
         self._check_whole("batch_size", 1)
         self._check_whole("base_batch_size", 1, optional=True)
         self._check_whole("accumulate", 1)
@@ -258,6 +263,10 @@ class Recipe(_CommonRecipe):
         {common}
         label_smoothing: float in [0, 1), the share of the target that all classes share.
         mixup, cutmix: floats, 0 or more, see `dmformer_keras.data.Mixing`; 0 for none.
+        teacher_weight: float from 0 to 1, the teacher's share of the loss, for images whose class
+            it knows; without a teacher (`train(teacher_cache=...)`) it has no effect.
+        temperature: float, positive, that the teacher's and the student's logits are divided by.
+        feature_weight: float, 0 or more, of the squared error of the teacher's features.
         augment_on_device: bool, hold the decoded images in memory, and change and mix them where
             the model is trained: for fast GPUs with JAX or PyTorch, on one of them; without
             RandAugment and erasing.
@@ -277,6 +286,9 @@ class Recipe(_CommonRecipe):
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
+    feature_weight: float = 1.0
     augment_on_device: bool = False
 
     def __post_init__(self):
@@ -285,7 +297,9 @@ class Recipe(_CommonRecipe):
         if self.augment_on_device:
             check_can_be_on_device(self.changes)
         self._check_share("label_smoothing")
-        for field in ("mixup", "cutmix"):
+        self._check_number("teacher_weight", "from 0 to 1", lambda value: 0 <= value <= 1)
+        self._check_number("temperature", "over 0", lambda value: value > 0)
+        for field in ("mixup", "cutmix", "feature_weight"):
             self._check_number(field, "0 or more", lambda value: value >= 0)
 
     @property

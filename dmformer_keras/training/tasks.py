@@ -14,6 +14,7 @@ from dmformer_keras.training.evaluation import evaluate
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss, SmoothedCrossEntropy
 from dmformer_keras.training.recipe import SegmentationRecipe
 from dmformer_keras.training.segmentation_evaluation import evaluate_segmenter
+from dmformer_keras.training.teacher import TaughtAccuracy, TaughtLoss
 
 
 def task_of(recipe):
@@ -101,14 +102,28 @@ class Classification:
         stored = presets.image_shape(presets.read_preset(preset).config)
         return tuple(side or DEFAULT_SIZE for side in stored[:2])
 
-    def objective(self, source):
-        """Returns (loss, metrics) to compile with."""
+    def objective(self, source, answers=None):
+        """Returns (loss, metrics) to compile with.
+
+        Args:
+            source: ImageSource, the training images.
+            answers: TeacherAnswers or None.
+        """
+        recipe, classes = self.recipe, len(source.class_names)
+        loss = SmoothedCrossEntropy(recipe.label_smoothing, self._class_weights(source))
+        if answers is not None:
+            loss = TaughtLoss(
+                loss,
+                classes,
+                answers.known,
+                recipe.teacher_weight,
+                recipe.temperature,
+                recipe.feature_weight,
+            )
+            return loss, [TaughtAccuracy(classes)]
         # Of mixed images, that of the class with the larger share.
-        mixed = self.recipe.mixing is not None
-        kind = "CategoricalAccuracy" if mixed else "SparseCategoricalAccuracy"
-        accuracy = getattr(keras.metrics, kind)(name="accuracy")
-        weights = self._class_weights(source)
-        return SmoothedCrossEntropy(self.recipe.label_smoothing, weights), [accuracy]
+        kind = "SparseCategoricalAccuracy" if recipe.mixing is None else "CategoricalAccuracy"
+        return loss, [getattr(keras.metrics, kind)(name="accuracy")]
 
     def _class_weights(self, source):
         """The weights of the classes in the loss, 1 on average over the images, or None."""
@@ -198,7 +213,7 @@ class Segmentation(Classification):
     def training_size(self, preset):
         return (self.recipe.image_size,) * 2
 
-    def objective(self, source):
+    def objective(self, source, answers=None):
         loss = SegmentationLoss(self._class_weights(source), self.recipe.dice, self.recipe.lovasz)
         return loss, [PixelAccuracy()]
 

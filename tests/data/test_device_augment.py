@@ -6,8 +6,7 @@ import pytest
 from helpers import array
 from image_files import random_image
 
-from dmformer_keras.data import Augmentation, Mixing, arrays, open_source, to_py_dataset
-from dmformer_keras.data.arrays import held_in_memory
+from dmformer_keras.data import Augmentation, Mixing, open_source, to_py_dataset
 from dmformer_keras.data.device_augment import changed
 from dmformer_keras.errors import DMFormerError
 
@@ -62,18 +61,6 @@ def test_batches_are_those_of_the_cpu_in_their_order(mixing):
         for one, other in zip(found[step], expected[step], strict=True):
             np.testing.assert_allclose(array(one), other, atol=4)
         assert keras.ops.is_tensor(found[step][0])
-
-
-def test_images_are_held_once_and_no_larger_than_needed(monkeypatch):
-    images = [random_image(0, 60, 200), random_image(1, 20, 30)]
-    source = open_source((images, [0, 1]), "all")
-    held = held_in_memory(source, SIZE)
-    assert held.read(0)[0].shape == (36, 120, 3)  # 1.5 times 24, its shape kept
-    np.testing.assert_array_equal(held.read(1)[0], images[1])
-    assert [held.read(index)[1] for index in range(2)] == [0, 1]
-    monkeypatch.setattr(arrays, "_memory", lambda: 20_000)
-    with pytest.raises(DMFormerError, match="at most half"):
-        held_in_memory(source, SIZE)
 
 
 def test_what_a_device_cannot_do_is_refused():

@@ -76,6 +76,19 @@ def test_resumed_training_goes_on_as_if_never_stopped(source, make):
     assert_same(whole[2 * steps :], resumed)
 
 
+@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
+def test_a_stream_may_begin_within_an_epoch(source, make):
+    options = {"training": True, "seed": 5, "mixing": Mixing(mixup=0.5), "epochs": 3}
+    steps = steps_per_epoch(source, 4)
+    whole = to_py_dataset(source, 32, 4, **options)
+    first = steps + 1
+    part = make(source, 32, 4, **options, first_step=first)
+    batches = part.as_numpy_iterator() if make is to_tf_dataset else map(part.__getitem__, range(2))
+    for step, batch in zip(range(first, first + 2), batches, strict=False):
+        for one, other in zip(batch, whole[step], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_epochs_and_seeds_differ_and_an_epoch_repeats_no_image(make_folder):
     source = open_source(
         (np.arange(40, dtype=np.uint8).reshape(40, 1, 1), np.zeros(40, int)), "all"

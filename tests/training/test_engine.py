@@ -13,7 +13,7 @@ import pytest
 from helpers import TINIEST, array, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
-from dmformer_keras.data import arrays, open_source
+from dmformer_keras.data import cache, open_source
 from dmformer_keras.training import (
     Recipe,
     checkpoint,
@@ -225,7 +225,7 @@ def test_what_cannot_be_held_on_the_device_is_refused_before_work(
     data, recipe, tiny_preset, tmp_path, monkeypatch
 ):
     on_device = dataclasses.replace(recipe, augment_on_device=True)
-    monkeypatch.setattr(arrays, "_memory", lambda: 1000)
+    monkeypatch.setattr(cache, "_memory", lambda: 1000)
     with pytest.raises(DMFormerError, match="GiB of memory"):
         train(on_device, tiny_preset, data, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
@@ -265,6 +265,19 @@ def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
     path.write_text(json.dumps(state))
     with pytest.raises(DMFormerError, match=r"epochs \(30, now 3\)"):
         train(recipe, tiny_preset, data, tmp_path / "run", resume=True, verbose=0)
+
+
+def test_an_epoch_may_be_a_part_of_a_pass_and_is_resumed(data, recipe, tiny_preset, tmp_path):
+    recipe = dataclasses.replace(recipe, images_per_epoch=32)
+    expected = train(recipe, tiny_preset, data, tmp_path / "through", verbose=0)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at("before the checkpoint counts", patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tiny_preset, data, tmp_path / "cut", verbose=0)
+    found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    model = keras.saving.load_model(next((tmp_path / "cut" / "checkpoint").glob("*.keras")))
+    assert int(array(model.optimizer.iterations)) == 3 * 2 // recipe.accumulate
 
 
 def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset, monkeypatch):

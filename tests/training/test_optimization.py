@@ -8,11 +8,8 @@ import pytest
 from helpers import array, tiny_classifier
 
 from dmformer_keras.training import Recipe, SegmentationRecipe
-from dmformer_keras.training.optimization import (
-    averaged_weights,
-    compile_for,
-    learning_rate_schedule,
-)
+from dmformer_keras.training.averaging import averaged_weights
+from dmformer_keras.training.optimization import compile_for, learning_rate_schedule
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

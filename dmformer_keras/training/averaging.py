@@ -1,0 +1,154 @@
+"""The moving average of a model's weights, and the BatchNorm statistics that belong to it."""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from dmformer_keras.layers import StochasticDepth
+from dmformer_keras.layers.backend_paths import no_gradients
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Puts the moving averages in the place of a model's weights, for the time of a block.
+
+    Args:
+        model: compiled `keras.Model`; nothing is done where its optimizer keeps no average.
+    """
+    if not keeps_average(model):
+        yield
+        return
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    variables = model.trainable_variables
+    own = [ops.convert_to_numpy(variable) for variable in variables]
+    for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
+        # A copy: JAX gives the arrays of a model's weights away when it predicts.
+        variable.assign(ops.convert_to_numpy(average))
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
+
+
+def keeps_average(model):
+    """Tells whether the optimizer of a compiled model keeps an average of the weights."""
+    return bool(getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema)
+
+
+def warm_up_average(optimizer):
+    """Lets a moving average forget the initial weights, however short the training is.
+
+    After `t` updates its momentum is `(1 + t) / (10 + t)`, until that reaches `ema_momentum`.
+
+    Source: TensorFlow's `ExponentialMovingAverage(num_updates=...)`.
+    """
+    move = optimizer._update_model_variables_moving_average
+
+    def move_warmed_up(variables):
+        momentum = optimizer.ema_momentum
+        updates = ops.cast(optimizer.iterations, "float32")
+        # Keras moves the average with every batch, several of which may make one update.
+        batches = optimizer.gradient_accumulation_steps or 1
+        warming = ((1 + updates) / (10 + updates)) ** (1 / batches)
+        optimizer.ema_momentum = ops.minimum(momentum, warming)
+        try:
+            move(variables)
+        finally:
+            optimizer.ema_momentum = momentum
+
+    # Of this one optimizer: those of a class of ours are slower under PyTorch.
+    optimizer._update_model_variables_moving_average = move_warmed_up
+
+
+def estimate_statistics(model, batches):
+    """Sets the running statistics of every BatchNorm to their means over some batches.
+
+    The statistics that training keeps are those of the weights as they moved; averaged weights
+    need their own. Nothing is dropped meanwhile, as at inference. Frozen layers keep theirs.
+
+    Source: Izmailov et al. 2018 (stochastic weight averaging, `update_bn`).
+
+    Args:
+        model: `keras.Model`.
+        batches: iterable of image batches, the model's input.
+
+    Returns:
+        list of arrays, the new statistics: see `statistics_values`.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> model = dmformer_keras.DMFormerN(input_shape=(32, 32, 3), num_classes=2)
+    >>> images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    >>> before = statistics_values(model)
+    >>> after = estimate_statistics(model, [images, images])
+    >>> all((one != other).any() for one, other in zip(before, after))
+    True
+    """
+    norms = _norms(model)
+    droppers = [layer for layer in _layers(model) if isinstance(layer, _DROPPERS)]
+    momenta = [norm.momentum for norm in norms]
+    rates = [layer.rate for layer in droppers]
+    try:
+        for layer in droppers:
+            layer.rate = 0.0
+        for number, images in enumerate(batches):
+            for norm in norms:
+                norm.momentum = number / (number + 1)  # the mean of all batches so far
+            with no_gradients():
+                model(images, training=True)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for layer, rate in zip(droppers, rates, strict=True):
+            layer.rate = rate
+    return statistics_values(model)
+
+
+def statistics_values(model):
+    """Returns copies, as arrays, of the running means and variances of a model's BatchNorms."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in _statistics(model)]
+
+
+def _statistics(model):
+    return [
+        variable for norm in _norms(model) for variable in (norm.moving_mean, norm.moving_variance)
+    ]
+
+
+@contextlib.contextmanager
+def statistics_set(model, values):
+    """Sets the running statistics of a model for the time of a block.
+
+    Args:
+        model: `keras.Model`.
+        values: list of arrays, in the order of `statistics_values`.
+    """
+    variables, own = _statistics(model), statistics_values(model)
+    _assign(variables, values)
+    try:
+        yield
+    finally:
+        _assign(variables, own)
+
+
+_DROPPERS = (StochasticDepth, keras.layers.Dropout)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _norms(model):
+    norms = (
+        layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    return [norm for norm in norms if norm.trainable]
+
+
+def _layers(model):
+    return list(model._flatten_layers(include_self=False))

@@ -1,0 +1,317 @@
+"""Learning from a teacher's answers: the file that holds them, the model and the loss."""
+
+import collections
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from dmformer_keras.errors import DMFormerError
+
+NAMES_FILE = "names.txt"
+CLASSES_FILE = "classes.txt"
+LOGITS_FILE = "logits.npy"
+FEATURES_FILE = "features.npy"
+CARD_FILE = "teacher.json"
+
+# Features are learned as standard scores, of which outliers count for no more than this.
+_LARGEST_SCORE = 5.0
+# How many rows, spread over all, tell the mean and deviation of each feature.
+_SAMPLE = 8192
+_NO_SPREAD = 1e-6
+
+
+class TeacherAnswers:
+    """What a teacher said of each training image, once: logits, pooled features, or both.
+
+    The folder is made by any program:
+
+    - `names.txt`: the names of the images, one per line, as `ImageSource.name` gives them;
+    - `logits.npy`: float array (images, classes), with `classes.txt`, the name of each class;
+    - `features.npy`: float array (images, features);
+    - `teacher.json`, optional: `{"name": ..., "licence": ...}`, for the model card.
+
+    Source: the stored answers of FKD (Shen and Xing 2022) and of reinforced data sets (Faghri et
+    al. 2023); one answer per image, whatever the crop, is this project's decision.
+
+    Args:
+        folder: str or path.
+        source: ImageSource, the training images.
+        temperature: float, positive, that the teacher's logits are divided by.
+
+    Attributes:
+        name: str, of the teacher.
+        known: list of int, the source's classes that the teacher knows, matched by name.
+        outputs: int, the features that the student learns beside its classes.
+        width: int, numbers per image.
+
+    Raises:
+        DMFormerError: a file is missing or damaged, an image has no answer, or the teacher's
+            logits know none of the source's classes.
+    """
+
+    def __init__(self, folder, source, temperature):
+        self.folder = Path(folder)
+        self._temperature = temperature
+        names = self._lines(NAMES_FILE)
+        self._logits = self._array(LOGITS_FILE, len(names))
+        self._features = self._array(FEATURES_FILE, len(names))
+        if self._logits is None and self._features is None:
+            raise DMFormerError(
+                f"The teacher's folder {str(folder)!r} has neither {LOGITS_FILE} nor "
+                f"{FEATURES_FILE}; write one of them, a row for each line of {NAMES_FILE}."
+            )
+        self._rows = self._matched_rows(names, source)
+        self.known, self._columns = [], []
+        if self._logits is not None:
+            self.known, self._columns = self._matched_classes(source)
+        self.outputs = 0
+        if self._features is not None:
+            self.outputs = self._features.shape[1]
+            self._set_scale()
+        self.width = len(self.known) + self.outputs
+        self.name = self._card().get("name", self.folder.name)
+
+    def __call__(self, indexes):
+        """What is to be learned of some images.
+
+        Args:
+            indexes: ints (number,), of the source.
+
+        Returns:
+            float32 array (number, width): the teacher's probabilities of the known classes,
+            then the standard scores of the features.
+        """
+        rows = self._rows[np.asarray(indexes)]
+        parts = []
+        if self.known:
+            logits = self._logits[rows].astype(np.float32)[:, self._columns] / self._temperature
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            parts.append(shares / shares.sum(axis=1, keepdims=True))
+        if self.outputs:
+            scores = (self._features[rows].astype(np.float32) - self._mean) / self._deviation
+            parts.append(scores.clip(-_LARGEST_SCORE, _LARGEST_SCORE))
+        return np.concatenate(parts, axis=1)
+
+    def identity(self):
+        """What tells these answers from others, as JSON values."""
+        parts = {NAMES_FILE: len(self._rows)}
+        for file, array in ((LOGITS_FILE, self._logits), (FEATURES_FILE, self._features)):
+            if array is not None:
+                sample = np.ascontiguousarray(array[:: max(1, len(array) // _SAMPLE)])
+                parts[file] = [list(array.shape), _digest(sample)]
+        return {"name": self.name, "answers": parts}
+
+    def _lines(self, file):
+        try:
+            return (self.folder / file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            raise DMFormerError(
+                f"The teacher's {str(self.folder / file)!r} cannot be read: {reason}; it lists "
+                "one name per line."
+            ) from error
+
+    def _array(self, file, rows):
+        path = self.folder / file
+        if not path.is_file():
+            return None
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            right = array.ndim == 2 and array.dtype.kind == "f" and len(array) == rows
+        except (OSError, ValueError, EOFError) as error:
+            raise DMFormerError(
+                f"The teacher's {str(path)!r} cannot be read: {error}; write it with numpy.save."
+            ) from error
+        if not right:
+            raise DMFormerError(
+                f"The teacher's {str(path)!r} must be a float array with a row for each of the "
+                f"{rows} lines of {NAMES_FILE}, and is {array.dtype} {array.shape}."
+            )
+        return array
+
+    def _matched_rows(self, names, source):
+        row_of = {name: row for row, name in enumerate(names)}
+        wanted = [source.name(index) for index in range(len(source))]
+        missing = [name for name in wanted if name not in row_of]
+        if missing:
+            raise DMFormerError(
+                f"The teacher's {str(self.folder / NAMES_FILE)!r} has no line for {len(missing)} "
+                f"of {len(wanted)} training images, such as {missing[0]!r}; compute the "
+                "answers for these very images."
+            )
+        return np.array([row_of[name] for name in wanted])
+
+    def _matched_classes(self, source):
+        classes = self._lines(CLASSES_FILE)
+        if len(classes) != self._logits.shape[1]:
+            raise DMFormerError(
+                f"The teacher's {LOGITS_FILE} has {self._logits.shape[1]} columns, and "
+                f"{CLASSES_FILE} {len(classes)} names; write one name per column."
+            )
+        # A name that two classes have, such as crane, tells neither: it is left to the labels.
+        column_of = {name: classes.index(name) for name in _told_once(classes)}
+        told = _told_once(source.class_names)
+        pairs = [
+            (number, column_of[name])
+            for number, name in enumerate(source.class_names)
+            if name in column_of and name in told
+        ]
+        if len(pairs) < 2:
+            raise DMFormerError(
+                f"The teacher knows {len(pairs)} of the classes of {source.title} by name, and two "
+                f"or more are needed: its classes are {', '.join(classes[:3])}, ..., the "
+                f"images' {', '.join(source.class_names[:3])}, ..."
+            )
+        return [number for number, _ in pairs], [column for _, column in pairs]
+
+    def _set_scale(self):
+        sample = self._features[:: max(1, len(self._features) // _SAMPLE)].astype(np.float32)
+        self._mean = sample.mean(axis=0)
+        self._deviation = np.maximum(sample.std(axis=0), _NO_SPREAD)
+
+    def _card(self):
+        path = self.folder / CARD_FILE
+        if not path.is_file():
+            return {}
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            return {"name": str(card["name"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DMFormerError(
+                f"The teacher's {str(path)!r} must be JSON with a name; correct it."
+            ) from error
+
+
+def student_model(classifier, outputs):
+    """A model for training: a classifier's logits, and a linear layer's guess at features.
+
+    Args:
+        classifier: `DMFormerClassifier`, whose layers are shared.
+        outputs: int, the number of features; with 0 the classifier itself is returned.
+
+    Returns:
+        `keras.Model` from images to (batch, classes + outputs). The linear layer is no part of
+        the classifier.
+    """
+    if not outputs:
+        return classifier
+    norm, pool, dropout, logits = classifier.head.layers
+    pooled = pool(norm(classifier.backbone(classifier.input)))
+    guess = keras.layers.Dense(outputs, dtype="float32", name="teacher_features")
+    together = keras.layers.Concatenate(dtype="float32", name="logits_and_features")
+    model = keras.Model(
+        classifier.input, together([logits(dropout(pooled)), guess(pooled)]), name="student"
+    )
+    model.backbone = classifier.backbone
+    return model
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class TaughtLoss(keras.losses.Loss):
+    """The loss by labels, and the distance to what a teacher said.
+
+    Of an image whose class the teacher knows, `teacher_weight` of the loss is the divergence
+    `temperature**2 * KL(teacher || student)` over the known classes (Hinton et al. 2015), the rest
+    the loss by labels. An image whose class it does not know has the loss by labels alone; of
+    a mixed image, the shares decide. The mean squared error of the features' standard scores is
+    added, `feature_weight` times.
+
+    Args:
+        loss: `keras.losses.Loss` of labels and logits, one number per image.
+        classes: int.
+        known: list of int, the classes that the teacher knows; empty without its logits.
+        teacher_weight: float in [0, 1].
+        temperature: float, positive.
+        feature_weight: float, 0 or more.
+        **kwargs: the usual arguments of `keras.losses.Loss`.
+
+    Targets: float (batch, classes + known + features): shares of the classes, the teacher's
+    probabilities at that temperature, standard scores. Predictions: (batch, classes + features).
+    """
+
+    def __init__(
+        self,
+        loss,
+        classes,
+        known,
+        teacher_weight,
+        temperature,
+        feature_weight,
+        name="taught_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.loss = loss
+        self.classes = classes
+        self.known = [int(number) for number in known]
+        self.teacher_weight = teacher_weight
+        self.temperature = temperature
+        self.feature_weight = feature_weight
+
+    def call(self, y_true, y_pred):
+        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        shares, logits = y_true[:, : self.classes], y_pred[:, : self.classes]
+        loss = self.loss.call(shares, logits)
+        first_score = self.classes + len(self.known)
+        if self.known:
+            taught = y_true[:, self.classes : first_score]
+            weight = self.teacher_weight * ops.sum(ops.take(shares, self.known, axis=1), axis=1)
+            loss = (1 - weight) * loss + weight * self._divergence(taught, logits)
+        scores, guesses = y_true[:, first_score:], y_pred[:, self.classes :]
+        if scores.shape[-1]:
+            loss += self.feature_weight * ops.mean(ops.square(scores - guesses), axis=-1)
+        return loss
+
+    def _divergence(self, taught, logits):
+        own = ops.log_softmax(ops.take(logits, self.known, axis=1) / self.temperature, axis=-1)
+        logarithm = ops.log(ops.maximum(taught, keras.config.epsilon()))
+        return self.temperature**2 * ops.sum(taught * (logarithm - own), axis=-1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "loss": keras.saving.serialize_keras_object(self.loss),
+            "classes": self.classes,
+            "known": self.known,
+            "teacher_weight": self.teacher_weight,
+            "temperature": self.temperature,
+            "feature_weight": self.feature_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**{**config, "loss": loss})
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class TaughtAccuracy(keras.metrics.CategoricalAccuracy):
+    """The accuracy of the logits, where targets and predictions hold more than classes.
+
+    Args:
+        classes: int.
+        **kwargs: the usual arguments of `keras.metrics.Metric`.
+    """
+
+    def __init__(self, classes, name="accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.classes = classes
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true, y_pred = y_true[:, : self.classes], y_pred[:, : self.classes]
+        return super().update_state(y_true, y_pred, sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
+
+
+def _told_once(names):
+    return {name for name, count in collections.Counter(names).items() if count == 1}
+
+
+def _digest(array):
+    return hashlib.sha256(array.tobytes()).hexdigest()[:12]
