@@ -14,7 +14,7 @@ import numpy as np
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.files import WRITING, FolderLock, written_whole
 
 MEMORY = "memory"
 # How much larger than the training size images are kept, for crops to be taken from.
@@ -87,7 +87,7 @@ def _in_memory(source, image_size, say):
 
 def _in_folder(source, image_size, folder, say):
     content = _content(source, image_size)
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not all(path.name.startswith(WRITING) for path in folder.iterdir()):
         if not _holds(folder, content):
             raise DMFormerError(
                 f"The cache folder {str(folder)!r} holds something else than the images of "
@@ -111,24 +111,30 @@ def _fill(source, image_size, folder, content, say):
                 f"{_gibibytes(needed)}, and {str(folder)!r} has {_gibibytes(free)} left; give the "
                 "cache a folder on another disk, or leave it out."
             )
-        say(f"Decoding {len(source):,} images to {folder}, about {_gibibytes(needed)}")
-        table = []
-        with written_whole(folder / _PIXELS_FILE) as path, open(path, "wb") as file:
-            for image, label in _decoded(source, image_size):
-                table.append((file.tell(), *image.shape[:2]))
-                file.write(image.tobytes())
-                if isinstance(label, np.ndarray):
-                    file.write(label.tobytes())
-        with written_whole(folder / _TABLE_FILE) as path:
-            np.save(path, np.array(table, np.int64), allow_pickle=False)
-        # The last: a folder without it is no cache.
-        with written_whole(folder / _CONTENT_FILE) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with FolderLock(folder) as lock:
+            lock.take()
+            say(f"Decoding {len(source):,} images to {folder}, about {_gibibytes(needed)}")
+            _write(source, image_size, folder, content)
     except OSError as error:
         raise DMFormerError(
             f"The decoded images cannot be written to {str(folder)!r} ({error.strerror}); give the "
             "cache another folder."
         ) from error
+
+
+def _write(source, image_size, folder, content):
+    table = []
+    with written_whole(folder / _PIXELS_FILE) as path, open(path, "wb") as file:
+        for image, label in _decoded(source, image_size):
+            table.append((file.tell(), *image.shape[:2]))
+            file.write(image.tobytes())
+            if isinstance(label, np.ndarray):
+                file.write(label.tobytes())
+    with written_whole(folder / _TABLE_FILE) as path:
+        np.save(path, np.array(table, np.int64), allow_pickle=False)
+    # The last: a folder without it is no cache.
+    with written_whole(folder / _CONTENT_FILE) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 class _FileReader:

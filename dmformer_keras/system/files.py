@@ -61,7 +61,7 @@ class FolderLock:
         except BlockingIOError:
             os.close(descriptor)
             raise DMFormerError(
-                f"Another process is training in {str(self._folder)!r}; wait for its end, or "
+                f"Another process is writing to {str(self._folder)!r}; wait for its end, or "
                 "choose another folder."
             ) from None
         except OSError:  # a drive without locks

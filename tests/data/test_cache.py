@@ -93,7 +93,8 @@ def test_an_unfinished_or_damaged_cache_is_not_used(source, tmp_path, monkeypatc
         patch.setattr(cache, "_decoded", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cached(source, SIZE, folder)
-    cached(source, SIZE, folder)  # nothing of it was left
+    (folder / ".writing-pixels.bin").write_bytes(b"a killed process leaves it")
+    cached(source, SIZE, folder)
     pixels = folder / "pixels.bin"
     pixels.write_bytes(pixels.read_bytes()[:-1])
     with pytest.raises(DMFormerError, match="damaged"):
