@@ -475,7 +475,7 @@ class _Run:
             "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
             "backend": keras.backend.backend(),
             "recipe": self.state.identity["recipe"],
-            "teacher": None if self.answers is None else self.answers.identity(),
+            "teacher": None if self.answers is None else self.answers.identity()["name"],
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),
@@ -528,9 +528,9 @@ def earlier_trainings(report):
         report: dict, of `REPORT_FILE`.
 
     Returns:
-        list of dicts: "command", "training_seconds", "backend", "machine".
+        list of dicts: "command", "training_seconds", "backend", "machine", "teacher".
     """
-    own = ("command", "training_seconds", "backend", "machine")
+    own = ("command", "training_seconds", "backend", "machine", "teacher")
     return [*report.get("earlier", []), {name: report.get(name) for name in own}]
 
 

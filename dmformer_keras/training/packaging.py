@@ -195,6 +195,8 @@ class _Card:
         commands = "\n".join(one["command"] or "(by the Python interface)" for one in trainings)
         hours = sum(one["training_seconds"] for one in trainings) / 3600
         machines = "; ".join(dict.fromkeys(_machine(one) for one in trainings))
+        teachers = dict.fromkeys(one["teacher"] for one in trainings if one.get("teacher"))
+        taught = f" Taught by {'; '.join(teachers)}." if teachers else ""
         default = dataclasses.asdict(type(self.recipe)())
         # What is not on is not worth a word, unless it is by default.
         given = ", ".join(
@@ -207,7 +209,7 @@ class _Card:
             f"## Training\n\n```sh\n{commands}\n```\n\n"
             f"{report['training_images']:,} images; the best of {report['epochs']} epochs, "
             f"{report['best_epoch']}, by the validation images; {hours:.1f} hours with "
-            f"{machines}.\n\nRecipe: {given}.\n\n"
+            f"{machines}.{taught}\n\nRecipe: {given}.\n\n"
             f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
             f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE})."
         )
