@@ -117,7 +117,7 @@ def _parser(name, module):
 def _sentence(error):
     """One sentence that says what failed, and whose fault it is."""
     if isinstance(error, DMFormerError):
-        return str(error)
+        return str(error).replace('on_corrupt="skip"', "--on-corrupt skip")
     text = shortened(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text:
         return f"Out of memory; lower --batch-size or --image-size ({text[:120]})."

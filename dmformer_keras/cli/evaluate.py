@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 from dmformer_keras.cli.options import (
     EXPORTED_HELP,
@@ -11,6 +12,7 @@ from dmformer_keras.cli.options import (
     load_model,
     percent,
     print_metrics,
+    print_skipped,
     segmentation_options,
 )
 from dmformer_keras.data import open_source
@@ -18,6 +20,7 @@ from dmformer_keras.data.splits import SPLITS
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter
 from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
+from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
 
 DESCRIPTION = """\
 Measure a trained model on labelled images. A classifier: the share of images whose class is
@@ -70,9 +73,11 @@ def run(args):
         task="segment" if segments else "classify",
         channels=model.input.shape[-1],
         on_corrupt=args.on_corrupt,
+        draw=draw_of_run(Path(args.model)),
     )
-    if source.skipped:
-        print(f"Skipped {len(source.skipped)} unusable files.", file=sys.stderr)
+    print_skipped(source)
+    if warning := trained_on_warning(Path(args.model), source):
+        print(warning, file=sys.stderr)
     if segments:
         evaluation = evaluate_segmenter(model, source, progress=True, **how)
         by_class, title = evaluation.class_iou, "intersection over union by class"

@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import sys
 
+from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import load
@@ -49,6 +51,11 @@ def load_model(name, image_size=None, exported=True):
 def add_data_options(parser, required=True):
     """Adds `--data` and `--on-corrupt`."""
     parser.add_argument("--data", metavar="SOURCE", required=required, help=SOURCE_HELP)
+    add_on_corrupt_option(parser)
+
+
+def add_on_corrupt_option(parser):
+    """Adds `--on-corrupt`."""
     parser.add_argument(
         "--on-corrupt",
         choices=("error", "skip"),
@@ -161,3 +168,9 @@ def _print_segmentation(evaluation):
         ("frequency-weighted IoU", evaluation.frequency_weighted_iou),
     ):
         print(f"{title:<22}  {percent(share):>9}")
+
+
+def print_skipped(source):
+    """Says on stderr which files of a source were left out, and why."""
+    if source.skipped:
+        print(skipped_text(source, "open_source(...).skipped"), file=sys.stderr)

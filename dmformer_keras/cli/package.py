@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dmformer_keras.cli.options import print_metrics
+from dmformer_keras.cli.options import add_on_corrupt_option, print_metrics
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training.packaging import CARD_FILE, package
 
@@ -29,6 +29,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--split", choices=("val", "test"), default="val", help="of it (default: val)"
     )
+    add_on_corrupt_option(parser)
     parser.add_argument(
         "--notes",
         metavar="FILE",
@@ -43,6 +44,8 @@ def run(args):
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "it is no text in UTF-8")
         raise DMFormerError(f"The notes {args.notes!r} cannot be read: {reason}.") from None
-    evaluation = package(args.run, args.output, args.data, args.split, notes)
+    evaluation = package(
+        args.run, args.output, args.data, args.split, notes, on_corrupt=args.on_corrupt
+    )
     print_metrics(evaluation)
     print(f"\nIn {args.output}: the preset and its card, {CARD_FILE}")

@@ -25,12 +25,12 @@ LAYOUT = (
 _CLASSES_FILE_LIMIT = 2**22
 
 
-def open_folder(path, split, *, channels, on_corrupt, verify, validation_fraction, seed):
+def open_folder(path, split, *, channels, on_corrupt, verify, validation_fraction, seed, draw):
     """Open a folder of class folders, or a zip of one.
 
     Args:
         path: str or path.
-        split, channels, on_corrupt, verify, validation_fraction, seed: see `open_source`.
+        split, channels, on_corrupt, verify, validation_fraction, seed, draw: see `open_source`.
 
     Returns:
         EncodedSource.
@@ -50,7 +50,8 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
     labels, paths = _in_order_of_classes(by_folder, class_folders)
     passed_over += _beside_the_classes(tree, prefix, len(paths))
     if carved:
-        chosen = carve(tree.title, split, labels, validation_fraction, seed)
+        names = [path[len(prefix) :] for path in paths] if draw == "name" else None
+        chosen = carve(tree.title, split, labels, validation_fraction, seed, names)
         paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
     source = EncodedSource(
         str(path),

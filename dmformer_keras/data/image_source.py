@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from dmformer_keras.data.images import check_image_header, decode_image
-from dmformer_keras.data.trees import quoted
+from dmformer_keras.data.trees import printable, quoted
 from dmformer_keras.errors import DMFormerError
 
 _VERIFY_CHUNK = 64
 # What an error quotes, so that all of it can be read.
 _SHOWN_REASONS = 200
 _SHOWN_TITLE = 80
+_SHOWN_SKIPPED = 10
 
 
 class ImageSource:
@@ -128,7 +129,7 @@ class ImageSource:
             ]
         if self.skipped:
             lines.append(f"  skipped {len(self.skipped)}, the first: {self.skipped[0][1]}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def __repr__(self):
         return (
@@ -335,3 +336,21 @@ def first_reasons(reasons):
             break
         shown, count = f"{shown} {reason}", count + 1
     return shown if count == len(reasons) else f"{shown} (and {len(reasons) - count} more)"
+
+
+def skipped_text(source, where):
+    """Which files of a source were left out, and why, in lines for people: the first of them.
+
+    Args:
+        source: ImageSource.
+        where: str, where all of them are listed.
+
+    Returns:
+        str.
+    """
+    count = len(source.skipped)
+    lines = [f"Skipped {count:,} file(s) of the {source.split} split:"]
+    lines += [printable(reason) for _, reason in source.skipped[:_SHOWN_SKIPPED]]
+    if count > _SHOWN_SKIPPED:
+        lines.append(f"and {count - _SHOWN_SKIPPED:,} more: {where} lists all")
+    return "\n  ".join(lines)

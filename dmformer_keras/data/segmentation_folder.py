@@ -33,13 +33,13 @@ LAYOUT = (
 
 
 def open_segmentation_folder(
-    path, split, *, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels
+    path, split, *, channels, on_corrupt, verify, validation_fraction, seed, draw, ignored_labels
 ):
     """Open a folder of images and masks, or a zip of one.
 
     Args:
         path: str or path.
-        split, channels, on_corrupt, verify, validation_fraction, seed, ignored_labels: see
+        split, channels, on_corrupt, verify, validation_fraction, seed, draw, ignored_labels: see
             `open_source`.
 
     Returns:
@@ -64,7 +64,9 @@ def open_segmentation_folder(
         labels = find_labels(training, tree.read, on_corrupt)
         classes = MaskClasses.of_labels(labels, ignored_labels, tree.title)
     if carved:
-        pairs = carved_pairs(tree.title, split, pairs, validation_fraction, seed)
+        start = len(folders[stored][0])
+        names = [pair.image[start:] for pair in pairs] if draw == "name" else None
+        pairs = carved_pairs(tree.title, split, pairs, validation_fraction, seed, names)
     source = EncodedSegmentationSource(
         str(path),
         split,

@@ -296,7 +296,7 @@ def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, se
     return ArraySegmentationSource(images, chosen, classes).verified("error", fully=True)
 
 
-def carved_pairs(title, split, pairs, validation_fraction, seed):
+def carved_pairs(title, split, pairs, validation_fraction, seed, names=None):
     """The pairs of "train" or "val" where both lie together: a fixed share of them.
 
     Args:
@@ -304,6 +304,7 @@ def carved_pairs(title, split, pairs, validation_fraction, seed):
         split: "train" or "val".
         pairs: list.
         validation_fraction, seed: see `open_source`.
+        names: see `carve`.
 
     Returns:
         list.
@@ -312,7 +313,8 @@ def carved_pairs(title, split, pairs, validation_fraction, seed):
         DMFormerError: there would be none.
     """
     of_one_class = np.zeros(len(pairs), int)
-    return [pairs[i] for i in carve(title, split, of_one_class, validation_fraction, seed)]
+    chosen = carve(title, split, of_one_class, validation_fraction, seed, names)
+    return [pairs[index] for index in chosen]
 
 
 def find_labels(pairs, fetch, on_corrupt):

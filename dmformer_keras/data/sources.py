@@ -6,7 +6,7 @@ from dmformer_keras.data.arrays import open_arrays, open_digits
 from dmformer_keras.data.folders import open_folder
 from dmformer_keras.data.segmentation_folder import open_segmentation_folder
 from dmformer_keras.data.segmentation_source import open_segmentation_arrays
-from dmformer_keras.data.splits import SPLITS
+from dmformer_keras.data.splits import DRAWS, SPLITS
 from dmformer_keras.data.tfds_source import PREFIX as TFDS_PREFIX
 from dmformer_keras.data.tfds_source import open_segmentation_tfds, open_tfds
 from dmformer_keras.errors import DMFormerError
@@ -22,6 +22,7 @@ def open_source(
     verify=True,
     validation_fraction=0.1,
     seed=0,
+    draw="name",
     download=False,
     ignored_labels=(),
 ):
@@ -64,8 +65,8 @@ def open_source(
     - `"tfds:NAME"` or `"tfds:NAME:VERSION"` with a mask beside the photo, of up to 2 GiB.
       Labels that begin at 1 leave a class "0" without pixels: pass ignored_labels=[0].
 
-    Where there is no validation split, "val" is a fixed share of the training images, of
-    every class alike, and "train" is the rest.
+    Where there is no validation split, "val" is a share of the training images of every class,
+    always the same images, and "train" is the rest.
 
     Args:
         source: str, path, or tuple of arrays.
@@ -80,6 +81,9 @@ def open_source(
         validation_fraction: float in [0, 1), the share of "val" where it is cut out of the
             training images; 0 leaves all to "train".
         seed: int, not negative: which images that share is.
+        draw: "name" or "position", how that share is drawn from files: by a hash of each file's
+            name, which adding and removing files does not change for the others, or as the first
+            versions of this package did. Data that are no files are always drawn by position.
         download: bool, let tensorflow_datasets download what is not prepared.
         ignored_labels: ints, labels of masks that are ignored as void is, for data that call
             it otherwise.
@@ -101,6 +105,8 @@ def open_source(
     ((32, 32, 1), '8')
     """
     _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels)
+    if draw not in DRAWS:
+        raise DMFormerError(f"draw must be one of {', '.join(DRAWS)}, got {draw!r}.")
     options = {"validation_fraction": validation_fraction, "seed": seed}
     segments = task == "segment"
     if segments:
@@ -123,7 +129,7 @@ def open_source(
         open_prepared = open_segmentation_tfds if segments else open_tfds
         return open_prepared(source, split, download=download, **options)
     open_files = open_segmentation_folder if segments else open_folder
-    return open_files(source, split, **options)
+    return open_files(source, split, draw=draw, **options)
 
 
 def _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels):

@@ -1,12 +1,17 @@
 """Which images are for training, which for validation: the rules every source shares."""
 
+import hashlib
 import re
+import unicodedata
 
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
 
 SPLITS = ("train", "val", "test", "all")
+# How validation images are drawn from files that lie together. By name, each file's part
+# depends on its own name only; by position, as runs of early versions did, on all files.
+DRAWS = ("name", "position")
 
 _SPLIT_OF_WORD = {
     "train": "train",
@@ -80,11 +85,13 @@ def stored_split(title, split, stored):
     )
 
 
-def carve(title, split, labels, validation_fraction, seed):
+def carve(title, split, labels, validation_fraction, seed, names=None):
     """The images of "train" or "val" where both lie together.
 
-    Validation gets the same share of every class, always the same images for a seed; a
-    class of one image keeps it for training.
+    With names, an image is for validation where a hash of its name says so: images that are
+    added or removed move no other, but for the last one of a class. Without, validation gets
+    the same share of every class. Either way a class of two or more images has one of each
+    part, and a class of one image keeps it for training.
 
     Args:
         title: str, the source, for an error.
@@ -92,6 +99,7 @@ def carve(title, split, labels, validation_fraction, seed):
         labels: int array (number of images,), of train and val together.
         validation_fraction: float in [0, 1), the share of every class that is "val".
         seed: int, not negative.
+        names: list of str, of the images, class folder included; None draws by position.
 
     Returns:
         int array, the indexes of the images, ascending.
@@ -109,8 +117,13 @@ def carve(title, split, labels, validation_fraction, seed):
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels) if validation_fraction else ():
         members = np.flatnonzero(labels == label)
-        count = min(max(1, round(validation_fraction * len(members))), len(members) - 1)
-        held_out[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True
+        if names is None:
+            order = np.random.default_rng([seed, int(label)]).permutation(members)
+            count = round(validation_fraction * len(members))
+        else:
+            places = np.array([_place(names[index], seed) for index in members])
+            order, count = members[places.argsort()], (places < validation_fraction).sum()
+        held_out[order[: min(max(1, count), len(members) - 1)]] = True
     indexes = np.flatnonzero(held_out if split == "val" else ~held_out)
     if not len(indexes):
         raise DMFormerError(
@@ -118,3 +131,10 @@ def carve(title, split, labels, validation_fraction, seed):
             f"{validation_fraction}; give a fraction over 0 and a class of two or more images."
         )
     return indexes
+
+
+def _place(name, seed):
+    """A number in [0, 1) that a file's name decides, written in Unicode's one way or the other."""
+    name = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(b"%d\0%s" % (seed, name), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

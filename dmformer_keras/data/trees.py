@@ -436,6 +436,23 @@ def quoted(text, length=_QUOTED_LENGTH):
     return f"{shown[: half + 1]}…{shown[-half - 1 :]}"
 
 
+def printable(text):
+    """A text with what a terminal cannot show escaped: names that are no UTF-8, control characters.
+
+    Args:
+        text: str.
+
+    Returns:
+        str.
+
+    Example:
+
+    >>> printable("caf\\udce9/\\x1b[2J.jpg")
+    'caf\\\\udce9/\\\\x1b[2J.jpg'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def _progress(title, total=None):
     """A progress bar, for what takes over a second, and not in a log file."""
     from tqdm import tqdm

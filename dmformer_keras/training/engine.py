@@ -17,6 +17,7 @@ import numpy as np
 from dmformer_keras import presets
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.cache import MEMORY, cached
+from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
@@ -42,6 +43,7 @@ from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.teacher import TeacherAnswers, student_model
+from dmformer_keras.training.trained_images import draw_of, record_images
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -166,8 +168,9 @@ class _Run:
             check_is_free(folder)
         # Decoding all images takes its time: once a run, unless some have to be left out.
         verify = on_corrupt == "skip" or not begun
+        self.draw = draw_of(self.state and self.state.identity)
         self.train_source, self.val_source = (
-            self.task.open(source, split, on_corrupt=on_corrupt, verify=verify)
+            self.task.open(source, split, on_corrupt=on_corrupt, verify=verify, draw=self.draw)
             for split in ("train", "val")
         )
         self.image_size = self.task.training_size(self.preset)
@@ -282,7 +285,9 @@ class _Run:
                 f"{self.train_source.title} has one class only; a {self.task.kind} needs two or "
                 "more."
             )
-        identity = identity_of(self.recipe, self.preset, self.train_source, self.val_source)
+        identity = identity_of(
+            self.recipe, self.preset, self.train_source, self.val_source, self.draw
+        )
         if self.cache is not None and not self.recipe.augment_on_device:
             # Made smaller once, pixels are a level or two from those of the files.
             identity["data"]["cache"] = True
@@ -374,6 +379,8 @@ class _Run:
             check_is_free(self.folder)  # once more: another process may have been faster
         _make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
         checkpoint.write_state(self.folder, self.state)
+        if self.distribution.is_first:
+            record_images(self.folder, self.train_source)
 
     def _restore(self, model):
         with self.distribution.building():
@@ -512,7 +519,7 @@ class _Run:
         )
         for source in (self.train_source, self.val_source):
             if source.skipped:
-                self._say(f"Skipped {len(source.skipped)} unusable files of {source.split}")
+                self._say(skipped_text(source, REPORT_FILE))
         if self.state.epoch:
             self._say(f"Resuming after epoch {self.state.epoch} of {self.recipe.epochs}")
 

@@ -4,14 +4,17 @@ import dataclasses
 import hashlib
 import json
 
+from dmformer_keras.training.trained_images import draw_of
 
-def identity_of(recipe, preset, train_source, val_source):
+
+def identity_of(recipe, preset, train_source, val_source, draw="name"):
     """What must be the same for a run to be resumed.
 
     Args:
         recipe: Recipe or SegmentationRecipe.
         preset: Preset that the run starts from.
         train_source, val_source: ImageSource, its images.
+        draw: str, how the validation images were drawn, see `open_source`.
 
     Returns:
         dict {part: {name: JSON value}}.
@@ -28,6 +31,7 @@ def identity_of(recipe, preset, train_source, val_source):
         "data": {
             "training images": _fingerprint(train_source),
             "validation images": _fingerprint(val_source),
+            "draw": draw,
         },
     }
 
@@ -45,7 +49,8 @@ def told_differences(started, now, kind):
     # A setting that came with a later version was what it is by default.
     defaults = _json_values(dataclasses.asdict(kind()))
     earlier = {name: (defaults | started["recipe"])[name] for name in now["recipe"]}
-    started = started | {"recipe": earlier}
+    data = {"draw": draw_of(started)} | started["data"]
+    started = started | {"recipe": earlier, "data": data}
     pairs = [
         (name, started.get(part, {}).get(name), now.get(part, {}).get(name))
         for part in {**started, **now}

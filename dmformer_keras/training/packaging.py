@@ -24,6 +24,7 @@ from dmformer_keras.training.engine import (
 )
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.tasks import task_of
+from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
 
 CARD_FILE = "README.md"
 # What a share may lose by half precision before float32 is kept: less than a report's
@@ -31,7 +32,7 @@ CARD_FILE = "README.md"
 LARGEST_LOSS = 0.0005
 
 
-def package(run, output, source, split="val", notes=""):
+def package(run, output, source, split="val", notes="", *, on_corrupt="error"):
     """Makes a preset to be given away of a training run: weights, metadata, history, model card.
 
     Kernels are stored in float16 where the accuracy or mIoU on `source` stays within 0.05
@@ -44,6 +45,7 @@ def package(run, output, source, split="val", notes=""):
         source: str, the data that the card's figures are of, as `open_source` takes them.
         split: "val" or "test", of the data.
         notes: str, Markdown that the card ends with: the data's licence, limits.
+        on_corrupt: "error", or "skip" to leave damaged images out.
 
     Returns:
         Evaluation or SegmentationEvaluation, of what is in the folder.
@@ -70,7 +72,9 @@ def package(run, output, source, split="val", notes=""):
     model = load_trained(run)
     recipe = (SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"])
     task = task_of(recipe)
-    opened = task.open(source, split)
+    opened = task.open(source, split, on_corrupt=on_corrupt, draw=draw_of_run(run))
+    if warning := trained_on_warning(run, opened):
+        raise DMFormerError(f"A card's figures are of images that were not trained on: {warning}")
     metadata = _kept_metadata(run)
     metadata["description"] = (
         f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on "
