@@ -67,7 +67,7 @@ _FUNCTIONS = {
 }
 
 
-def __getattr__(name):
+def _imported_when_used(name):
     if name in _FUNCTIONS:
         value = getattr(importlib.import_module(_FUNCTIONS[name]), name)
         globals()[name] = value
@@ -80,6 +80,10 @@ def __getattr__(name):
             if error.name != module:
                 raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # for type checkers every name would exist
+    __getattr__ = _imported_when_used
 
 
 def __dir__():

@@ -1,5 +1,10 @@
 """DMFormerBackbone: the stem, four stages of DMFormer blocks, and their pyramid."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
 import keras
 
 from dmformer_keras.checks import check_bool, check_rate, is_positive_int
@@ -14,7 +19,8 @@ from dmformer_keras.layers.common import (
     standard_data_format,
 )
 from dmformer_keras.layers.convolution import Convolution
-from dmformer_keras.presets import list_presets, load_backbone, save_backbone
+from dmformer_keras.presets import Preset, list_presets, load_backbone, save_backbone
+from dmformer_keras.type_names import InputShape, Levels, PathLike
 
 MINIMUM_SIZE = 32
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
@@ -99,25 +105,25 @@ class DMFormerBackbone(keras.Model):
 
     def __init__(
         self,
-        channels=(64, 128, 320, 512),
-        depths=(3, 4, 6, 3),
-        levels=DEFAULT_LEVELS,
-        gate_reduction=4,
-        use_gate=True,
-        inner_residual=True,
-        mlp_ratio=4,
-        activation="gelu",
-        stochastic_depth=0.0,
-        layer_scale=None,
-        gradient_checkpointing=False,
-        output_stride=32,
-        include_rescaling=True,
-        input_shape=None,
-        data_format=None,
-        dtype=None,
-        name=None,
-        trainable=True,
-    ):
+        channels: Sequence[int] = (64, 128, 320, 512),
+        depths: Sequence[int] = (3, 4, 6, 3),
+        levels: Levels = DEFAULT_LEVELS,
+        gate_reduction: int = 4,
+        use_gate: bool = True,
+        inner_residual: bool = True,
+        mlp_ratio: float = 4,
+        activation: str = "gelu",
+        stochastic_depth: float = 0.0,
+        layer_scale: float | None = None,
+        gradient_checkpointing: bool | Sequence[int] = False,
+        output_stride: int = 32,
+        include_rescaling: bool = True,
+        input_shape: InputShape | None = None,
+        data_format: str | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
         config = {
             "channels": _four_positive_ints("channels", channels),
             "depths": _four_positive_ints("depths", depths),
@@ -149,17 +155,17 @@ class DMFormerBackbone(keras.Model):
         self._constructor_config = config
 
     @property
-    def data_format(self):
+    def data_format(self) -> str:
         """`"channels_last"` or `"channels_first"`."""
         return self._constructor_config["data_format"]
 
     @property
-    def output_stride(self):
+    def output_stride(self) -> int:
         """Pixels of the input for one step of the output: 32, 16 or 8."""
         return self._constructor_config["output_stride"]
 
     @property
-    def pyramid_level_inputs(self):
+    def pyramid_level_inputs(self) -> dict[str, str]:
         """`{level: name of the layer whose output is that level}`, as KerasCV reads it."""
         depths = self._constructor_config["depths"]
         return {
@@ -168,14 +174,14 @@ class DMFormerBackbone(keras.Model):
         }
 
     @property
-    def pyramid_outputs(self):
+    def pyramid_outputs(self) -> dict[str, keras.KerasTensor]:
         """`{"P2": KerasTensor, ..., "P5": KerasTensor}`: the output of each stage."""
         return {
             level: self.get_layer(name).output for level, name in self.pyramid_level_inputs.items()
         }
 
     @property
-    def feature_info(self):
+    def feature_info(self) -> dict[str, dict[str, int]]:
         """`{level: {"channels": int, "stride": int}}` for each level of the pyramid.
 
         The stride is the true one: with `output_stride=16`, P5 has stride 16.
@@ -190,15 +196,17 @@ class DMFormerBackbone(keras.Model):
         }
 
     @property
-    def embedding_dims(self):
+    def embedding_dims(self) -> list[int]:
         """Channels of each pyramid level, as KerasCV's SegFormer reads them."""
         return list(self._constructor_config["channels"])
 
     # {name: metadata} of every preset that this installation holds.
-    presets = _ClassProperty(list_presets)
+    presets: ClassVar[dict[str, dict[str, Any]]] = _ClassProperty(list_presets)  # type: ignore
 
     @classmethod
-    def from_preset(cls, preset, load_weights=None, **overrides):
+    def from_preset(
+        cls, preset: PathLike | Preset, load_weights: bool | None = None, **overrides: Any
+    ) -> Self:
         """Builds the backbone of a preset, with its weights where it has some.
 
         Args:
@@ -226,7 +234,7 @@ class DMFormerBackbone(keras.Model):
         """
         return load_backbone(cls, preset, load_weights=load_weights, overrides=overrides)
 
-    def save_to_preset(self, folder, **metadata):
+    def save_to_preset(self, folder: PathLike, **metadata: Any) -> None:
         """Writes config, weights and metadata to a folder that `from_preset` reads.
 
         Args:
@@ -239,11 +247,11 @@ class DMFormerBackbone(keras.Model):
         """
         save_backbone(self, folder, metadata)
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Refuses: Keras quantises dense layers only, and could not load what it saves."""
         refuse_quantize()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **self._constructor_config,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -252,7 +260,7 @@ class DMFormerBackbone(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 

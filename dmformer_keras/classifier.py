@@ -1,5 +1,10 @@
 """DMFormerN/T/S/B/L: DMFormer image classifiers as functional Keras models."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
 import keras
 
 from dmformer_keras import presets
@@ -9,6 +14,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import batch_norm, pointwise_initializer
 from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
 from dmformer_keras.task_table import register_task
+from dmformer_keras.type_names import InputShape, PathLike
 
 DEFAULT_NUM_CLASSES = 1000
 DEFAULT_SIZE = 224
@@ -50,14 +56,14 @@ class DMFormerClassifier(TaskModel):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        dropout=0.0,
-        activation=None,
-        class_names=None,
-        name=None,
-        trainable=True,
-    ):
+        backbone: DMFormerBackbone,
+        num_classes: int,
+        dropout: float = 0.0,
+        activation: str | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
         check_head(num_classes, dropout, activation)
         class_names = checked_class_names(class_names, num_classes)
         num_classes = int(num_classes)
@@ -95,16 +101,16 @@ class DMFormerClassifier(TaskModel):
     @classmethod
     def from_preset(
         cls,
-        preset,
-        load_weights=None,
-        num_classes=None,
-        dropout=None,
-        activation=None,
-        class_names=None,
-        name=None,
-        load_head=True,
-        **backbone_overrides,
-    ):
+        preset: PathLike | presets.Preset,
+        load_weights: bool | None = None,
+        num_classes: int | None = None,
+        dropout: float | None = None,
+        activation: str | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        load_head: bool = True,
+        **backbone_overrides: Any,
+    ) -> Self:
         """Builds a classifier from a preset, with its weights where it has some.
 
         Args:
@@ -208,7 +214,17 @@ _DOCSTRING = """A DMFormer-{letter} image classifier, a functional Keras model w
     """
 
 
-def _variant(letter):
+class _Variant(Protocol):
+    def __call__(
+        self,
+        input_shape: InputShape | None = None,
+        num_classes: int | None = None,
+        weights: PathLike | None = None,
+        **kwargs: Any,
+    ) -> DMFormerClassifier: ...
+
+
+def _variant(letter: str) -> _Variant:
     preset = f"dmformer_{letter.lower()}"
 
     def build(input_shape=None, num_classes=None, weights=None, **kwargs):

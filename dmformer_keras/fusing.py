@@ -5,6 +5,8 @@ BatchNorm in the list is folded into a linear neighbour; the list is called agai
 copies of the layers, which hold the new weights.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 from typing import Any
@@ -53,13 +55,13 @@ class FusedModel(keras.Model):
     ['cat', 'dog']
     """
 
-    class_names = None
-    class_colors = None
-    task = None
-    activation = "linear"
+    class_names: list[str] | None = None
+    class_colors: list[list[int]] | None = None
+    task: str | None = None
+    activation: str = "linear"
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Int: how many values the model gives for an image, or for each of its pixels."""
         return self.output.shape[-1]
 
@@ -77,7 +79,7 @@ class FusedModel(keras.Model):
         return model
 
 
-def fuse(model):
+def fuse(model: keras.Model) -> FusedModel:
     """Returns the exact inference form of a model: the same outputs, no BatchNorm, faster.
 
     Every BatchNormalization, at inference a factor and an offset for each channel, is

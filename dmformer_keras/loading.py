@@ -1,8 +1,11 @@
 """One way to a trained model, wherever and in whatever form it was saved."""
 
+from __future__ import annotations
+
 import os
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -16,11 +19,15 @@ from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter
 from dmformer_keras.presets import is_address
 from dmformer_keras.task_model import TaskModel
 from dmformer_keras.task_table import TASKS, class_of_stored_task
+from dmformer_keras.type_names import ImageSize, Model, PathLike
+
+if TYPE_CHECKING:
+    from dmformer_keras.segmenter import Segmenter
 
 KERAS_SUFFIX = ".keras"
 
 
-def load(what, image_size=None):
+def load(what: PathLike, image_size: ImageSize | None = None) -> Model:
     """Loads a trained model from wherever it was saved, ready to use.
 
     What it returns goes into `dmformer_keras.classify` or `dmformer_keras.segment`, and takes
@@ -81,7 +88,9 @@ def _load_exported(path, image_size):
     return model
 
 
-def load_trained(model, image_size=None):
+def load_trained(
+    model: PathLike | presets.Preset, image_size: ImageSize | None = None
+) -> DMFormerClassifier | Segmenter | FusedModel:
     """Loads a trained classifier or segmenter, channels last.
 
     Args:
@@ -123,7 +132,7 @@ def load_trained(model, image_size=None):
     return cls.from_preset(preset, load_weights=True, **overrides)
 
 
-def task_class(preset):
+def task_class(preset: presets.Preset) -> type[TaskModel]:
     """Returns the class of the task that a preset is of; of a backbone alone, the classifier's.
 
     Args:
@@ -144,7 +153,9 @@ def task_class(preset):
     return found
 
 
-def load_classifier(model, image_size=None):
+def load_classifier(
+    model: PathLike | presets.Preset, image_size: ImageSize | None = None
+) -> DMFormerClassifier | FusedModel:
     """Loads a trained classifier, channels last.
 
     Args:

@@ -1,7 +1,10 @@
 """SemanticFPN and UPerNet: semantic segmentation on any backbone with a pyramid."""
 
+from __future__ import annotations
+
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -15,6 +18,7 @@ from dmformer_keras.layers.pooling import PartAverages
 from dmformer_keras.layers.resizing import ResizeLike
 from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
 from dmformer_keras.task_table import register_task
+from dmformer_keras.type_names import PathLike
 
 NORMALIZATIONS = ("batch", "group")
 POOLED_SIZES = (1, 2, 3, 6)
@@ -42,21 +46,21 @@ class Segmenter(TaskModel):
         "class_colors",
     )
     # The papers' own width, norm and dropout of a head.
-    paper: ClassVar = {}
+    paper: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        head_channels=None,
-        normalization=None,
-        dropout=None,
-        activation=None,
-        class_names=None,
-        class_colors=None,
-        name=None,
-        trainable=True,
-    ):
+        backbone: keras.Model,
+        num_classes: int,
+        head_channels: int | None = None,
+        normalization: str | None = None,
+        dropout: float | None = None,
+        activation: str | None = None,
+        class_names: Sequence[str] | None = None,
+        class_colors: Sequence[Sequence[int]] | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
         given = {"head_channels": head_channels, "normalization": normalization, "dropout": dropout}
         given = self.paper | {key: value for key, value in given.items() if value is not None}
         check_head(num_classes, given["dropout"], activation)
@@ -99,8 +103,14 @@ class Segmenter(TaskModel):
 
     @classmethod
     def from_preset(
-        cls, preset, load_weights=None, num_classes=None, name=None, load_head=True, **overrides
-    ):
+        cls,
+        preset: PathLike | presets.Preset,
+        load_weights: bool | None = None,
+        num_classes: int | None = None,
+        name: str | None = None,
+        load_head: bool = True,
+        **overrides: Any,
+    ) -> Self:
         """Builds a segmenter from a preset, with its weights where it has some.
 
         Args:
@@ -380,7 +390,7 @@ class _Activation(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def pyramid_outputs(backbone):
+def pyramid_outputs(backbone: keras.Model) -> dict[str, keras.KerasTensor]:
     """Returns the feature maps P2 to P5 of a backbone of this project, KerasHub or KerasCV.
 
     Args:

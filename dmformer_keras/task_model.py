@@ -1,11 +1,16 @@
 """What every task model here shares: a backbone, a head, and how both are saved."""
 
+from __future__ import annotations
+
+from typing import Any, Self
+
 import keras
 
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
 from dmformer_keras.checks import check_activation, check_positive_int, check_rate
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import PathLike
 
 
 class TaskModel(keras.Model):
@@ -14,9 +19,16 @@ class TaskModel(keras.Model):
     A subclass names these arguments in `head_arguments`, and keeps each as an attribute.
     """
 
-    head_arguments = ()
+    head_arguments: tuple[str, ...] = ()
+    backbone: DMFormerBackbone
+    head: keras.Model
+    num_classes: int
+    activation: str | None
+    class_names: list[str] | None
 
-    def save_to_preset(self, folder, half_precision=False, **metadata):
+    def save_to_preset(
+        self, folder: PathLike, half_precision: bool = False, **metadata: Any
+    ) -> None:
         """Writes backbone, head and metadata to a folder that `from_preset` reads.
 
         Args:
@@ -36,14 +48,14 @@ class TaskModel(keras.Model):
             )
         presets.save_task(self, self._head_config(), folder, metadata, half_precision)
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Refuses: Keras quantises dense layers only, and could not load what it saves."""
         refuse_quantize()
 
     def _head_config(self):
         return {name: getattr(self, name) for name in self.head_arguments}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             **self._head_config(),
@@ -52,7 +64,7 @@ class TaskModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])

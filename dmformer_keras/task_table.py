@@ -37,9 +37,9 @@ class Task(NamedTuple):
 
 
 # {name of the class: row}
-TASKS = {}
+TASKS: dict[str, Task] = {}
 # {name in recipes and of `--head`: class}, of the tasks that segment.
-SEGMENTATION_HEADS = {}
+SEGMENTATION_HEADS: dict[str, type] = {}
 
 
 def register_task(kind, recipe_name=None):

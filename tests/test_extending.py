@@ -18,13 +18,13 @@ registered = keras.saving.register_keras_serializable(package="outside")
 @registered
 @register_task("segment", recipe_name="toy_head")
 class ToyHead(Segmenter):
-    """One convolution of P3."""
+    """One convolution of P5."""
 
     paper = {"head_channels": 8, "normalization": "batch", "dropout": 0.0}  # noqa: RUF012
 
     @staticmethod
     def decode(build, pyramid, strides):
-        return build.normalized(3, "toy")(pyramid["P3"])
+        return build.normalized(3, "toy")(pyramid["P5"])
 
 
 @registered

@@ -1,7 +1,11 @@
 """What Dynamic Multi-level Attention does: its gate, its levels, and how far it sees."""
 
+from __future__ import annotations
+
+import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.explain.inside import (
@@ -15,7 +19,7 @@ from dmformer_keras.layers.common import channel_axis
 from dmformer_keras.layers.fused import FusedMultilevelAttention
 
 
-def gate_values(model, images):
+def gate_values(model: keras.Model, images: ArrayLike) -> dict[str, NDArray[np.float32]]:
     """What the gate of each block multiplies the channels by, image by image.
 
     Args:
@@ -45,7 +49,7 @@ def gate_values(model, images):
     return {name: ops.convert_to_numpy(values).astype("float32") for name, values in seen.items()}
 
 
-def level_activations(model, images):
+def level_activations(model: keras.Model, images: ArrayLike) -> dict[str, NDArray[np.float32]]:
     """How strongly each level of each block responds at each place.
 
     Args:
@@ -91,7 +95,9 @@ def _level_layers(attention):
     return [attention.norm]
 
 
-def effective_receptive_field(model, images, block=None, through_gates=True):
+def effective_receptive_field(
+    model: keras.Model, images: ArrayLike, block: str | None = None, through_gates: bool = True
+) -> NDArray[np.float32]:
     """How much each pixel of an image has to do with the feature in the middle of a block's map.
 
     Source: Luo et al. 2016, the gradient of the middle feature with respect to the image; here

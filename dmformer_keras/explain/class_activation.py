@@ -1,10 +1,13 @@
 """Grad-CAM: where in an image the features lie that speak for a class."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from dmformer_keras.checks import is_positive_int
 from dmformer_keras.errors import DMFormerError
@@ -35,7 +38,12 @@ class GradCam:
     score: float
 
 
-def grad_cam(model, image, class_index=None, layer=None):
+def grad_cam(
+    model: keras.Model,
+    image: ArrayLike,
+    class_index: int | None = None,
+    layer: str | keras.Layer | None = None,
+) -> GradCam:
     """Finds where in an image a model sees a class.
 
     The features of a layer are weighted by the mean of the gradient of the class's output with

@@ -1,10 +1,15 @@
 """From image files, PIL images or arrays to what is on them."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.checks import check_positive_int
 from dmformer_keras.data.images import decode_image, load_image, resize_image
@@ -16,10 +21,21 @@ from dmformer_keras.inference.model_outputs import (
     to_probabilities,
 )
 from dmformer_keras.inference.windows import segment_image
+from dmformer_keras.type_names import Image, Model
 
 _BATCH_SIZE = 32
 _ORIENTATION = 0x0112  # a tag of EXIF
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+
+
+@overload
+def classify(
+    model: Model, images: list[Image] | tuple[Image, ...], top: int = 5
+) -> list[list[tuple[str, float]]]: ...
+
+
+@overload
+def classify(model: Model, images: Image, top: int = 5) -> list[tuple[str, float]]: ...
 
 
 def classify(model, images, top=5):
@@ -62,7 +78,9 @@ def classify(model, images, top=5):
     return found if several else found[0]
 
 
-def likeliest_classes(model, images, top):
+def likeliest_classes(
+    model: Model, images: Sequence[Image], top: int
+) -> Iterator[list[tuple[int, float]]]:
     """Yields the likeliest classes of each image by their indexes, as `classify` by name.
 
     Args:
@@ -83,15 +101,15 @@ def likeliest_classes(model, images, top):
         )
     size, channels = image_size_of(model), model.input.shape[-1]
     for first in range(0, len(images), _BATCH_SIZE):
-        batch = [_opened(image, channels) for image in images[first : first + _BATCH_SIZE]]
-        batch = np.stack([resize_image(image, size) for image in batch])
+        opened = [_opened(image, channels) for image in images[first : first + _BATCH_SIZE]]
+        batch = np.stack([resize_image(image, size) for image in opened])
         outputs = np.asarray(model.predict_on_batch(batch.astype("float32")))
         for probabilities in to_probabilities(outputs, model.activation):
             ranked = np.argsort(-probabilities, kind="stable")[:top]
             yield [(int(index), float(probabilities[index])) for index in ranked]
 
 
-def segment(model, image, **options):
+def segment(model: Model, image: Image, **options: Any) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Names the class of each pixel of an image, whatever its size.
 
     Args:

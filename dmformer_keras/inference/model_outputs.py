@@ -1,12 +1,17 @@
 """What a model takes and gives: a Keras model here, or an exported file that runs like one."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.errors import DMFormerError
 
 
-def is_segmenter(model):
+def is_segmenter(model: Any) -> bool:
     """Tells whether a model gives its classes for each pixel.
 
     Args:
@@ -18,7 +23,7 @@ def is_segmenter(model):
     return len(model.output.shape) == 4
 
 
-def image_size_of(model):
+def image_size_of(model: Any) -> tuple[int, int]:
     """The size of the images that a classifier is given.
 
     Args:
@@ -33,10 +38,11 @@ def image_size_of(model):
     >>> image_size_of(DMFormerN(input_shape=(64, None, 3), num_classes=4))
     (64, 224)
     """
-    return tuple(side or DEFAULT_SIZE for side in model.input.shape[1:3])
+    height, width = model.input.shape[1:3]
+    return height or DEFAULT_SIZE, width or DEFAULT_SIZE
 
 
-def class_names_of(model):
+def class_names_of(model: Any) -> list[str]:
     """The names of a model's classes, or their numbers where it has no names.
 
     Args:
@@ -48,7 +54,7 @@ def class_names_of(model):
     return list(model.class_names or map(str, range(model.num_classes)))
 
 
-def to_probabilities(outputs, activation):
+def to_probabilities(outputs: ArrayLike, activation: str | None) -> NDArray[np.float64]:
     """A classifier's outputs as probabilities, in float64.
 
     Args:

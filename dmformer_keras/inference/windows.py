@@ -20,9 +20,14 @@ of the whole image at once (the gate of a DMFormer block, a group norm, pooled p
 knows of the window instead: such masks differ a little from those of the whole image.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.checks import (
     check_bool,
@@ -33,6 +38,7 @@ from dmformer_keras.checks import (
 )
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import ImageSize
 
 # The coarsest stride of a DMFormer's feature maps, and the smallest side it takes.
 STRIDE = 32
@@ -46,8 +52,15 @@ _SUM_TOLERANCE = 0.01
 
 
 def segment_image(
-    model, image, *, window=None, overlap=0.5, flip=False, scales=(1.0,), batch_size=1
-):
+    model: Any,
+    image: NDArray[np.uint8],
+    *,
+    window: ImageSize | None = None,
+    overlap: float = 0.5,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    batch_size: int = 1,
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Names the class of each pixel of an image.
 
     Beyond what the model, the image at each scale and the mask take, the memory is that of
@@ -96,8 +109,15 @@ def segment_image(
 
 
 def segment_probabilities(
-    model, image, *, window=None, overlap=0.5, flip=False, scales=(1.0,), batch_size=1
-):
+    model: Any,
+    image: NDArray[np.uint8],
+    *,
+    window: ImageSize | None = None,
+    overlap: float = 0.5,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    batch_size: int = 1,
+) -> NDArray[np.float32]:
     """Gives the probability of each class at each pixel of an image.
 
     It holds all of them, `4 * height * width * classes` bytes, and the memory that

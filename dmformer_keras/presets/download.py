@@ -23,12 +23,12 @@ FILES = (
 )  # fmt: skip
 
 
-def is_address(name):
+def is_address(name: str) -> bool:
     """Tells whether a preset's name is an address that `download_preset` takes."""
     return name.startswith((SCHEME, KAGGLE_SCHEME))
 
 
-def download_preset(name):
+def download_preset(name: str) -> Path:
     """Fetches a preset from the Hugging Face Hub or from Kaggle, or finds it in the cache.
 
     Args:

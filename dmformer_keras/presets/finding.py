@@ -1,22 +1,26 @@
 """A preset by its name, its folder or its address."""
 
+from __future__ import annotations
+
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from dmformer_keras.architectures import ARCHITECTURES
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.presets.download import download_preset, is_address
 from dmformer_keras.presets.folder import CONFIG_FILE, Preset, check_is_whole, read_folder
+from dmformer_keras.type_names import PathLike
 
 
-def list_presets():
+def list_presets() -> dict[str, dict[str, Any]]:
     """Returns `{name: metadata}` of the architectures and of the shipped presets."""
     shipped = {folder.name: read_preset(folder).metadata for folder in _shipped_folders()}
     return {name: entry["metadata"] for name, entry in ARCHITECTURES.items()} | shipped
 
 
-def read_preset(preset):
+def read_preset(preset: PathLike | Preset) -> Preset:
     """Finds a preset by built-in name, folder or address on the Hub and reads its config.
 
     Args:
@@ -59,7 +63,7 @@ def read_preset(preset):
     )
 
 
-def weights_folder():
+def weights_folder() -> Path:
     """Returns the folder of shipped presets: in an installed package, or in its checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "weights"

@@ -1,5 +1,7 @@
 """Puts a preset on the Hugging Face Hub, with a model card that the Hub reads."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil
@@ -16,11 +18,14 @@ from dmformer_keras.presets.download import (
     stated_errors,
 )
 from dmformer_keras.presets.finding import read_preset
-from dmformer_keras.presets.folder import verify_checksum
+from dmformer_keras.presets.folder import Preset, verify_checksum
 from dmformer_keras.task_table import TASKS
+from dmformer_keras.type_names import PathLike
 
 
-def upload_preset(name, preset, *, licence=None, private=False):
+def upload_preset(
+    name: str, preset: PathLike, *, licence: str | None = None, private: bool = False
+) -> str:
     """Puts a preset on the Hub, with a model card.
 
     Log in before, by `hf auth login` or the environment variable `HF_TOKEN`. Files in the
@@ -73,7 +78,7 @@ def upload_preset(name, preset, *, licence=None, private=False):
     return str(address)
 
 
-def model_card(preset, repository, licence=None):
+def model_card(preset: Preset, repository: str, licence: str | None = None) -> str:
     """Writes the card of a preset as the Hub reads it: its own, or one of what its metadata says.
 
     Args:
