@@ -13,7 +13,7 @@ import pytest
 from helpers import TINIEST, array, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
-from dmformer_keras.data import cache, open_source
+from dmformer_keras.data import cache, open_source, steps_per_epoch
 from dmformer_keras.training import (
     Recipe,
     checkpoint,
@@ -141,9 +141,9 @@ def progressive_run(data, recipe, tiny_preset, tmp_path_factory):
     asked = []
     with pytest.MonkeyPatch.context() as patch:
 
-        def spied(source, recipe, image_size, first_epoch, shard):
-            asked.append((image_size, first_epoch))
-            return batches(source, recipe, image_size, first_epoch, shard)
+        def spied(source, recipe, image_size, first_step, *others):
+            asked.append((image_size, first_step))
+            return batches(source, recipe, image_size, first_step, *others)
 
         batches = engine.training_batches
         patch.setattr(engine, "training_batches", spied)
@@ -154,7 +154,8 @@ def progressive_run(data, recipe, tiny_preset, tmp_path_factory):
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_images_that_grow_train_the_model_of_the_last_size(progressive_run, data):
     _, folder, evaluation, asked = progressive_run
-    assert asked == [((32, 32), 0), ((40, 40), 2)]
+    steps = steps_per_epoch(open_source(data, "train"), progressive_run[0].batch_size)
+    assert asked == [((32, 32), 0), ((40, 40), 2 * steps)]
     kept = load_classifier(folder)
     assert kept.input.shape == (None, 40, 40, 1)
     assert evaluate(kept, open_source(data, "val")).metrics() == evaluation.metrics()
