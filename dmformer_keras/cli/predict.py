@@ -1,18 +1,24 @@
 """`dmformer predict`"""
 
 import json
+import sys
 from pathlib import Path
 
 from dmformer_keras.cli.options import (
     EXPORTED_HELP,
     add_image_size_option,
+    add_on_corrupt_option,
     add_segmentation_options,
     load_model,
     percent,
     segmentation_options,
 )
 from dmformer_keras.data import load_image
+from dmformer_keras.data.folders import images_below
+from dmformer_keras.data.image_source import find_problems, refuse_unusable, skipped_lines
+from dmformer_keras.data.images import check_image_file
 from dmformer_keras.data.layout import EXTENSIONS
+from dmformer_keras.data.trees import printable, quoted
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.answers import likeliest_classes, segment
 from dmformer_keras.inference.mask_pictures import class_table, draw_overlay, save_mask
@@ -47,6 +53,7 @@ def add_arguments(parser):
         metavar="K",
         help=f"how many classes, of a classifier (default: {DEFAULT_TOP})",
     )
+    add_on_corrupt_option(parser)
     add_image_size_option(parser)
     add_segmentation_options(parser)
     parser.add_argument(
@@ -65,7 +72,7 @@ def run(args):
     """Predicts and prints."""
     if args.top is not None and args.top < 1:
         raise DMFormerError(f"--top must be 1 or more, not {args.top}.")
-    paths = image_files(args.images)
+    paths, skipped = image_files(args.images, args.on_corrupt)
     model = load_model(args.model, args.image_size)
     how = segmentation_options(args, model)
     option, kind = ("top", "classifiers") if is_segmenter(model) else ("output", "segmenters")
@@ -77,6 +84,9 @@ def run(args):
     else:
         found = name_classes(model, paths, args.top or DEFAULT_TOP)
         show = _print
+    if skipped:
+        # Printed once all else is said to be right.
+        print(skipped_lines(skipped), file=sys.stderr)
     predictions = []
     for prediction in found:
         if args.json:
@@ -177,45 +187,58 @@ def unique_names(paths):
     return names
 
 
-def image_files(arguments):
+def image_files(arguments, on_corrupt="error"):
     """Returns the files that are named, and the image files in the folders that are.
 
     Args:
         arguments: list of str, paths of files and folders.
+        on_corrupt: "error", or "skip" to leave out what is no image or damaged.
+
+    Returns:
+        list of Path; and list of str, why files were left out.
 
     Raises:
-        DMFormerError: a file is not there, or a folder holds no image.
+        DMFormerError: a file is not there, a folder holds no image, or files are no images.
     """
-    paths = []
+    paths, reasons = [], []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in EXTENSIONS and file.is_file()
-            ]
-            if not found:
+            found, others = images_below(argument)
+            if not found and not others:
                 raise DMFormerError(
-                    f"The folder {argument!r} holds no image "
+                    f"The folder {quoted(argument)} holds no image "
                     f"({', '.join(sorted(EXTENSIONS))}); give one that does."
                 )
-            paths.extend(found)
-        elif path.is_file():
+            paths += map(Path, found)
+            reasons += [reason for _, reason in others]
+        elif path.exists():
             paths.append(path)
         else:
-            raise DMFormerError(f"There is no file or folder {argument!r}; give images to name.")
-    return paths
+            raise DMFormerError(
+                f"There is no file or folder {quoted(argument)}; give images to name."
+            )
+
+    def look(index):
+        # Whoever wants damaged images skipped wants the others whole.
+        (load_image if on_corrupt == "skip" else check_image_file)(paths[index])
+
+    problems = find_problems(len(paths), look)
+    reasons += problems.values()
+    kept = [path for index, path in enumerate(paths) if index not in problems]
+    if reasons and (on_corrupt == "error" or not kept):
+        refuse_unusable("The data", reasons, len(kept) + len(reasons))
+    return kept, reasons
 
 
 def _print_segmentation(prediction):
-    print(prediction["image"])
+    print(printable(prediction["image"]))
     for entry in prediction["classes"]:
         print(f"  {percent(entry['share']):>9}  {entry['class']}")
-    print(f"  {prediction['overlay']}, {prediction['mask']}")
+    print(printable(f"  {prediction['overlay']}, {prediction['mask']}"))
 
 
 def _print(prediction):
-    print(prediction["image"])
+    print(printable(prediction["image"]))
     for entry in prediction["predictions"]:
         print(f"  {percent(entry['probability']):>9}  {entry['class']}")

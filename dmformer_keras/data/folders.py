@@ -1,5 +1,7 @@
 """Images in a folder of class folders, or in a zip of one, read in place."""
 
+import os
+
 from dmformer_keras.data.image_source import EncodedSource
 from dmformer_keras.data.images import check_file_channels
 from dmformer_keras.data.layout import (
@@ -14,7 +16,13 @@ from dmformer_keras.data.layout import (
 )
 from dmformer_keras.data.other_files import HEAD_BYTES, problem_of_unknown_name
 from dmformer_keras.data.splits import carve, stored_split
-from dmformer_keras.data.trees import CLASSES_FILE, open_tree, quoted
+from dmformer_keras.data.trees import (
+    CLASSES_FILE,
+    DirectoryTree,
+    check_class_names,
+    open_tree,
+    quoted,
+)
 from dmformer_keras.errors import DMFormerError
 
 LAYOUT = (
@@ -68,6 +76,25 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
     return source.verified(on_corrupt, fully=verify, problems=problems)
 
 
+def images_below(folder):
+    """The images in a folder at any depth, by the rules of `open_source`.
+
+    Args:
+        folder: str or path.
+
+    Returns:
+        list of str, paths; and list of (path, reason), of files that cannot be read as images.
+
+    Raises:
+        DMFormerError: a folder cannot be listed.
+    """
+    tree = DirectoryTree(folder)
+    others = [path for path in tree.files if not is_image_name(path)]
+    problems, _ = sort_others(tree, others)
+    images = [path for path in tree.files if is_image_name(path)]
+    return [os.path.join(folder, path) for path in images], problems
+
+
 def sort_others(tree, paths):
     """What the files are that are no images by their names.
 
@@ -113,6 +140,7 @@ def _classes(tree, prefixes, stored):
         if reference == "all":
             check_no_unknown_splits(tree, "class folders")
         folders = names = present
+    check_class_names(names, tree.title)
     _check_known(tree, prefix, present, folders)
     _check_known(tree, prefixes[stored], tree.child_folders(prefixes[stored]), folders)
     return folders, names

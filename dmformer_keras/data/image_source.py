@@ -348,9 +348,22 @@ def skipped_text(source, where):
     Returns:
         str.
     """
-    count = len(source.skipped)
-    lines = [f"Skipped {count:,} file(s) of the {source.split} split:"]
-    lines += [printable(reason) for _, reason in source.skipped[:_SHOWN_SKIPPED]]
-    if count > _SHOWN_SKIPPED:
-        lines.append(f"and {count - _SHOWN_SKIPPED:,} more: {where} lists all")
+    reasons = [reason for _, reason in source.skipped]
+    return skipped_lines(reasons, f" of the {source.split} split", f": {where} lists all")
+
+
+def skipped_lines(reasons, of="", where=""):
+    """Says how many files were left out, and why the first of them.
+
+    Args:
+        reasons: list of str.
+        of, where: str, of what they are, and where all are listed.
+
+    Returns:
+        str.
+    """
+    lines = [f"Skipped {len(reasons):,} file(s){of}:"]
+    lines += map(printable, reasons[:_SHOWN_SKIPPED])
+    if len(reasons) > _SHOWN_SKIPPED:
+        lines.append(f"and {len(reasons) - _SHOWN_SKIPPED:,} more{where}")
     return "\n  ".join(lines)

@@ -254,17 +254,34 @@ def load_image(path, image_size=None, *, channels=3, resize="crop", crop_fractio
     (64, 64, 3)
     """
     name = quoted(str(path), 120)
+    encoded = _content(path, name)
+    image = decode_image(encoded, channels, name, reduce=image_size is not None)
+    if image_size is None:
+        return image
+    return resize_image(image, image_size, resize, crop_fraction)
+
+
+def check_image_file(path):
+    """Check that a file begins like an image that `load_image` reads, pixels unread.
+
+    Args:
+        path: str or path of the file.
+
+    Raises:
+        DMFormerError: it cannot be read, or is no image.
+    """
+    name = quoted(str(path), 120)
+    check_image_header(_content(path, name), name)
+
+
+def _content(path, name):
     try:
-        encoded = read_regular_file(path)
+        return read_regular_file(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DMFormerError(
             f"Cannot read {name} ({reason}); give the path of an image file."
         ) from error
-    image = decode_image(encoded, channels, name, reduce=image_size is not None)
-    if image_size is None:
-        return image
-    return resize_image(image, image_size, resize, crop_fraction)
 
 
 def resize_image(image, image_size, resize="crop", crop_fraction=1.0):

@@ -13,6 +13,7 @@ from dmformer_keras.data.images import (
     open_image,
     stating_what_is_wrong,
 )
+from dmformer_keras.data.trees import check_class_names, quoted
 from dmformer_keras.errors import DMFormerError
 
 # The value of pixels that count for nothing, in every mask that a source gives.
@@ -81,7 +82,7 @@ class MaskClasses:
         if with_color and len(with_color) != len(rows):
             missing = next(name for _, name, color in rows if color is None)
             raise DMFormerError(
-                f"{title} has colors, but none for {missing!r}; give red, green and blue for "
+                f"{title} has colors, but none for {quoted(missing)}; give red, green and blue for "
                 "every class or for none."
             )
         names, colors, by_label, by_color = [], [], {IGNORED_LABEL: IGNORED_LABEL}, {}
@@ -95,8 +96,8 @@ class MaskClasses:
             by_label[label] = index
             if color is not None and by_color.setdefault(color, index) != index:
                 raise DMFormerError(
-                    f"{title} has the color {color} twice, the second time for {name!r}; give "
-                    "every class its own."
+                    f"{title} has the color {color} twice, the second time for {quoted(name)}; "
+                    "give every class its own."
                 )
         by_label |= dict.fromkeys(ignored, IGNORED_LABEL)
         if not 2 <= len(names) <= _MOST_CLASSES:
@@ -106,7 +107,7 @@ class MaskClasses:
             )
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise DMFormerError(f"{title} has two classes called {twice!r}; rename one.")
+            raise DMFormerError(f"{title} has two classes called {quoted(twice)}; rename one.")
         if not by_color:
             colors = class_palette(len(names))
         implied = {IGNORED_LABEL} - {row[0] for row in rows} - set(ignored_labels)
@@ -379,22 +380,26 @@ def class_palette(count):
 
 
 def _check_rows(rows, title):
-    labels = [label for label, _, _ in rows]
-    for number, (label, name, color) in enumerate(rows):
-        if not 0 <= label < _LABEL_LIMIT or label in labels[:number]:
+    check_class_names([name for _, name, _ in rows], title)
+    seen = set()
+    for label, name, color in rows:
+        if not 0 <= label < _LABEL_LIMIT or label in seen:
             raise DMFormerError(
-                f"{title} has the index {label} for {name!r}, which is there twice or not in "
-                f"0..{_LABEL_LIMIT - 1}; number every class once."
+                f"{title} has the index {str(label)[:40]} for {quoted(name)}, which is there twice "
+                f"or not in 0..{_LABEL_LIMIT - 1}; number every class once."
             )
+        seen.add(label)
         if not name:
             raise DMFormerError(f"{title} has no name for index {label}; give one.")
         if label == IGNORED_LABEL and name.lower() not in IGNORED_NAMES:
             raise DMFormerError(
-                f"{title} has the index {label} for {name!r}, which is kept for ignored pixels; "
-                "number the class otherwise, or call it void."
+                f"{title} has the index {label} for {quoted(name)}, which is kept for ignored "
+                "pixels; number the class otherwise, or call it void."
             )
         if color is not None and not all(0 <= part <= 255 for part in color):
-            raise DMFormerError(f"{title} has the color {color} for {name!r}, not in 0..255.")
+            raise DMFormerError(
+                f"{title} has the color {str(color)[:80]} for {quoted(name)}, not in 0..255."
+            )
 
 
 def _bits(image, encoded, tags):

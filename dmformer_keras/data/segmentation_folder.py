@@ -90,8 +90,8 @@ def _classes_of_file(tree, ignored_labels):
             color, name = [None], None
         if name is None or len(color) not in (0, 3):
             raise DMFormerError(
-                f"{CLASSES_FILE} of {tree.title} has the line {' '.join(cells)!r}; expected index, "
-                "name and, optionally, red, green and blue, with tabs between."
+                f"{CLASSES_FILE} of {tree.title} has the line {quoted(' '.join(cells))}; expected "
+                "index, name and, optionally, red, green and blue, with tabs between."
             )
         rows.append((label, name, tuple(color) or None))
     return MaskClasses.of_table(rows, ignored_labels, f"{CLASSES_FILE} of {tree.title}")

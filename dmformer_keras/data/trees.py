@@ -6,6 +6,7 @@ import lzma
 import os
 import re
 import stat
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -40,6 +41,7 @@ _UNREADABLE_MEMBER = (
 _FILE_BYTES_LIMIT = 2**29
 _DEEPEST_FOLDER = 64
 _QUOTED_LENGTH = 80
+_CLASS_NAME_LENGTH = 255
 _PROGRESS_STEP = 1000
 
 
@@ -434,6 +436,29 @@ def quoted(text, length=_QUOTED_LENGTH):
         return shown
     half = length // 2
     return f"{shown[: half + 1]}…{shown[-half - 1 :]}"
+
+
+def check_class_names(names, title):
+    """Checks that class names can be printed and drawn.
+
+    Args:
+        names: list of str.
+        title: str, what they are of, for the error.
+
+    Raises:
+        DMFormerError: one cannot.
+    """
+    for name in names:
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+            raise DMFormerError(
+                f"{title} has the class {quoted(name)}, whose name is not UTF-8 or has control "
+                "characters; rename it."
+            )
+        if len(name) > _CLASS_NAME_LENGTH:
+            raise DMFormerError(
+                f"{title} has the class {quoted(name)}, whose name is over {_CLASS_NAME_LENGTH} "
+                "characters long; shorten it."
+            )
 
 
 def printable(text):

@@ -1,10 +1,13 @@
 """What a folder or a zip is taken for, by the names of its folders."""
 
+import os
+
 import pytest
 from image_files import encode, random_image, two_classes
 from test_segmentation_source import pairs, segment
 
 from dmformer_keras.data import open_source
+from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.data.splits import split_of_name
 from dmformer_keras.errors import DMFormerError
 
@@ -180,3 +183,53 @@ def test_endings_of_jpeg_files(make, name):
     photo = encode(random_image(1), "JPEG")
     source = open_source(make(two_classes(1) | {f"cat/{name}": photo}), "all")
     assert f"cat/{name}" in names(source)
+
+
+def test_a_folder_to_predict_is_listed_by_the_same_rules(make_folder):
+    from dmformer_keras.cli.predict import image_files
+
+    photo = encode(random_image(1), "JPEG")
+    good = {"a/1.png": 1, "a/2.jfif": photo, "b/c/3.JPG": photo, "4.jpg": photo}
+    files = good | JUNK | {"._cat.jpg": b"x", "a/notes.txt": b"x"}
+    root = make_folder(files)
+    paths, skipped = image_files([str(root)])
+    assert sorted(path.relative_to(root).as_posix() for path in paths) == sorted(good)
+    assert skipped == []
+    bad = {"a/empty.jpg": b"", "a/cut.jpg": photo[:-200], "a/x.heic": b"x"}
+    root = make_folder(good | bad, "bad")
+    with pytest.raises(DMFormerError, match=r"2 image\(s\) of 7 .*HEIC.*1 more.*on_corrupt"):
+        image_files([str(root)])
+    paths, skipped = image_files([str(root)], "skip")
+    assert sorted(path.relative_to(root).as_posix() for path in paths) == sorted(good)
+    assert len(skipped) == 3
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"bell\x07", b"x" * 300])
+def test_class_names_that_cannot_be_printed_are_refused_before_work(tmp_path, make_zip, name):
+    if len(name) > 255:
+        files = {"a/1.png": 1, "b/1.png": 2, "classes.tsv": b"0\ta\t" + name + b"\n1\tb\n"}
+        root = make_zip(files)
+    else:
+        root = tmp_path / "data"
+        for folder in (name, b"dog"):
+            path = bytes(root) + b"/" + folder
+            os.makedirs(path)
+            with open(path + b"/1.png", "wb") as file:
+                file.write(encode(random_image(0)))
+    with pytest.raises(DMFormerError, match=r"has the class .*(rename|shorten) it") as told:
+        open_source(root, "all")
+    assert str(told.value).isprintable()
+
+
+def test_files_whose_names_are_no_utf_8_are_read_and_printed(tmp_path):
+    for folder in ("cat", "dog"):
+        os.makedirs(tmp_path / folder)
+        with open(bytes(tmp_path / folder) + b"/\xff\n.png", "wb") as file:
+            file.write(encode(random_image(0)))
+        with open(bytes(tmp_path / folder) + b"/\xff.jpg", "wb") as file:
+            file.write(b"x")
+    source = open_source(tmp_path, "all", on_corrupt="skip")
+    assert len(source) == 2
+    source.describe().encode("utf-8")
+    assert r"\udcff.jpg" in source.describe()
+    skipped_text(source, "there").encode("utf-8")
