@@ -141,7 +141,7 @@ class DMFormerClassifier(TaskModel):
         ((None, 64, 64, 1), (None, 10))
         """
         preset = presets.read_preset(preset)
-        cls = presets.task_class(cls, preset, num_classes)
+        cls = presets.class_to_build(cls, preset, num_classes)
         stored = presets.stored_head(preset, cls)
         stored_classes = stored.get("num_classes", DEFAULT_NUM_CLASSES)
         if num_classes is not None and num_classes != stored_classes and class_names is None:

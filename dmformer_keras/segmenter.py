@@ -142,7 +142,7 @@ class Segmenter(TaskModel):
         (None, 64, 96, 4)
         """
         preset = presets.read_preset(preset)
-        cls = presets.task_class(cls, preset, num_classes)
+        cls = presets.class_to_build(cls, preset, num_classes)
         stored = presets.stored_head(preset, cls)
         if num_classes is None and not stored:
             raise DMFormerError(

@@ -35,11 +35,11 @@ from dmformer_keras.presets.folder import (
 )
 from dmformer_keras.presets.loading import (
     adapt_input_channels,
+    class_to_build,
     has_head_for,
     load_backbone,
     load_task,
     stored_head,
-    task_class,
 )
 from dmformer_keras.presets.saving import SAVING, save_backbone, save_task
 from dmformer_keras.presets.upload import model_card, upload_preset
@@ -61,6 +61,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "Preset",
     "adapt_input_channels",
+    "class_to_build",
     "download_preset",
     "has_head_for",
     "image_shape",
@@ -73,7 +74,6 @@ __all__ = [
     "save_backbone",
     "save_task",
     "stored_head",
-    "task_class",
     "upload_preset",
     "verify_checksum",
     "weights_folder",

@@ -97,7 +97,7 @@ def _backbone_class(cls, preset):
     )
 
 
-def task_class(cls, preset, num_classes=None):
+def class_to_build(cls, preset, num_classes=None):
     """Returns the class to build from a preset: `cls`, or a subclass of it.
 
     Args:
