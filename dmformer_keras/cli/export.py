@@ -27,13 +27,14 @@ examples:
   dmformer export runs/streets --output streets.tflite --image-size 360x480 --data streets/
   dmformer export runs/photos --output photos.onnx
   dmformer export runs/photos --output photos.xml --precision bfloat16
+  dmformer export runs/photos --output small.onnx --quantization int8 --data photos/
   dmformer export runs/photos --output served --format saved_model
 then:
   dmformer evaluate small.tflite --data photos/
 """
 # Options that are for some formats only: {attribute: (option, formats)}.
 _OF_FORMATS = {
-    "quantization": ("--quantization", ("tflite",)),
+    "quantization": ("--quantization", ("tflite", "onnx", "openvino")),
     "int8_io": ("--int8-io", ("tflite",)),
     "exact_gelu": ("--exact-gelu", ("tflite",)),
     "resizable": ("--resizable", ("tflite",)),
@@ -73,13 +74,13 @@ def add_arguments(parser):
         metavar="N",
         help="images at once (default: 1; onnx: any number)",
     )
-    group = parser.add_argument_group("tflite")
-    group.add_argument(
+    parser.add_argument(
         "--quantization",
         choices=("none", "float16", "dynamic", "int8"),
-        help="float16 halves the file; dynamic stores weights in 8 bits; int8 computes in 8 bits "
-        "and needs --data (default: none, float32)",
+        help="int8 computes in 8 bits and needs --data (tflite, onnx, openvino); float16 halves "
+        "the file, dynamic stores weights in 8 bits (tflite) (default: none, float32)",
     )
+    group = parser.add_argument_group("tflite")
     group.add_argument(
         "--int8-io", action="store_true", default=None, help="input and output in int8, too"
     )

@@ -39,6 +39,19 @@ def calibration_images(data, prepared):
     return images
 
 
+def batches(images, batch_size):
+    """Yields images in batches of one size; the last ones are the first images again.
+
+    Args:
+        images: array (count, height, width, channels).
+        batch_size: positive int.
+    """
+    count = -(-len(images) // batch_size) * batch_size
+    images = np.resize(images, (count, *images.shape[1:]))
+    for start in range(0, count, batch_size):
+        yield images[start : start + batch_size]
+
+
 def images_of(data, prepared, split, argument):
     """Reads images for a model from wherever they are.
 

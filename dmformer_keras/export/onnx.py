@@ -7,7 +7,9 @@ import keras
 
 from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.export import onnx_graph, processes, verification
+from dmformer_keras.export import onnx_graph, onnx_int8, processes, verification
+from dmformer_keras.export.calibration import calibration_images
+from dmformer_keras.export.onnx_graph import GELU_OPSET
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.runners import CHANNELS_FIRST_LAYOUT, DESCRIPTION_FILE
@@ -15,6 +17,7 @@ from dmformer_keras.fusing import FusedModel
 from dmformer_keras.layers.backend_paths import for_onnx
 
 OPSET = 18
+QUANTIZATIONS = (None, "int8")
 DATA_FORMATS = ("channels_last", "channels_first")
 
 
@@ -23,9 +26,11 @@ def to_onnx(
     path,
     input_shape=None,
     *,
+    quantization=None,
+    representative_data=None,
     fuse=True,
     batch_size=None,
-    opset=OPSET,
+    opset=None,
     data_format="channels_last",
     verify=True,
     images=None,
@@ -43,9 +48,14 @@ def to_onnx(
         model: as in `to_tflite`.
         path: str or path ending in `.onnx`. Replaced if present; its folder is made.
         input_shape: `(height, width, channels)`, for a model that takes any size.
+        quantization: None (float32), or "int8": ONNX Runtime's static quantizer, weights with
+            a scale for each channel, activations in 8 bits. Weights keep one bit back, for
+            processors without VNNI would let sums of full ones overflow.
+        representative_data: for `"int8"`, as in `to_tflite`.
         fuse: bool. Whether to fold every BatchNorm first, see `dmformer_keras.fuse`.
         batch_size: positive int, or None for any number of images at once.
-        opset: int, at least 18, the version of ONNX's operators.
+        opset: int, at least 18, the version of ONNX's operators; None for 18, or in int8
+            for 20, the first with GELU in one piece.
         data_format: "channels_last" for images `(batch, height, width, channels)`, or
             "channels_first" for `(batch, channels, height, width)`; an output map has the
             same order. `load_exported` takes and returns channels_last either way.
@@ -66,13 +76,26 @@ def to_onnx(
     path = verification.checked_path(path, ".onnx", "an ONNX file")
     if batch_size is not None:
         check_positive_int("batch_size", batch_size)
+    if quantization not in QUANTIZATIONS:
+        names = " or ".join(repr(name) for name in QUANTIZATIONS)
+        raise DMFormerError(f"quantization must be {names}, not {quantization!r}.")
+    if quantization is None and representative_data is not None:
+        raise DMFormerError('representative_data is for quantization="int8"; leave it out.')
+    if opset is None:
+        opset = OPSET if quantization is None else GELU_OPSET
     if not is_positive_int(opset) or opset < OPSET:
         raise DMFormerError(f"opset must be a whole number from {OPSET}, not {opset!r}.")
     if data_format not in DATA_FORMATS:
         names = " or ".join(repr(name) for name in DATA_FORMATS)
         raise DMFormerError(f"data_format must be {names}, not {data_format!r}.")
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
+    calibration = None
+    if quantization == "int8":
+        onnx_int8.check_quantizer()
+        calibration = calibration_images(representative_data, prepared)
+    check = verification.Check.planned(
+        path, prepared, verify, images, tolerance, quantization, calibration
+    )
     options = {
         "shape": prepared.shape,
         "batch_size": batch_size,
@@ -83,6 +106,8 @@ def to_onnx(
     with verification.verified(path, check) as beside:
         if not _write(prepared.model, beside, options):
             processes.convert_under("torch", __name__, prepared.model, beside, options)
+        if quantization == "int8":
+            onnx_int8.quantize(beside, calibration, batch_size, data_format)
         _complete(beside, description)
     return path
 

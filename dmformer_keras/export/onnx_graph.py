@@ -22,7 +22,7 @@ from dmformer_keras.layers.convolution import (
 )
 
 # The first opset with the operator Gelu; before, it is written in pieces.
-_GELU_OPSET = 20
+GELU_OPSET = 20
 
 
 class UnknownLayerError(Exception):
@@ -203,7 +203,7 @@ _OPERATORS = {
 
 
 def _gelu(graph, value, name):
-    if graph.opset >= _GELU_OPSET:
+    if graph.opset >= GELU_OPSET:
         return graph.same("Gelu", [value], name)
     # The order of these operators is what ONNX Runtime knows for a GELU.
     x = graph.node("Div", [value.name, graph.number(math.sqrt(2))], f"{name}/scaled")
@@ -361,17 +361,26 @@ def _write_resize(graph, layer, value, reference):
     _expect(layer.data_format == "channels_last", layer)
     if value.sides == reference.sides:
         return value
-    sizes = graph.constant(np.int64(reference.sides), f"{layer.name}/sizes")
+    # Not by sizes of some axes: ONNX Runtime cannot load such a node in int8.
+    factors = [_factor(*pair) for pair in zip(value.sides, reference.sides, strict=True)]
+    scales = graph.constant(np.float32([1, 1, *factors]), f"{layer.name}/scales")
     resized = graph.node(
         "Resize",
-        [value.name, "", "", sizes],
+        [value.name, "", scales],
         layer.name,
-        axes=[2, 3],
         coordinate_transformation_mode="half_pixel",
         mode={"bilinear": "linear", "nearest": "nearest"}[layer.interpolation],
         nearest_mode="round_prefer_ceil",
     )
     return _Value(resized, value.channels, reference.sides)
+
+
+def _factor(size, new_size):
+    """Returns a float32 factor whose product, rounded down as runtimes do, is the new size."""
+    factor = np.float32(new_size / size)
+    while size * float(factor) < new_size:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return factor
 
 
 def _write_part_averages(graph, layer, value):

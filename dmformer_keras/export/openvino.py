@@ -1,14 +1,20 @@
 """OpenVINO files from Keras models: the fastest of the CPU runtimes measured here."""
 
+import contextlib
+import importlib.util
+import io
 import json
+import logging
 
 from dmformer_keras.checks import check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
+from dmformer_keras.export.calibration import batches, calibration_images
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
 from dmformer_keras.export.runners import OPENVINO_KEY
 
+QUANTIZATIONS = (None, "int8")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -18,6 +24,8 @@ def to_openvino(
     input_shape=None,
     *,
     precision="float32",
+    quantization=None,
+    representative_data=None,
     fuse=True,
     batch_size=1,
     verify=True,
@@ -37,6 +45,9 @@ def to_openvino(
         precision: "float32", or "bfloat16": in what the processor computes, where it has
             instructions for that. The file is the same but for a note, which
             `load_exported` follows; other programs set `INFERENCE_PRECISION_HINT`.
+        quantization: None, or "int8": NNCF's post-training quantization of weights, with a
+            scale for each channel, and activations. Needs the package nncf.
+        representative_data: for `"int8"`, as in `to_tflite`.
         fuse: bool. Whether to fold every BatchNorm first, see `dmformer_keras.fuse`.
         batch_size: positive int, how many images the file takes at once.
         verify, images, tolerance: as in `to_tflite`.
@@ -45,7 +56,7 @@ def to_openvino(
         `pathlib.Path` of the `.xml` file. The report is `NAME.xml.report.json` beside it.
 
     Raises:
-        DMFormerError: as `to_tflite`; TensorFlow or OpenVINO is absent.
+        DMFormerError: as `to_tflite`; TensorFlow, OpenVINO or, for int8, nncf is absent.
 
     Example:
 
@@ -57,27 +68,64 @@ def to_openvino(
     if precision not in PRECISIONS:
         names = " or ".join(repr(name) for name in PRECISIONS)
         raise DMFormerError(f"precision must be {names}, not {precision!r}.")
+    _check_quantization(quantization, representative_data, precision)
     check_positive_int("batch_size", batch_size)
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(path, prepared, verify, images, tolerance, precision)
+    calibration = None
+    if quantization == "int8":
+        calibration = calibration_images(representative_data, prepared)
+    check = verification.Check.planned(
+        path, prepared, verify, images, tolerance, quantization or precision, calibration
+    )
     options = {
         "shape": prepared.shape,
+        "quantization": quantization,
         "batch_size": int(batch_size),
         "description": {**prepared.description, "precision": precision},
     }
     with verification.verified(path, check) as beside:
-        processes.convert_under("tensorflow", __name__, prepared.model, beside, options)
+        processes.convert_under(
+            "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
+        )
     return path
 
 
-def convert(model, path, arrays, *, shape, batch_size, description):
+def _check_quantization(quantization, representative_data, precision):
+    if quantization not in QUANTIZATIONS:
+        names = " or ".join(repr(name) for name in QUANTIZATIONS)
+        raise DMFormerError(f"quantization must be {names}, not {quantization!r}.")
+    if quantization is None and representative_data is not None:
+        raise DMFormerError('representative_data is for quantization="int8"; leave it out.')
+    if quantization == "int8" and precision != "float32":
+        raise DMFormerError(
+            f'quantization="int8" computes the rest in float32, not in {precision}; leave out one '
+            "of the two."
+        )
+    if quantization == "int8" and importlib.util.find_spec("nncf") is None:
+        raise DMFormerError(
+            'quantization="int8" needs nncf, which is not installed: pip install nncf.'
+        )
+
+
+def _quantized(model, images, batch_size):
+    """Returns an OpenVINO model in int8, by the ranges that it has on images."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    data = list(batches(images, batch_size))
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(model, nncf.Dataset(data), subset_size=len(data))
+
+
+def convert(model, path, arrays, *, shape, quantization, batch_size, description):
     """Converts under the TensorFlow backend; `to_openvino` is the checked way in.
 
     Args:
         model: `keras.Model`, prepared.
         path: str or path to write.
-        arrays: dict, not used.
+        arrays: dict; `images`, float32 array to measure ranges by, or None.
         shape: (height, width, channels).
+        quantization: None or "int8".
         batch_size: int.
         description: dict, what travels with the file.
 
@@ -97,6 +145,8 @@ def convert(model, path, arrays, *, shape, batch_size, description):
                 lambda images: model(images, training=False), input_signature=[signature]
             )
             converted = openvino.convert_model(function.get_concrete_function())
+            if quantization == "int8":
+                converted = _quantized(converted, arrays["images"], batch_size)
             converted.set_rt_info(json.dumps(description), ["model_info", OPENVINO_KEY])
             openvino.save_model(converted, str(path), compress_to_fp16=False)
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:

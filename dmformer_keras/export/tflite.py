@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from dmformer_keras.checks import check_bool, check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
-from dmformer_keras.export.calibration import calibration_images
+from dmformer_keras.export.calibration import batches, calibration_images
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
 from dmformer_keras.export.sigmoid_gelu import with_sigmoid_gelu
@@ -179,14 +177,8 @@ def _quantize(converter, quantization, images, batch_size, int8_io):
         converter.target_spec.supported_types = [tf.float16]
     if quantization == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _batches(images, batch_size)
+        converter.representative_dataset = lambda: (
+            [batch] for batch in batches(images, batch_size)
+        )
         if int8_io:
             converter.inference_input_type = converter.inference_output_type = tf.int8
-
-
-def _batches(images, batch_size):
-    """Yields batches of one size; the last ones are the first images again."""
-    count = -(-len(images) // batch_size) * batch_size
-    images = np.resize(images, (count, *images.shape[1:]))
-    for start in range(0, count, batch_size):
-        yield [images[start : start + batch_size]]

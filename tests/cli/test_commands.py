@@ -237,8 +237,11 @@ def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, cap
     export = ("export", trained, "--output")
     assert "--data" in failure(capsys, *export, tmp_path / "new.tflite", "--quantization", "int8")
     assert "--format" in failure(capsys, *export, tmp_path / "model.pb")
-    assert "--quantization is for tflite" in failure(
+    assert "quantization must be None or 'int8'" in failure(
         capsys, *export, tmp_path / "model.onnx", "--quantization", "float16"
+    )
+    assert "--data-format is for onnx" in failure(
+        capsys, *export, tmp_path / "model.tflite", "--data-format", "channels_first"
     )
     assert "--exact-gelu is for --quantization int8" in failure(
         capsys, *export, tmp_path / "model.tflite", "--exact-gelu"
