@@ -91,6 +91,17 @@ class ImageSource:
         image, label = self.read(index)
         return zlib.crc32(np.asarray(label).tobytes(), zlib.crc32(np.ascontiguousarray(image)))
 
+    def contents(self, index):
+        """The bytes that an image, and its mask, are decoded from.
+
+        Args:
+            index: int, 0 to `len(source) - 1`.
+
+        Returns:
+            bytes; where there are none, what `stamp` tells.
+        """
+        return repr(self.stamp(index)).encode()
+
     def with_reader(self, read):
         """Returns a copy of this source whose examples come from elsewhere.
 
@@ -235,6 +246,9 @@ class EncodedSource(ImageSource):
             fetch=self._fetch,
             stamp=self._stamp,
         )
+
+    def contents(self, index):
+        return self.encoded(index)
 
     def stamp(self, index):
         if self._stamp is None:

@@ -165,6 +165,10 @@ class EncodedSegmentationSource(SegmentationSource):
         self._fetch = fetch
         self._stamp = stamp
 
+    def contents(self, index):
+        pair = self._pairs[self._checked(index)]
+        return self._fetch(pair.image) + self._fetch(pair.mask)
+
     def stamp(self, index):
         if self._stamp is None:
             return super().stamp(index)

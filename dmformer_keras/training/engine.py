@@ -19,6 +19,7 @@ from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.cache import MEMORY, cached
 from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.data.tfds_source import StreamSource
+from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
 from dmformer_keras.system.files import FolderLock, written_whole
@@ -43,7 +44,12 @@ from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.teacher import TeacherAnswers, student_model
-from dmformer_keras.training.trained_images import draw_of, record_images
+from dmformer_keras.training.trained_images import (
+    changed_images,
+    draw_of,
+    record_contents,
+    record_images,
+)
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -297,6 +303,10 @@ class _Run:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
         differences = told_differences(self.state.identity, identity, type(self.recipe))
+        if not differences:
+            changed = changed_images(self.folder, (self.train_source, self.val_source))
+            if changed:
+                differences = [f"{len(changed)} changed image(s), such as {quoted(changed[0])}"]
         if differences:
             raise DMFormerError(
                 f"The run in {str(self.folder)!r} was started with other settings: "
@@ -381,6 +391,7 @@ class _Run:
         checkpoint.write_state(self.folder, self.state)
         if self.distribution.is_first:
             record_images(self.folder, self.train_source)
+            record_contents(self.folder, (self.train_source, self.val_source))
 
     def _restore(self, model):
         with self.distribution.building():

@@ -9,6 +9,8 @@ from dmformer_keras.system.files import written_whole
 from dmformer_keras.training import checkpoint
 
 IMAGES_FILE = "training_images.npy"
+CONTENTS_FILE = "image_contents.npy"
+_CONTENTS_LIMIT = 2**32
 # What the first versions drew by, whose runs do not say so.
 _EARLY_DRAW = "position"
 
@@ -20,10 +22,60 @@ def record_images(folder, source):
         folder: Path of the run.
         source: ImageSource, the training images.
     """
-    if source.labels is None and not hasattr(source, "pixel_counts"):
-        return  # streamed: not known by name
+    if not _is_known(source):
+        return
     with written_whole(_file(folder)) as path, open(path, "wb") as file:
         np.save(file, np.sort(_codes(source)), allow_pickle=False)
+
+
+def record_contents(folder, sources):
+    """Writes what tells whether a run's images are still what they were.
+
+    Contents are read up to `_CONTENTS_LIMIT` bytes in all; images beyond are not compared.
+
+    Args:
+        folder: Path of the run.
+        sources: ImageSources, of training and validation.
+    """
+    rows, read = [], 0
+    for source in filter(_is_known, sources):
+        for code, index in zip(_codes(source), range(len(source)), strict=True):
+            content, size = 0, 0
+            if read < _CONTENTS_LIMIT:
+                content, size = _content_code(source, index)
+                read += size
+            rows.append((code, _code(repr(source.stamp(index)).encode()), content))
+    with written_whole(_file(folder, CONTENTS_FILE)) as path, open(path, "wb") as file:
+        np.save(file, np.array(rows, np.uint64).reshape(-1, 3), allow_pickle=False)
+
+
+def changed_images(folder, sources):
+    """The images of a run whose pixels are others than when it was begun.
+
+    Sizes and times are compared first, contents where those differ.
+
+    Args:
+        folder: Path of the run.
+        sources: ImageSources, of training and validation.
+
+    Returns:
+        list of str, their names; empty where the run kept no record.
+    """
+    try:
+        with open(_file(folder, CONTENTS_FILE), "rb") as file:
+            rows = np.load(file, allow_pickle=False)
+        known = {int(code): (int(stamp), int(content)) for code, stamp, content in rows}
+    except (OSError, ValueError, EOFError):
+        return []
+    changed = []
+    for source in filter(_is_known, sources):
+        for code, index in zip(_codes(source), range(len(source)), strict=True):
+            stamp, content = known.get(int(code), (None, 0))
+            if stamp in (None, _code(repr(source.stamp(index)).encode())) or not content:
+                continue
+            if _content_code(source, index)[0] != content:
+                changed.append(source.name(index))
+    return changed
 
 
 def draw_of(identity):
@@ -70,7 +122,7 @@ def count_trained_on(folder, source):
             known = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if source.labels is None and not hasattr(source, "pixel_counts"):
+    if not _is_known(source):
         return None
     return int(np.isin(_codes(source), known).sum())
 
@@ -94,8 +146,22 @@ def trained_on_warning(folder, source):
     )
 
 
-def _file(folder):
-    return folder / checkpoint.CHECKPOINT_FOLDER / IMAGES_FILE
+def _is_known(source):
+    """Whether images have names and can be read alone: those of a stream do not."""
+    return source.labels is not None or hasattr(source, "pixel_counts")
+
+
+def _content_code(source, index):
+    contents = source.contents(index)
+    return _code(contents), len(contents)
+
+
+def _code(content):
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def _file(folder, name=IMAGES_FILE):
+    return folder / checkpoint.CHECKPOINT_FOLDER / name
 
 
 def _codes(source):

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,7 +10,12 @@ from PIL import Image
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import package, train
-from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
+from dmformer_keras.training.trained_images import (
+    changed_images,
+    draw_of_run,
+    record_contents,
+    trained_on_warning,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +34,6 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(photos, recipe, tiny_preset, tmp_path_factory):
     """The folder of a run of one epoch on them."""
-    import dataclasses
-
     folder = tmp_path_factory.mktemp("runs") / "photos"
     short = dataclasses.replace(recipe, epochs=1, accumulate=1, mixup=0, cutmix=0)
     train(short, tiny_preset, photos, folder, verbose=0)
@@ -82,3 +87,42 @@ def test_a_card_states_no_figures_of_images_that_were_trained_on(run, photos, tm
     with pytest.raises(DMFormerError, match=message):
         package(run, tmp_path / "given", moved)
     assert not (tmp_path / "given").exists()
+
+
+def test_images_that_changed_under_their_names_are_noticed(photos, tmp_path):
+    copied = tmp_path / "copied"
+    shutil.copytree(photos, copied)
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    sources = [open_source(copied, split) for split in ("train", "val")]
+    record_contents(tmp_path / "run", sources)
+    assert changed_images(tmp_path / "run", sources) == []
+    names = [sources[0].name(3), sources[1].name(0)]
+    touched = copied / sources[0].name(5)
+    os.utime(touched, (1, 1))  # another time, the same pixels
+    for name in names:
+        pixels = np.asarray(Image.open(copied / name))
+        Image.fromarray(255 - pixels).save(copied / name)
+    again = [open_source(copied, split) for split in ("train", "val")]
+    assert changed_images(tmp_path / "run", again) == names
+    assert changed_images(tmp_path / "no run", again) == []
+
+
+def test_a_run_is_not_resumed_on_other_pixels(run, photos, recipe, tiny_preset, tmp_path):
+    changed, folder = tmp_path / "changed", tmp_path / "run"
+    shutil.copytree(photos, changed)
+    shutil.copytree(run, folder)
+    name = open_source(photos, "train").name(0)
+    Image.new("RGB", (32, 32)).save(changed / name)
+    short = dataclasses.replace(recipe, epochs=1, accumulate=1, mixup=0, cutmix=0)
+    with pytest.raises(DMFormerError, match=rf"1 changed image\(s\), such as '{name}'"):
+        train(short, tiny_preset, changed, folder, resume=True, verbose=0)
+
+
+def test_arrays_that_changed_are_noticed(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), np.uint8)
+    labels = [0, 1] * 3
+    record_contents(tmp_path, [open_source((images, labels), "all")])
+    assert changed_images(tmp_path, [open_source((images, labels), "all")]) == []
+    images[4, 0, 0] ^= 1
+    assert changed_images(tmp_path, [open_source((images, labels), "all")]) == ["arrays[4]"]
