@@ -97,11 +97,18 @@ def write(contestant, folder):
 def _write_keras(contestant, model, path):
     import keras
 
+    from dmformer_keras.fusing import FusedModel
+
     shape = (contestant.batch_size, *contestant.image_size, 3)
     if contestant.runtime == "tflite":
         from dmformer_keras.export import to_tflite
 
         to_tflite(model, path, input_shape=shape[1:], fuse=False, verify=False)
+        return
+    if contestant.runtime == "onnxruntime" and isinstance(model, FusedModel):
+        from dmformer_keras.export import to_onnx
+
+        to_onnx(model, path, shape[1:], batch_size=shape[0], verify=False)
         return
     model.export(
         str(path),
