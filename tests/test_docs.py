@@ -22,6 +22,9 @@ PAGES = {
     "own_images": "torch",
     "segmentation": "torch",
     "keras_hub": "torch",
+    "models": "torch",
+    "training": "tensorflow",
+    "export": "tensorflow",
 }
 
 pytestmark = [

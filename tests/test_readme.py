@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers import run_python
+from PIL import Image
 
 import dmformer_keras
 from dmformer_keras import DMFormerBackbone
@@ -19,17 +20,19 @@ def test_python_blocks_run(tmp_path):
     if not README.is_file():
         pytest.skip("not a source checkout")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 7
+    assert len(blocks) == 2
+    Image.effect_noise((120, 90), 60).convert("RGB").save(tmp_path / "photo.jpg")
     output = run_python("\n".join(blocks), timeout=600, folder=tmp_path)
+    assert len(re.findall(r"^[\w ]+: \d+\.\d%$", output, re.MULTILINE)) == 3
     assert "{'channels': 192, 'stride': 32}" in output
-    assert (tmp_path / "model.tflite").is_file()
 
 
 def test_the_table_of_segmenters_is_counted():
-    if not README.is_file():
+    page = README.parent / "docs" / "models.md"
+    if not page.is_file():
         pytest.skip("not a source checkout")
     rows = re.findall(
-        r"\| `(\w+)` on (\w) \| ([\d.]+) M \| ([\d.]+) \|", README.read_text(encoding="utf-8")
+        r"\| `(\w+)` on (\w) \| ([\d.]+) M \| ([\d.]+) \|", page.read_text(encoding="utf-8")
     )
     assert len(rows) == 5
     for number, (head, letter, parameters, multiply_accumulates) in enumerate(rows):
