@@ -89,7 +89,10 @@ def _load_exported(path, image_size):
 
 
 def load_trained(
-    model: PathLike | presets.Preset, image_size: ImageSize | None = None
+    model: PathLike | presets.Preset,
+    image_size: ImageSize | None = None,
+    *,
+    dtype: str | None = None,
 ) -> DMFormerClassifier | Segmenter | FusedModel:
     """Loads a trained classifier or segmenter, channels last.
 
@@ -98,6 +101,8 @@ def load_trained(
             or a `.keras` file.
         image_size: int or (height, width), in pixels; None keeps the model's own. A
             `.keras` file keeps its own.
+        dtype: str, the precision to compute in, such as "float32"; None keeps the model's own.
+            A `.keras` file keeps its own.
 
     Returns:
         `DMFormerClassifier`, `SemanticFPN`, `UPerNet`, or the `FusedModel` of one that a
@@ -124,6 +129,8 @@ def load_trained(
     _check_is_trained(preset)
     # Images come as they are, in 0..255, also to a model that was built for -1..1.
     overrides = {"data_format": "channels_last", "include_rescaling": True}
+    if dtype is not None:
+        overrides["dtype"] = dtype
     if image_size is not None:
         overrides["input_shape"] = (
             *checked_size(image_size),

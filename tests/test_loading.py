@@ -108,3 +108,10 @@ def test_what_is_nothing_to_load_is_refused(tmp_path):
         dmformer_keras.load(tmp_path / "absent")
     with pytest.raises(DMFormerError, match="without weights"):
         dmformer_keras.load("dmformer_s")
+
+
+def test_a_model_that_was_trained_in_16_bits_computes_in_32_where_that_is_asked_for(tmp_path):
+    tiny_classifier(dtype="mixed_bfloat16").save_to_preset(tmp_path / "half")
+    assert load_trained(tmp_path / "half").backbone.compute_dtype == "bfloat16"
+    whole = load_trained(tmp_path / "half", dtype="float32")
+    assert whole.backbone.compute_dtype == whole.head.layers[-1].compute_dtype == "float32"

@@ -69,7 +69,8 @@ def package(run, output, source, split="val", notes="", *, on_corrupt="error"):
     check_is_free(output)
     # Beside it the preset is put together.
     check_is_free(output.parent / f"{presets.SAVING}{output.name}")
-    model = load_trained(run)
+    # In which precision it was trained says nothing of where it will run.
+    model = load_trained(run, dtype="float32")
     recipe = (SegmentationRecipe if is_segmenter(model) else Recipe)(**report["recipe"])
     task = task_of(recipe)
     opened = task.open(source, split, on_corrupt=on_corrupt, draw=draw_of_run(run))
