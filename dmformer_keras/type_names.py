@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dmformer_keras.segmenter import Segmenter
 
 PathLike: TypeAlias = str | os.PathLike[str]
-# What a preset is given by; a `Preset` that was read already is one too.
 ImageSize: TypeAlias = int | Sequence[int]
 Image: TypeAlias = Union[PathLike, "PILImage", NDArray[np.uint8]]
 # (height, width, channels), or channels first; `None` for a side that may be any.
