@@ -59,7 +59,9 @@ def statistics_batches(source, recipe, image_size, epoch, images=512):
     Yields:
         float32 array (batch, height, width, channels) in 0..255.
     """
-    batches = to_py_dataset(
+    # A stream has no images by number, which only tf.data reads.
+    streamed = isinstance(source, StreamSource)
+    batches = (to_tf_dataset if streamed else to_py_dataset)(
         source,
         image_size,
         recipe.batch_size,
@@ -70,8 +72,11 @@ def statistics_batches(source, recipe, image_size, epoch, images=512):
         epochs=1,
     )
     size = min(recipe.batch_size, len(source))
-    for number in range(min(-(-images // size), batches.num_batches)):
-        yield batches[number][0]
+    count = min(-(-images // size), steps_per_epoch(source, recipe.batch_size))
+    if streamed:
+        yield from (batch for batch, _ in batches.take(count).as_numpy_iterator())
+    else:
+        yield from (batches[number][0] for number in range(count))
 
 
 def evaluation_batches(source, image_size, batch_size):

@@ -4,6 +4,8 @@ import pytest
 
 from dmformer_keras.data import Augmentation, open_source, tfds_source, to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import Recipe
+from dmformer_keras.training.batches import statistics_batches
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -148,6 +150,14 @@ def test_a_large_split_is_streamed(monkeypatch):
     light = Augmentation.named("light")
     pairs = [next(iter(stream(augmentation=light))) for _ in range(2)]
     np.testing.assert_array_equal(*(np.asarray(images) for images, _ in pairs))
+
+
+def test_a_stream_gives_images_to_estimate_statistics_from(monkeypatch):
+    monkeypatch.setattr(tfds_source, "MEMORY_LIMIT", 10)
+    train = open_source("tfds:tiny_shapes", "train")
+    batches = list(statistics_batches(train, Recipe(batch_size=10), (8, 8), epoch=1))
+    assert [batch.shape for batch in batches] == [(10, 8, 8, 3)] * 2
+    assert isinstance(batches[0], np.ndarray)
 
 
 def test_what_a_stream_cannot_do(monkeypatch):
