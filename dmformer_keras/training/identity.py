@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 
+from dmformer_keras.training.teacher import MATCHES
 from dmformer_keras.training.trained_images import draw_of
 
 
@@ -51,6 +52,10 @@ def told_differences(started, now, kind):
     earlier = {name: (defaults | started["recipe"])[name] for name in now["recipe"]}
     data = {"draw": draw_of(started)} | started["data"]
     started = started | {"recipe": earlier, "data": data}
+    if "teacher" in started and "teacher" in now:
+        # Runs of earlier versions do not say which answer was matched with which image.
+        matches = {MATCHES: now["teacher"][MATCHES]}
+        started["teacher"] = matches | started["teacher"]
     pairs = [
         (name, started.get(part, {}).get(name), now.get(part, {}).get(name))
         for part in {**started, **now}

@@ -16,6 +16,8 @@ CLASSES_FILE = "classes.txt"
 LOGITS_FILE = "logits.npy"
 FEATURES_FILE = "features.npy"
 CARD_FILE = "teacher.json"
+# What an identity calls which answer belongs to which image and class.
+MATCHES = "names and classes"
 
 # Features are learned as standard scores, of which outliers count for no more than this.
 _LARGEST_SCORE = 5.0
@@ -32,7 +34,7 @@ class TeacherAnswers:
     - `names.txt`: the names of the images, one per line, as `ImageSource.name` gives them;
     - `logits.npy`: float array (images, classes), with `classes.txt`, the name of each class;
     - `features.npy`: float array (images, features);
-    - `teacher.json`, optional: `{"name": ..., "licence": ...}`, for the model card.
+    - `teacher.json`, optional: `{"name": ...}`, for the model card.
 
     Source: the stored answers of FKD (Shen and Xing 2022) and of reinforced data sets (Faghri et
     al. 2023); one answer per image, whatever the crop, is this project's decision.
@@ -103,7 +105,8 @@ class TeacherAnswers:
             if array is not None:
                 sample = np.ascontiguousarray(array[:: max(1, len(array) // _SAMPLE)])
                 parts[file] = [list(array.shape), _digest(sample)]
-        return {"name": self.name, "answers": parts}
+        matched = np.array([*self._rows, *self.known, *self._columns], np.int64)
+        return {"name": self.name, "answers": parts, MATCHES: _digest(matched)}
 
     def _lines(self, file):
         try:

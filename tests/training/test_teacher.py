@@ -11,6 +11,7 @@ from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import Mixing, open_source, to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import Recipe, TeacherAnswers, checkpoint, train
+from dmformer_keras.training.identity import told_differences
 from dmformer_keras.training.losses import SmoothedCrossEntropy
 from dmformer_keras.training.teacher import TaughtAccuracy, TaughtLoss, student_model
 
@@ -85,6 +86,23 @@ def test_what_is_missing_or_wrong_is_said(folder, source, file, content, message
         (folder / file).write_text(content)
     with pytest.raises(DMFormerError, match=message):
         TeacherAnswers(folder, source, 1.0)
+
+
+@pytest.mark.parametrize("file", ["names.txt", "classes.txt"])
+def test_answers_of_other_images_or_classes_are_others(folder, source, file):
+    before = TeacherAnswers(folder, source, 1.0).identity()
+    first, second, *others = (folder / file).read_text().splitlines()
+    (folder / file).write_text("\n".join([second, first, *others]))
+    run = {"recipe": {}, "data": {}}
+    now = {
+        **run,
+        "data": {"draw": "position"},
+        "teacher": TeacherAnswers(folder, source, 1.0).identity(),
+    }
+    (difference,) = told_differences({**run, "teacher": before}, now, Recipe)
+    assert difference.startswith("names and classes")
+    del before["names and classes"]  # as in runs of earlier versions
+    assert told_differences({**run, "teacher": before}, now, Recipe) == []
 
 
 def test_an_image_without_an_answer_is_named(folder, source):
