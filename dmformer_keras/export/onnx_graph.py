@@ -112,11 +112,7 @@ class _Graph:
         """Adds an operator of one output; returns the output's name."""
         import onnx
 
-        unique, number = name, 1
-        while unique in self.names:
-            number += 1
-            unique = f"{name}_{number}"
-        self.names.add(unique)
+        unique = self._unique(name)
         self.nodes.append(
             onnx.helper.make_node(operator, inputs, [unique], name=unique, **attributes)
         )
@@ -126,10 +122,17 @@ class _Graph:
         """Adds an array; returns its name."""
         import onnx
 
-        array = np.ascontiguousarray(array)
-        self.weights.append(onnx.numpy_helper.from_array(array, name))
-        self.names.add(name)
-        return name
+        unique = self._unique(name)  # a layer may be used twice
+        self.weights.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), unique))
+        return unique
+
+    def _unique(self, name):
+        unique, number = name, 1
+        while unique in self.names:
+            number += 1
+            unique = f"{name}_{number}"
+        self.names.add(unique)
+        return unique
 
     def number(self, value):
         """Adds a number, once; returns its name."""

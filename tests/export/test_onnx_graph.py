@@ -116,6 +116,15 @@ def test_a_channels_first_file_says_so_and_takes_such_images(tmp_path):
     assert (told["shape"], told["layout"]) == ([3, 50, 64], "channels, height, width")
 
 
+def test_a_layer_that_is_used_twice_has_its_weights_for_each_use():
+    layer = keras.layers.Conv2D(3, 3, strides=2, padding="same", name="shared")
+    inputs = keras.Input((9, 8, 3))
+    model = keras.Model(inputs, layer(layer(inputs)))
+    proto = model_proto(model, (9, 8, 3), 1, 18, "channels_last")
+    names = [weight.name for weight in proto.graph.initializer]
+    assert names == ["shared/kernel", "shared/bias", "shared/kernel_2", "shared/bias_2"]
+
+
 @pytest.mark.parametrize(
     "layer",
     [
