@@ -101,8 +101,8 @@ def likeliest_classes(
         )
     size, channels = image_size_of(model), model.input.shape[-1]
     for first in range(0, len(images), _BATCH_SIZE):
-        opened = [_opened(image, channels) for image in images[first : first + _BATCH_SIZE]]
-        batch = np.stack([resize_image(image, size) for image in opened])
+        part = images[first : first + _BATCH_SIZE]
+        batch = np.stack([resize_image(_opened(image, channels, size), size) for image in part])
         outputs = np.asarray(model.predict_on_batch(batch.astype("float32")))
         for probabilities in to_probabilities(outputs, model.activation):
             ranked = np.argsort(-probabilities, kind="stable")[:top]
@@ -144,14 +144,18 @@ def segment(model: Model, image: Image, **options: Any) -> NDArray[np.uint8] | N
     return segment_image(model, _opened(image, model.input.shape[-1]), **options)
 
 
-def _opened(image, channels):
-    """Returns an image as a uint8 array (height, width, channels), turned upright."""
+def _opened(image, channels, size=None):
+    """Returns an image as a uint8 array (height, width, channels), turned upright.
+
+    With a size, a very large one is made smaller while it is decoded, as a source does it.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return load_image(image, channels=channels)
+        return load_image(image, size, channels=channels)
     if isinstance(image, np.ndarray):
         return _of_channels(image, channels)
     if hasattr(image, "getexif"):
-        return decode_image(_encoded(image), channels, "the PIL image")
+        reduce = size is not None
+        return decode_image(_encoded(image), channels, "the PIL image", reduce=reduce)
     raise DMFormerError(
         "An image must be a path, a PIL.Image.Image or a uint8 array (height, width, channels), "
         f"not a {type(image).__name__}."

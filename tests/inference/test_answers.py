@@ -6,7 +6,7 @@ from helpers import randomize, tiny_backbone, tiny_classifier
 from PIL import Image
 
 from dmformer_keras import DMFormerError, SemanticFPN, classify, segment
-from dmformer_keras.data import load_image, open_source
+from dmformer_keras.data import images, load_image, open_source
 from dmformer_keras.inference import segment_image
 from dmformer_keras.training import to_probabilities
 from dmformer_keras.training.batches import evaluation_batches
@@ -44,7 +44,11 @@ def assert_same(found, expected):
     )
 
 
-def test_images_are_prepared_as_evaluation_prepares_them(classifier, photographs):
+@pytest.mark.parametrize("kept_pixels", [2**25, 1000])
+def test_images_are_prepared_as_evaluation_prepares_them(
+    classifier, photographs, monkeypatch, kept_pixels
+):
+    monkeypatch.setattr(images, "KEPT_PIXELS", kept_pixels)  # above, images are made smaller
     source = open_source(photographs, split="all")
     ((batch, labels),) = evaluation_batches(source, (48, 64), 3)
     expected = to_probabilities(classifier.predict(batch, verbose=0), None)
