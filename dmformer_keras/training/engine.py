@@ -451,8 +451,8 @@ class _Run:
             kept.save_to_preset(
                 self.folder,
                 # Names, not paths: the folder may be given to others.
-                description=f"{_name(self.preset.name)} trained on "
-                f"{_name(self.train_source.title)}",
+                description=f"{name_without_path(self.preset.name)} trained on "
+                f"{name_without_path(self.train_source.title)}",
                 class_names=self.train_source.class_names,
                 recipe=self.state.identity["recipe"],
                 metrics={"epoch": row["epoch"], **metrics},
@@ -521,7 +521,7 @@ class _Run:
             start = "its weights and a new head"
         devices = self.distribution.replicas
         self._say(
-            f"{_name(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "
+            f"{name_without_path(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "
             f"{self.train_source.channels} channels, from {start}, on {keras.backend.backend()}"
             f"{f', {devices} devices' if devices > 1 else ''}\n"
             f"{self.train_source.title}: {len(self.train_source):,} training and "
@@ -644,5 +644,6 @@ def _unwritable(folder, reason):
     )
 
 
-def _name(title):
+def name_without_path(title):
+    """The name of data or of a preset, which may be given by a path."""
     return Path(title.strip("'")).name

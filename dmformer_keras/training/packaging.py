@@ -21,6 +21,7 @@ from dmformer_keras.training.engine import (
     REPORT_FILE,
     check_is_free,
     earlier_trainings,
+    name_without_path,
 )
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.tasks import task_of
@@ -79,7 +80,7 @@ def package(run, output, source, split="val", notes="", *, on_corrupt="error"):
     metadata = _kept_metadata(run)
     metadata["description"] = (
         f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on "
-        f"{_name(report['data'])}."
+        f"{name_without_path(report['data'])}."
     )
     whole = task.evaluate(model, opened)
 
@@ -125,11 +126,6 @@ def _kept_metadata(run):
     return {key: value for key, value in metadata.items() if key not in written}
 
 
-def _name(title):
-    """The name of data, without its path."""
-    return Path(title.strip("'")).name
-
-
 @dataclasses.dataclass
 class _Card:
     """A model card, section by section."""
@@ -152,7 +148,7 @@ class _Card:
 
     @property
     def data(self):
-        return _name(self.source.title)
+        return name_without_path(self.source.title)
 
     def _head(self):
         size = self.model.input.shape[1:3]
