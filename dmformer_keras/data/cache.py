@@ -87,39 +87,39 @@ def _in_memory(source, image_size, say):
 
 def _in_folder(source, image_size, folder, say):
     content = _content(source, image_size)
-    if folder.is_dir() and not all(path.name.startswith(WRITING) for path in folder.iterdir()):
-        if not _holds(folder, content):
+    if not _holds(folder, content):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FolderLock(folder) as lock:
+                # The processes of one training come here together.
+                lock.take(lambda: say(f"Waiting for another process to decode to {folder}"))
+                if not _holds(folder, content):
+                    _fill(source, image_size, folder, content, say)
+        except OSError as error:
             raise DMFormerError(
-                f"The cache folder {str(folder)!r} holds something else than the images of "
-                f"{source.title}, split {source.split}, decoded for {image_size[0]}x"
-                f"{image_size[1]} pixels; give a new folder, or delete this one."
-            )
-        say(f"Using the decoded images in {folder}")
-    else:
-        _fill(source, image_size, folder, content, say)
+                f"The decoded images cannot be written to {str(folder)!r} ({error.strerror}); give "
+                "the cache another folder."
+            ) from error
+    say(f"Using the decoded images in {folder}")
     return source.with_reader(_FileReader(source, folder))
 
 
 def _fill(source, image_size, folder, content, say):
-    needed = _needed_bytes(source, image_size)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if needed > _DISK_SHARE * free:
-            raise DMFormerError(
-                f"The {len(source):,} decoded images of {source.title} need about "
-                f"{_gibibytes(needed)}, and {str(folder)!r} has {_gibibytes(free)} left; give the "
-                "cache a folder on another disk, or leave it out."
-            )
-        with FolderLock(folder) as lock:
-            lock.take()
-            say(f"Decoding {len(source):,} images to {folder}, about {_gibibytes(needed)}")
-            _write(source, image_size, folder, content)
-    except OSError as error:
+    if not all(path.name.startswith(WRITING) for path in folder.iterdir()):
         raise DMFormerError(
-            f"The decoded images cannot be written to {str(folder)!r} ({error.strerror}); give the "
-            "cache another folder."
-        ) from error
+            f"The cache folder {str(folder)!r} holds something else than the images of "
+            f"{source.title}, split {source.split}, decoded for {image_size[0]}x"
+            f"{image_size[1]} pixels; give a new folder, or delete this one."
+        )
+    needed, free = _needed_bytes(source, image_size), shutil.disk_usage(folder).free
+    if needed > _DISK_SHARE * free:
+        raise DMFormerError(
+            f"The {len(source):,} decoded images of {source.title} need about "
+            f"{_gibibytes(needed)}, and {str(folder)!r} has {_gibibytes(free)} left; give the "
+            "cache a folder on another disk, or leave it out."
+        )
+    say(f"Decoding {len(source):,} images to {folder}, about {_gibibytes(needed)}")
+    _write(source, image_size, folder, content)
 
 
 def _write(source, image_size, folder, content):

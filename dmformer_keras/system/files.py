@@ -43,8 +43,12 @@ class FolderLock:
         self._folder = folder
         self._descriptor = None
 
-    def take(self):
+    def take(self, waiting=None):
         """Takes the lock, if the folder is there; does nothing where it has it.
+
+        Args:
+            waiting: function without arguments, called where another process has it, which is
+                then waited for; None raises instead.
 
         Raises:
             DMFormerError: another process has it.
@@ -59,11 +63,14 @@ class FolderLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
-            raise DMFormerError(
-                f"Another process is writing to {str(self._folder)!r}; wait for its end, or "
-                "choose another folder."
-            ) from None
+            if waiting is None:
+                os.close(descriptor)
+                raise DMFormerError(
+                    f"Another process is writing to {str(self._folder)!r}; wait for its end, or "
+                    "choose another folder."
+                ) from None
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:  # a drive without locks
             os.close(descriptor)
             return

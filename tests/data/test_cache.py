@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ from image_files import encode, random_image
 
 from dmformer_keras.data import Augmentation, cache, cached, open_source, to_py_dataset
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import FolderLock
 
 SIZE = (24, 24)
 
@@ -64,6 +66,24 @@ def test_files_are_decoded_once_for_all_runs(source, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "read", lambda index: pytest.fail("decoded again"))
     assert cached(source, SIZE, tmp_path / "cache").read(1)[1] == source.labels[1]
     assert cached(source, (16, 16), tmp_path / "cache").read(0)[0].shape[:2] == (20, 40)
+
+
+def test_a_process_waits_for_another_that_decodes_the_same_images(source, tmp_path):
+    folder, said, waits = tmp_path / "cache", [], threading.Event()
+
+    def say(text):
+        said.append(text.split()[0])
+        waits.set()
+
+    folder.mkdir()
+    with FolderLock(folder) as other:
+        other.take()
+        thread = threading.Thread(target=cached, args=(source, SIZE, folder), kwargs={"say": say})
+        thread.start()
+        assert waits.wait(timeout=60)
+        cache._write(source, SIZE, folder, cache._content(source, SIZE))
+    thread.join(timeout=60)
+    assert said == ["Waiting", "Using"]
 
 
 def test_other_or_larger_images_are_not_taken_for_these(source, tmp_path):
