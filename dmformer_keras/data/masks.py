@@ -299,6 +299,7 @@ def decode_mask(encoded, name="mask"):
 
     Example:
 
+    >>> import io
     >>> from PIL import Image
     >>> file = io.BytesIO()
     >>> Image.fromarray(np.array([[0, 3]], "uint8")).save(file, "PNG")
