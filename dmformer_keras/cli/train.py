@@ -101,6 +101,12 @@ _TASK_OPTIONS = {
         "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher-cache"),
         "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
         "feature_weight": (float, "X", "weight of the error of the teacher's features"),
+        "probe": (
+            bool,
+            None,
+            "begin with the best linear head for the preset's features, solved in a minute, and "
+            "print its accuracy before training",
+        ),
         "augment_on_device": (
             bool,
             None,

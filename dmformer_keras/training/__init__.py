@@ -21,6 +21,7 @@ from dmformer_keras.training.parameter_groups import (
     parameter_groups,
     with_parameter_groups,
 )
+from dmformer_keras.training.probing import solve_head
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.segmentation_evaluation import (
     SegmentationEvaluation,
@@ -49,6 +50,7 @@ __all__ = [
     "package",
     "parameter_groups",
     "recipes",
+    "solve_head",
     "to_probabilities",
     "train",
     "with_parameter_groups",

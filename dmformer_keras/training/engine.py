@@ -41,6 +41,7 @@ from dmformer_keras.training.batches import (
 from dmformer_keras.training.distribution import join
 from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.optimization import compile_for
+from dmformer_keras.training.probing import check_can_probe, solve_head
 from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.teacher import TeacherAnswers, student_model
@@ -183,6 +184,8 @@ class _Run:
         self.phases = recipe.phases(self.image_size)
         self.steps = self._steps_per_epoch()
         self._check_updates()
+        if recipe.probe:
+            check_can_probe(self.train_source)
         self._check_distribution()
         self.answers = self._read_answers(teacher_cache)
         self.cache = MEMORY if cache is None and recipe.augment_on_device else cache
@@ -223,6 +226,11 @@ class _Run:
         self._write_history()
 
     def _check_recipe_fits_preset(self):
+        if self.recipe.probe and not self.preset.has_weights:
+            raise DMFormerError(
+                f"Preset {self.preset.name!r} has no weights, and a probe would measure random "
+                "ones; leave out probe, or choose a preset with weights."
+            )
         if self.recipe.freeze_backbone and not self.preset.has_weights:
             raise DMFormerError(
                 f"Preset {self.preset.name!r} has no weights, and a frozen backbone would keep "
@@ -383,6 +391,8 @@ class _Run:
             self._save_if_best(model)
             self._write_history()
             return
+        if self.recipe.probe:
+            self._probe()
         _make_folder(self.folder)
         self.lock.take()
         if not self.resume:
@@ -392,6 +402,17 @@ class _Run:
         if self.distribution.is_first:
             record_images(self.folder, self.train_source)
             record_contents(self.folder, (self.train_source, self.val_source))
+
+    def _probe(self):
+        """Solves the head on the features as they are, and says how good it is."""
+        self._say("Linear probe: computing the features of the training images")
+        shown = bool(self.verbose)
+        solve_head(self.classifier, self.train_source, self.image_size, progress=shown)
+        probed = self.classifier if self.twin is None else self.twin
+        probed.set_weights(self.classifier.get_weights())
+        with self.distribution.evaluating():
+            found = self.task.evaluate(probed, self.val_source, progress=shown)
+        self._say(f"Linear probe: top-1 {found.top1:.2%} of {found.examples:,} validation images")
 
     def _restore(self, model):
         with self.distribution.building():

@@ -267,6 +267,8 @@ class Recipe(_CommonRecipe):
             it knows; without a teacher (`train(teacher_cache=...)`) it has no effect.
         temperature: float, positive, that the teacher's and the student's logits are divided by.
         feature_weight: float, 0 or more, of the squared error of the teacher's features.
+        probe: bool, begin with the best linear head for the features of the preset's backbone, and
+            print its accuracy, see `dmformer_keras.training.solve_head`.
         augment_on_device: bool, hold the decoded images in memory, and change and mix them where
             the model is trained: for fast GPUs with JAX or PyTorch, on one of them; without
             RandAugment and erasing.
@@ -289,10 +291,12 @@ class Recipe(_CommonRecipe):
     teacher_weight: float = 0.5
     temperature: float = 2.0
     feature_weight: float = 1.0
+    probe: bool = False
     augment_on_device: bool = False
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_choice("probe", (True, False))
         self._check_choice("augment_on_device", (True, False))
         if self.augment_on_device:
             check_can_be_on_device(self.changes)
@@ -347,6 +351,7 @@ class SegmentationRecipe(_CommonRecipe):
 
     augmentations: ClassVar = JOINT_AUGMENTATIONS
     augment_on_device: ClassVar = False
+    probe: ClassVar = False
 
     batch_size: int = 16
     image_size: int = 256

@@ -1,0 +1,104 @@
+"""A linear probe: the head of a classifier, solved on the features of a backbone as it is."""
+
+import keras
+import numpy as np
+
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import BATCH_NORM_EPSILON
+from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
+from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE, progress_bar
+
+# The inverse strength of the regularization of standardized features, and the most steps.
+_INVERSE_STRENGTH = 0.1
+_STEPS = 1000
+# How far below the others the logit of a class without images begins.
+_NEVER = 10.0
+
+
+def solve_head(model, source, image_size, *, progress=False):
+    """Sets a classifier's head to the best linear one for some images; the backbone stays.
+
+    The features are the pooled outputs of the backbone for each image, as evaluation prepares
+    it. The head's BatchNorm standardizes them, and its dense layer is the solution of a
+    regularized logistic regression. What the backbone's weights are worth for these images
+    is then known in a minute, and training may go on from there.
+
+    Source: Kumar et al. 2022 (linear probing, then fine-tuning); solved by scikit-learn.
+
+    Args:
+        model: `DMFormerClassifier`, channels last.
+        source: ImageSource with the model's classes, whose labels are known.
+        image_size: (height, width), ints, in pixels.
+        progress: bool, show a progress bar on stderr.
+
+    Raises:
+        DMFormerError: scikit-learn is missing, the images are streamed, or one cannot be read.
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> from dmformer_keras.data import open_source
+    >>> model = dmformer_keras.DMFormerN(input_shape=(32, 32, 3), num_classes=10)
+    >>> solve_head(model, open_source("digits", "val"), (32, 32))
+    >>> dmformer_keras.training.evaluate(model, open_source("digits", "val")).top1 > 0.5
+    True
+    """
+    check_can_probe(source)
+    from sklearn.linear_model import LogisticRegression
+
+    norm, *_, dense = model.head.layers
+    features = _pooled_features(model.backbone, source, image_size, progress)
+    mean, variance = features.mean(axis=0), features.var(axis=0)
+    scores = (features - mean) / np.sqrt(variance + BATCH_NORM_EPSILON)
+    solution = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=_STEPS).fit(scores, source.labels)
+    kernel, bias = _of_all_classes(solution, len(source.class_names))
+    gamma, beta = np.ones_like(mean), np.zeros_like(mean)
+    norm.set_weights([gamma, beta, mean, variance])
+    dense.set_weights([kernel, bias])
+
+
+def check_can_probe(source):
+    """Checks that the features of a source's images can be computed and a head solved.
+
+    Args:
+        source: ImageSource.
+
+    Raises:
+        DMFormerError: scikit-learn is missing, or the images are streamed.
+    """
+    if source.labels is None:
+        raise DMFormerError(
+            f"{source.title} is streamed, and a probe needs all images at once; leave out the "
+            "probe."
+        )
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise DMFormerError(
+            "A probe is solved by scikit-learn, which is not installed; run `pip install "
+            "scikit-learn`, or leave out the probe."
+        ) from error
+
+
+def _pooled_features(backbone, source, image_size, progress):
+    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(backbone.output)
+    extractor = keras.Model(backbone.input, pooled)
+    rows = []
+    batches = evaluation_batches(source, image_size, EVALUATION_BATCH_SIZE)
+    with stated_data_errors(), progress_bar(len(source), progress) as bar:
+        for images, labels in batches:
+            rows.append(np.asarray(extractor.predict_on_batch(images), np.float64))
+            bar.update(len(labels))
+    return np.concatenate(rows)
+
+
+def _of_all_classes(solution, num_classes):
+    """The solution as (features, classes) and (classes,); classes without images come last."""
+    own_kernel, own_bias = solution.coef_.T, solution.intercept_
+    if len(solution.classes_) == 2:  # scikit-learn gives the second class's logit only
+        own_kernel = np.concatenate([np.zeros_like(own_kernel), own_kernel], axis=1)
+        own_bias = np.concatenate([[0.0], own_bias])
+    kernel = np.zeros((len(own_kernel), num_classes))
+    bias = np.full(num_classes, own_bias.min() - _NEVER)
+    kernel[:, solution.classes_], bias[solution.classes_] = own_kernel, own_bias
+    return kernel, bias

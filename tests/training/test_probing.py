@@ -1,0 +1,81 @@
+"""The best linear head for the features of a backbone."""
+
+import builtins
+
+import keras
+import numpy as np
+import pytest
+from helpers import array, randomize, tiny_classifier
+
+from dmformer_keras.data import open_source
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import Recipe, evaluate, solve_head, train
+
+pytestmark = pytest.mark.slow(on=["jax"])
+
+
+@pytest.fixture
+def source(data):
+    return open_source(data, "train", channels=3)
+
+
+def classifier(classes):
+    model = tiny_classifier(classes, input_shape=(32, 32, 3))
+    randomize(model)
+    return model
+
+
+def test_the_head_is_the_logistic_regression_of_pooled_features(source):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    model = classifier(6)
+    backbone = [array(weight) for weight in model.backbone.weights]
+    solve_head(model, source, (32, 32))
+    for weight, before in zip(model.backbone.weights, backbone, strict=True):
+        np.testing.assert_array_equal(array(weight), before)
+    images = np.stack([source.read(index)[0] for index in range(len(source))]).astype("float32")
+    features = array(keras.ops.mean(model.backbone(images), axis=(1, 2))).astype("float64")
+    scores = (features - features.mean(0)) / np.sqrt(features.var(0) + 1e-5)
+    solution = linear_model.LogisticRegression(C=0.1, max_iter=1000).fit(scores, source.labels)
+    expected = solution.decision_function(scores)
+    found = array(model(images))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_two_classes_and_classes_without_images(data):
+    images, labels, names = data
+    two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)
+    model = classifier(2)
+    solve_head(model, two, (32, 32))
+    assert evaluate(model, two).top1 > 0.7
+    chosen = (labels == 0) | (labels == 3) | (labels == 4)
+    some = open_source((images[chosen], labels[chosen], names), "all", channels=3)
+    model = classifier(6)
+    solve_head(model, some, (32, 32))
+    assert evaluate(model, some).top1 > 0.6
+    assert set(np.argmax(array(model(np.zeros((1, 32, 32, 3)))), -1)) <= {0, 3, 4}
+
+
+def test_a_run_begins_with_the_probe_and_says_its_accuracy(data, tiny_preset, tmp_path, capsys):
+    recipe = Recipe(
+        epochs=1, image_size=32, batch_size=16, probe=True, learning_rate=1e-9, augmentation="none"
+    )
+    evaluation = train(recipe, tiny_preset, data, tmp_path / "run", verbose=2)
+    told = f"Linear probe: top-1 {evaluation.top1:.2%} of {evaluation.examples} validation images"
+    assert told in capsys.readouterr().out
+
+
+def test_what_cannot_be_probed_is_refused_before_work(data, tiny_preset, tmp_path, monkeypatch):
+    recipe = Recipe(epochs=1, image_size=32, probe=True)
+    with pytest.raises(DMFormerError, match="no weights"):
+        train(recipe, "dmformer_n", data, tmp_path / "run", verbose=0)
+    original = builtins.__import__
+
+    def without_sklearn(name, *arguments, **options):
+        if name == "sklearn":
+            raise ImportError(name)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_sklearn)
+    with pytest.raises(DMFormerError, match="pip install"):
+        train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
