@@ -23,6 +23,7 @@ PAGES = {
     "segmentation": "torch",
     "keras_hub": "torch",
     "models": "torch",
+    "teacher": "torch",
     "training": "tensorflow",
     "export": "tensorflow",
 }
