@@ -1,0 +1,103 @@
+"""What frozen features are worth on images that they have not seen: a linear probe.
+
+    python benchmarks/probe.py --data flowers/ pets/ cifar10_jpeg.zip \\
+        --presets dmformer_t_mix dmformer_t_imagenette
+
+Takes some training images per class of each data set, solves the head of a classifier on the
+features of each preset's backbone (`dmformer_keras.training.solve_head`), and measures its top-1 on
+up to 100 other images per class. Nothing else is trained. "random" stands for the preset's
+architecture with random weights.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dmformer_keras import DMFormerClassifier
+from dmformer_keras.data import open_source
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import describe_machine, machine_sentence
+from dmformer_keras.training import evaluate, solve_head
+
+RESULTS = Path(__file__).parent / "results" / "probe"
+MOST_TESTED = 100
+
+
+def part_of(data, split, per_class, seed):
+    """Up to `per_class` images of each class of a split, drawn by the seed, in memory."""
+    source = open_source(data, split)
+    rng = np.random.default_rng(seed)
+    chosen = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(source.labels == label))[:per_class]
+            for label in range(len(source.class_names))
+        ]
+    )
+    images = [source.read(int(index))[0] for index in chosen]
+    return open_source((images, source.labels[chosen], source.class_names), "all")
+
+
+def tested_part(data, seed):
+    """The images that are measured on: of the test split, or of what is held out."""
+    try:
+        return part_of(data, "test", MOST_TESTED, seed)
+    except DMFormerError:
+        return part_of(data, "val", MOST_TESTED, seed)
+
+
+def top1_of(preset, architecture, train, test, image_size):
+    """The top-1 accuracy of a linear head on the features of a preset, or of random weights."""
+    model = DMFormerClassifier.from_preset(
+        architecture if preset == "random" else preset,
+        num_classes=len(train.class_names),
+        class_names=train.class_names,
+        load_head=False,
+        input_shape=(image_size, image_size, 3),
+    )
+    solve_head(model, train, (image_size, image_size))
+    return evaluate(model, test).top1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", required=True, help="folders or zips of class folders")
+    parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
+    parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
+    parser.add_argument("--images-per-class", type=int, default=60, help="for training")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=3, help="draws of the images")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    top1 = {preset: {} for preset in args.presets}
+    for data in args.data:
+        for seed in range(args.seeds):
+            train = part_of(data, "train", args.images_per_class, seed)
+            test = tested_part(data, seed)
+            for preset in args.presets:
+                found = top1_of(preset, args.architecture, train, test, args.image_size)
+                top1[preset].setdefault(Path(data).name, []).append(found)
+                print(f"{preset}, {data}, seed {seed}: {found:.2%}", flush=True)
+    command = shlex.join(["python", "benchmarks/probe.py", *sys.argv[1:]])
+    names = [Path(data).name for data in args.data]
+    text = (
+        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
+        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}; "
+        f"top-1 in %, mean of {args.seeds} draws of the images.\n\n"
+        f"| start | {' | '.join(names)} | mean |\n|---|{'---:|' * (len(names) + 1)}\n"
+    )
+    for preset, found in top1.items():
+        means = [100 * np.mean(found[name]) for name in names]
+        cells = " | ".join(f"{value:.1f}" for value in [*means, np.mean(means)])
+        text += f"| {preset} | {cells} |\n"
+    args.output.mkdir(parents=True, exist_ok=True)
+    with written_whole(args.output / "results.md") as path:
+        path.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
