@@ -83,10 +83,11 @@ def main():
                 print(f"{preset}, {data}, seed {seed}: {found:.2%}", flush=True)
     command = shlex.join(["python", "benchmarks/probe.py", *sys.argv[1:]])
     names = [Path(data).name for data in args.data]
+    draws = "one draw" if args.seeds == 1 else f"mean of {args.seeds} draws"
     text = (
         f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
         f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}; "
-        f"top-1 in %, mean of {args.seeds} draws of the images.\n\n"
+        f"top-1 in %, {draws} of the images.\n\n"
         f"| start | {' | '.join(names)} | mean |\n|---|{'---:|' * (len(names) + 1)}\n"
     )
     for preset, found in top1.items():
