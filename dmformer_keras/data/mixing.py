@@ -60,8 +60,7 @@ class Mixing:
         """
         images = np.asarray(images, np.float32)
         kept, own = self.draw(images.shape[1:3], rng)
-        images = kept * images + (1 - kept) * images[::-1]
-        return images, self.shares(labels, num_classes, own)
+        return with_reversed(images, kept), self.shares(labels, num_classes, own)
 
     def draw(self, image_size, rng):
         """Draws how a batch is mixed.
@@ -92,8 +91,25 @@ class Mixing:
         Returns:
             float32 array (batch, num_classes).
         """
-        one_hot = np.eye(num_classes, dtype=np.float32)[np.asarray(labels)]
-        return own * one_hot + (1 - own) * one_hot[::-1]
+        return with_reversed(one_hot(labels, num_classes), own)
+
+
+def one_hot(labels, num_classes):
+    """Class numbers as float32 (number, num_classes), 1 for the class and 0 elsewhere."""
+    return np.eye(num_classes, dtype=np.float32)[np.asarray(labels)]
+
+
+def with_reversed(values, own):
+    """Mixes each row of a batch with the row at its place from the batch's end.
+
+    Args:
+        values: float array (batch, ...).
+        own: float, or array that multiplies a row: the part that stays the row's own.
+
+    Returns:
+        float array, as `values`.
+    """
+    return own * values + (1 - own) * values[::-1]
 
 
 def _kept(image_size, own, rng):

@@ -24,7 +24,7 @@ from dmformer_keras.data.images import (
 )
 from dmformer_keras.data.joint_augment import JointAugmentation
 from dmformer_keras.data.masks import IGNORED_LABEL
-from dmformer_keras.data.mixing import Mixing
+from dmformer_keras.data.mixing import Mixing, one_hot, with_reversed
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
@@ -401,16 +401,16 @@ class _Plan:
         images, own = np.asarray(images, np.float32), np.float32(1)
         if self.mixing is not None:
             kept, own = self.mixing.draw(self.image_size, self._batch_generator(step))
-            images = kept * images + (1 - kept) * images[::-1]
+            images = with_reversed(images, kept)
         return images, self._shares(step, labels, np.float32(own))
 
     def _shares(self, step, labels, own):
         """float32 (batch, label_width): the share of each class, and the answers."""
-        shares = np.eye(len(self.source.class_names), dtype=np.float32)[np.asarray(labels)]
+        shares = one_hot(labels, len(self.source.class_names))
         if self.answers is not None:
             indexes = [self._place(number)[1] for number in self.numbers(step)]
             shares = np.concatenate([shares, self.answers(indexes)], axis=1)
-        return own * shares + (1 - own) * shares[::-1]
+        return with_reversed(shares, own)
 
     def _place(self, number):
         """The epoch and the index in the source of a number in this shard's stream."""
