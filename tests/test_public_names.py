@@ -90,9 +90,12 @@ def test_what_is_imported_when_used_is_shown_to_type_checkers():
     assert found - {"integrations"} == set(dmformer_keras.__all__)
 
 
-def test_no_function_at_the_top_shares_its_name_with_a_module():
+@pytest.mark.parametrize("name", ["", *PACKAGES])
+def test_no_function_shares_its_name_with_a_module(name):
     """As a module it would hide the function once anything has imported it."""
-    for name in dmformer_keras.__all__:
-        is_module = isinstance(getattr(dmformer_keras, name), types.ModuleType)
-        has_file = (PACKAGE / f"{name}.py").is_file() or (PACKAGE / name).is_dir()
-        assert is_module == has_file, name
+    package = getattr(dmformer_keras, name) if name else dmformer_keras
+    folder = PACKAGE / name
+    for public in package.__all__:
+        is_module = isinstance(getattr(package, public), types.ModuleType)
+        has_file = (folder / f"{public}.py").is_file() or (folder / public).is_dir()
+        assert is_module == has_file, public

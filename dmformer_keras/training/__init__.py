@@ -11,16 +11,16 @@ model = load_classifier("runs/flowers")
 from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter, to_probabilities
 from dmformer_keras.loading import load_classifier, load_trained
 from dmformer_keras.training import recipes
+from dmformer_keras.training.depths import layer_depths
 from dmformer_keras.training.engine import train
 from dmformer_keras.training.evaluation import Evaluation, evaluate
-from dmformer_keras.training.layer_depths import layer_depths
-from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
-from dmformer_keras.training.packaging import package
-from dmformer_keras.training.parameter_groups import (
+from dmformer_keras.training.grouped_updates import (
     ParameterGroup,
     parameter_groups,
     with_parameter_groups,
 )
+from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
+from dmformer_keras.training.packaging import package
 from dmformer_keras.training.probing import solve_head
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.segmentation_evaluation import (

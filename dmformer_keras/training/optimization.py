@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from dmformer_keras.training.averaging import warm_up_average
-from dmformer_keras.training.parameter_groups import parameter_groups, with_parameter_groups
+from dmformer_keras.training.grouped_updates import parameter_groups, with_parameter_groups
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

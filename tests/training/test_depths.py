@@ -1,4 +1,4 @@
-"""Depth follows the way through the backbone; for every variant see test_parameter_groups."""
+"""Depth follows the way through the backbone; for every variant see test_grouped_updates."""
 
 import keras
 import numpy as np

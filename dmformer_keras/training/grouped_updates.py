@@ -9,7 +9,7 @@ from keras import ops
 
 from dmformer_keras.checks import is_finite_number
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training.layer_depths import layer_depths
+from dmformer_keras.training.depths import layer_depths
 
 
 @dataclasses.dataclass(frozen=True)
