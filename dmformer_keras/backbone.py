@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import keras
 
@@ -399,7 +399,7 @@ def _check_output_stride(output_stride):
     return output_stride
 
 
-def refuse_quantize():
+def refuse_quantize() -> NoReturn:
     """Raises: Keras's `quantize` reaches only the gate and the classifier of a DMFormer."""
     raise DMFormerError(
         "Keras quantises dense layers only, which a DMFormer has hardly any of; export it with "

@@ -227,7 +227,12 @@ class _Variant(Protocol):
 def _variant(letter: str) -> _Variant:
     preset = f"dmformer_{letter.lower()}"
 
-    def build(input_shape=None, num_classes=None, weights=None, **kwargs):
+    def build(
+        input_shape: InputShape | None = None,
+        num_classes: int | None = None,
+        weights: PathLike | None = None,
+        **kwargs: Any,
+    ) -> DMFormerClassifier:
         return _classifier(preset, input_shape, num_classes, weights, **kwargs)
 
     build.__name__ = build.__qualname__ = f"DMFormer{letter}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -65,11 +65,13 @@ class FusedModel(keras.Model):
         """Int: how many values the model gives for an image, or for each of its pixels."""
         return self.output.shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in _KEPT}}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         config = dict(config)
         kept = {name: config.pop(name, None) for name in _KEPT}
         model = super().from_config(config, custom_objects=custom_objects)

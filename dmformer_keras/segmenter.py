@@ -18,7 +18,7 @@ from dmformer_keras.layers.pooling import PartAverages
 from dmformer_keras.layers.resizing import ResizeLike
 from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
 from dmformer_keras.task_table import register_task
-from dmformer_keras.type_names import PathLike
+from dmformer_keras.type_names import PathLike, Tensor
 
 NORMALIZATIONS = ("batch", "group")
 POOLED_SIZES = (1, 2, 3, 6)
@@ -220,7 +220,7 @@ class SemanticFPN(Segmenter):
     paper: ClassVar = {"head_channels": 256, "normalization": "group", "dropout": 0.0}
 
     @staticmethod
-    def decode(build, pyramid, strides):
+    def decode(build: Any, pyramid: dict[str, Tensor], strides: dict[str, int]) -> Tensor:
         top_down, coarser = {}, None
         for key in reversed(PYRAMID_LEVELS):
             x = build.convolution(1, f"{key.lower()}_lateral")(pyramid[key])
@@ -275,7 +275,7 @@ class UPerNet(Segmenter):
     paper: ClassVar = {"head_channels": 512, "normalization": "batch", "dropout": 0.1}
 
     @staticmethod
-    def decode(build, pyramid, strides):
+    def decode(build: Any, pyramid: dict[str, Tensor], strides: dict[str, int]) -> Tensor:
         coarsest = pyramid["P5"]
         pooled = [coarsest]
         for size in POOLED_SIZES:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
+from typing import Any
 
 from dmformer_keras import presets
 from dmformer_keras.errors import DMFormerError
@@ -116,23 +118,23 @@ class Contestant:
     device: str = "cpu"
 
     @property
-    def library(self):
+    def library(self) -> str:
         if self.model == LIMIT:
             return LIMIT
         library, slash, _ = self.model.partition("/")
         return library if slash and library in PEERS else "dmformer"
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"{':'.join((self.model, *self.forms))}@{self.runtime}"
 
     @property
-    def label(self):
+    def label(self) -> str:
         """The name, the mode and the sizes."""
         height, width = self.image_size
         return f"{self.name} {self.mode} {self.batch_size}x{height}x{width} {self.dtype}"
 
-    def left_out(self):
+    def left_out(self) -> str | None:
         """Returns why it cannot take part here, or None."""
         runtime = RUNTIMES[self.runtime]
         needed = (*runtime.packages, *_PACKAGES.get(self.library, ()))
@@ -154,7 +156,7 @@ class Contestant:
         return None
 
 
-def parse_name(text):
+def parse_name(text: str) -> tuple[str, tuple[str, ...], str | None]:
     """Reads `NAME`, `NAME:FORM` or `NAME:FORM@RUNTIME`.
 
     Args:
@@ -190,7 +192,9 @@ def parse_name(text):
     return model, tuple(forms), runtime or None
 
 
-def contestants_of(names, runtimes, **settings):
+def contestants_of(
+    names: Sequence[str], runtimes: Sequence[str], **settings: Any
+) -> list[Contestant]:
     """Returns every sensible pair of a name and a runtime.
 
     Args:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
+from typing import Any
 
 from dmformer_keras.benchmark.contestants import RUNTIMES, Contestant
 from dmformer_keras.errors import DMFormerError
@@ -40,7 +42,9 @@ def processors():
     return list(range(os.cpu_count()))
 
 
-def measure(contestants, settings, report=print):
+def measure(
+    contestants: Sequence[Contestant], settings: Settings, report: Callable[[str], Any] = print
+) -> list[dict[str, Any]]:
     """Measures contestants in turns, in another order each round.
 
     Args:

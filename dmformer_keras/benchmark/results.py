@@ -3,20 +3,23 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dmformer_keras.benchmark.contestants import LIMIT
+from dmformer_keras.benchmark.measurement import Settings
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import machine_sentence
+from dmformer_keras.type_names import PathLike
 
 # The backward pass is two of the forward's size: gradients of the inputs and of the weights.
 _PASSES = {"inference": 1, "training": 3}
 _MEGABYTE = 1e6
 
 
-def summarize(records, baseline=None):
+def summarize(records: list[dict[str, Any]], baseline: str | None = None) -> list[dict[str, Any]]:
     """Adds a `summary` to each measured record.
 
     Args:
@@ -47,7 +50,7 @@ def summarize(records, baseline=None):
     return records
 
 
-def ratios(record, other):
+def ratios(record: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Divides the throughput of two contestants round by round.
 
     Args:
@@ -93,7 +96,13 @@ def notes(records):
     return lines
 
 
-def write_results(folder, records, command, machine, settings):
+def write_results(
+    folder: PathLike,
+    records: list[dict[str, Any]],
+    command: str,
+    machine: dict[str, Any],
+    settings: Settings,
+) -> None:
     """Writes `results.json`, `results.md` and, with matplotlib, `throughput.png`.
 
     Args:

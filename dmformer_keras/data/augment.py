@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+from typing import Self
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from dmformer_keras.data.images import (
 )
 from dmformer_keras.data.rand_augment import STRONGEST, erased, rand_augment
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import ImageSize, Pixels
 
 _CROP_ATTEMPTS = 10
 
@@ -81,7 +83,7 @@ class Augmentation:
         check_field(self, "horizontal_flip", "True or False", lambda value: value in (True, False))
 
     @classmethod
-    def named(cls, name):
+    def named(cls, name: str) -> Self:
         """A setting by its name.
 
         Args:
@@ -104,7 +106,15 @@ class Augmentation:
         """
         return named_setting(_NAMED, name, cls)
 
-    def apply(self, image, image_size, rng, *, resize="crop", crop_fraction=1.0):
+    def apply(
+        self,
+        image: Pixels,
+        image_size: ImageSize,
+        rng: np.random.Generator,
+        *,
+        resize: str = "crop",
+        crop_fraction: float = 1.0,
+    ) -> Pixels:
         """Bring an image to the training size, changed at random.
 
         Args:
@@ -134,7 +144,9 @@ class Augmentation:
             image = erased(image, rng)
         return image
 
-    def draw(self, shape, image_size, rng):
+    def draw(
+        self, shape: tuple[int, int, int], image_size: tuple[int, int], rng: np.random.Generator
+    ) -> "Changes":
         """Draws what is done to one image, but for RandAugment and erasing.
 
         Args:

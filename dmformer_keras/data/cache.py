@@ -1,13 +1,17 @@
 """Images decoded once: their pixels in memory or in a file, for all epochs of a training."""
 
+from __future__ import annotations
+
 import collections
 import hashlib
 import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +19,11 @@ from dmformer_keras.data.images import resize_image
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.files import WRITING, FolderLock, written_whole
+from dmformer_keras.type_names import PathLike
+
+if TYPE_CHECKING:
+    from dmformer_keras.data.image_source import ImageSource
+
 
 MEMORY = "memory"
 # How much larger than the training size images are kept, for crops to be taken from.
@@ -31,7 +40,13 @@ _PIXELS_FILE, _TABLE_FILE, _CONTENT_FILE = "pixels.bin", "table.npy", "cache.jso
 _VERSION = 1
 
 
-def cached(source, image_size, where, *, say=None):
+def cached(
+    source: ImageSource,
+    image_size: tuple[int, int],
+    where: PathLike,
+    *,
+    say: Callable[[str], Any] | None = None,
+) -> ImageSource:
     """Decodes every image of a source once, and returns a source that reads the pixels.
 
     Images whose height and width both are over 1.5 times those of `image_size` are made

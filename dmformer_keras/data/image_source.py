@@ -3,13 +3,17 @@
 import copy
 import os
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dmformer_keras.data.images import check_image_header, decode_image
 from dmformer_keras.data.trees import printable, quoted
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import Pixels
 
 _VERIFY_CHUNK = 64
 # What an error quotes, so that all of it can be read.
@@ -40,7 +44,15 @@ class ImageSource:
     ((8, 8, 3), 1, 4)
     """
 
-    def __init__(self, title, split, class_names, labels, channels, skipped=()):
+    def __init__(
+        self,
+        title: str,
+        split: str,
+        class_names: Sequence[str],
+        labels: ArrayLike | None,
+        channels: int,
+        skipped: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.title = title
         self.split = split
         self.class_names = list(class_names)
@@ -48,10 +60,10 @@ class ImageSource:
         self.channels = channels
         self.skipped = list(skipped)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Pixels, int]:
         """One image and its class.
 
         Args:
@@ -65,7 +77,7 @@ class ImageSource:
         """
         return self._image(self._checked(index)), int(self.labels[index])
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """What to call an image: its path inside the folder or archive, or its number.
 
         Args:
@@ -76,7 +88,7 @@ class ImageSource:
         """
         return self._name(self._checked(index))
 
-    def stamp(self, index):
+    def stamp(self, index: int) -> tuple[Any, ...] | int:
         """What changes where the content of an image, or of its mask, changes.
 
         Files are not read for it: the size and time of a file tell, or the checksum that an
@@ -91,7 +103,7 @@ class ImageSource:
         image, label = self.read(index)
         return zlib.crc32(np.asarray(label).tobytes(), zlib.crc32(np.ascontiguousarray(image)))
 
-    def contents(self, index):
+    def contents(self, index: int) -> bytes:
         """The bytes that an image, and its mask, are decoded from.
 
         Args:
@@ -102,7 +114,7 @@ class ImageSource:
         """
         return repr(self.stamp(index)).encode()
 
-    def with_reader(self, read):
+    def with_reader(self, read: Callable[[int], Any]) -> Self:
         """Returns a copy of this source whose examples come from elsewhere.
 
         Args:
@@ -116,7 +128,7 @@ class ImageSource:
         twin.read = read
         return twin
 
-    def describe(self):
+    def describe(self) -> str:
         """The source in a few lines for people: counts in all and by class.
 
         Returns:

@@ -16,6 +16,7 @@ import numpy as np
 from dmformer_keras.data.other_files import unread_kind
 from dmformer_keras.data.trees import quoted, read_regular_file
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import ImageSize, PathLike, Pixels
 
 # What `decode_image` reads. Naming the formats keeps Pillow's rarer parsers (and
 # those that start other programs, such as EPS) away from files nobody vouches for.
@@ -48,7 +49,9 @@ _REASON_LENGTH = 160
 _large_images = threading.Lock()
 
 
-def decode_image(encoded, channels=3, name="image", *, reduce=False):
+def decode_image(
+    encoded: bytes, channels: int = 3, name: str = "image", *, reduce: bool = False
+) -> Pixels:
     """Decode the bytes of an image file: JPEG, PNG, BMP, GIF, WebP or TIFF.
 
     The image is turned upright by its EXIF orientation; of an animation or a TIFF of
@@ -227,7 +230,14 @@ def check_file_channels(channels):
         )
 
 
-def load_image(path, image_size=None, *, channels=3, resize="crop", crop_fraction=1.0):
+def load_image(
+    path: PathLike,
+    image_size: ImageSize | None = None,
+    *,
+    channels: int = 3,
+    resize: str = "crop",
+    crop_fraction: float = 1.0,
+) -> Pixels:
     """Read one image file as evaluation reads it.
 
     Args:
@@ -284,7 +294,9 @@ def _content(path, name):
         ) from error
 
 
-def resize_image(image, image_size, resize="crop", crop_fraction=1.0):
+def resize_image(
+    image: Pixels, image_size: ImageSize, resize: str = "crop", crop_fraction: float = 1.0
+) -> Pixels:
     """Bring an image to a size, antialiased, by the geometry of evaluation.
 
     Args:

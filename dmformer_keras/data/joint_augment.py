@@ -1,6 +1,7 @@
 """Random changes to a training image together with its mask."""
 
 import dataclasses
+from typing import Self
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from dmformer_keras.data.augment import (
 )
 from dmformer_keras.data.images import resize_box, resize_image, resize_mask
 from dmformer_keras.data.masks import IGNORED_LABEL
+from dmformer_keras.type_names import Pixels
 
 _CROP_ATTEMPTS = 10
 
@@ -71,7 +73,7 @@ class JointAugmentation:
         check_colours(self)
 
     @classmethod
-    def named(cls, name):
+    def named(cls, name: str) -> Self:
         """A setting by its name.
 
         Args:
@@ -94,7 +96,16 @@ class JointAugmentation:
         """
         return named_setting(_NAMED, name, cls)
 
-    def apply(self, image, mask, image_size, rng, *, resize="crop", crop_fraction=1.0):
+    def apply(
+        self,
+        image: Pixels,
+        mask: Pixels,
+        image_size: tuple[int, int],
+        rng: np.random.Generator,
+        *,
+        resize: str = "crop",
+        crop_fraction: float = 1.0,
+    ) -> tuple[Pixels, Pixels]:
         """Bring an image and its mask to the training size, changed at random.
 
         Args:

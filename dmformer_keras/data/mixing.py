@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.data.augment import check_field
+from dmformer_keras.type_names import Pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Mixing:
             check_field(self, field, "a number, 0 or more", lambda value: 0 <= value < np.inf)
 
     @property
-    def is_on(self):
+    def is_on(self) -> bool:
         """bool, whether anything is mixed."""
         return bool(self.mixup or self.cutmix)
 
-    def apply(self, images, labels, num_classes, rng):
+    def apply(
+        self, images: Pixels, labels: ArrayLike, num_classes: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mixes a batch.
 
         Args:
@@ -62,7 +66,9 @@ class Mixing:
         kept, own = self.draw(images.shape[1:3], rng)
         return with_reversed(images, kept), self.shares(labels, num_classes, own)
 
-    def draw(self, image_size, rng):
+    def draw(
+        self, image_size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32] | np.float32, float]:
         """Draws how a batch is mixed.
 
         Args:
@@ -80,7 +86,7 @@ class Mixing:
         own = np.float32(rng.beta(self.mixup, self.mixup) if self.mixup else 1.0)
         return own, own
 
-    def shares(self, labels, num_classes, own):
+    def shares(self, labels: ArrayLike, num_classes: int, own: float) -> NDArray[np.float32]:
         """The share of each class in each image of a mixed batch.
 
         Args:

@@ -6,11 +6,16 @@ are the same bit for bit whatever prepares them, on however many threads, and wh
 training went through or was resumed.
 """
 
+from __future__ import annotations
+
 import functools
 import operator
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.data import device_augment
 from dmformer_keras.data.augment import Augmentation
@@ -28,6 +33,12 @@ from dmformer_keras.data.mixing import Mixing, one_hot, with_reversed
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import ImageSize, Pixels
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
 
 # Sets the two kinds of random numbers apart, so that none repeats another.
 _ORDER, _EXAMPLE, _BATCH = 0, 1, 2
@@ -36,8 +47,16 @@ _STREAM_SHUFFLE = 10_000
 
 
 def load_example(
-    source, index, image_size, augmentation, seed, epoch, *, resize="crop", crop_fraction=1.0
-):
+    source: ImageSource,
+    index: int,
+    image_size: tuple[int, int],
+    augmentation: Augmentation | JointAugmentation | None,
+    seed: int,
+    epoch: int,
+    *,
+    resize: str = "crop",
+    crop_fraction: float = 1.0,
+) -> tuple[Pixels, Any]:
     """One image at the size the network takes, changed at random, and its class or mask.
 
     Args:
@@ -69,7 +88,7 @@ def load_example(
     return _prepared(image_size, augmentation, resize, crop_fraction, seed, example, epoch, index)
 
 
-def steps_per_epoch(source, batch_size, *, training=True):
+def steps_per_epoch(source: ImageSource, batch_size: int, *, training: bool = True) -> int:
     """The number of batches in an epoch.
 
     Args:
@@ -96,23 +115,23 @@ def steps_per_epoch(source, batch_size, *, training=True):
 
 
 def to_tf_dataset(
-    source,
-    image_size,
-    batch_size,
+    source: ImageSource,
+    image_size: ImageSize,
+    batch_size: int,
     *,
-    training=False,
-    augmentation=None,
-    seed=0,
-    first_epoch=0,
-    first_step=0,
-    epochs=None,
-    resize="crop",
-    crop_fraction=1.0,
-    mixing=None,
-    answers=None,
-    shard=(0, 1),
-    num_parallel_calls=None,
-):
+    training: bool = False,
+    augmentation: Augmentation | JointAugmentation | None = None,
+    seed: int = 0,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    epochs: int | None = None,
+    resize: str = "crop",
+    crop_fraction: float = 1.0,
+    mixing: Mixing | None = None,
+    answers: Callable[[Any], NDArray[np.float32]] | None = None,
+    shard: tuple[int, int] = (0, 1),
+    num_parallel_calls: int | None = None,
+) -> tf.data.Dataset:
     """Batches as a `tf.data.Dataset`; `Model.fit` takes it on every backend.
 
     For evaluation it gives every image once, in order. For training it is one stream of
@@ -218,25 +237,25 @@ def to_tf_dataset(
 
 
 def to_py_dataset(
-    source,
-    image_size,
-    batch_size,
+    source: ImageSource,
+    image_size: ImageSize,
+    batch_size: int,
     *,
-    training=False,
-    augmentation=None,
-    seed=0,
-    first_epoch=0,
-    first_step=0,
-    epochs=None,
-    resize="crop",
-    crop_fraction=1.0,
-    mixing=None,
-    answers=None,
-    shard=(0, 1),
-    workers=None,
-    prefetch=2,
-    on_device=False,
-):
+    training: bool = False,
+    augmentation: Augmentation | JointAugmentation | None = None,
+    seed: int = 0,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    epochs: int | None = None,
+    resize: str = "crop",
+    crop_fraction: float = 1.0,
+    mixing: Mixing | None = None,
+    answers: Callable[[Any], NDArray[np.float32]] | None = None,
+    shard: tuple[int, int] = (0, 1),
+    workers: int | None = None,
+    prefetch: int = 2,
+    on_device: bool = False,
+) -> keras.utils.PyDataset:
     """The batches of `to_tf_dataset`, bit for bit, without TensorFlow.
 
     `Model.fit` takes it like the other, with `steps_per_epoch` and `initial_epoch`.

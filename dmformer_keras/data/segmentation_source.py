@@ -3,8 +3,11 @@
 import copy
 import threading
 import typing
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.data.arrays import open_arrays
 from dmformer_keras.data.image_source import (
@@ -25,6 +28,7 @@ from dmformer_keras.data.masks import (
 from dmformer_keras.data.splits import carve
 from dmformer_keras.data.trees import CLASSES_FILE, quoted
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import Pixels
 
 
 class Pair(typing.NamedTuple):
@@ -59,7 +63,16 @@ class SegmentationSource(ImageSource):
     ((4, 4, 3), (4, 4), [24, 8])
     """
 
-    def __init__(self, title, split, classes, channels, skipped=(), *, pairs):
+    def __init__(
+        self,
+        title: str,
+        split: str,
+        classes: MaskClasses,
+        channels: int,
+        skipped: Iterable[tuple[str, str]] = (),
+        *,
+        pairs: Sequence[Any],
+    ) -> None:
         super().__init__(title, split, classes.names, None, channels, skipped)
         self.class_colors = list(classes.colors)
         self.pixel_counts = None
@@ -67,10 +80,10 @@ class SegmentationSource(ImageSource):
         self._classes = classes
         self._pairs = pairs
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._pairs)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
         """One image and its mask.
 
         Args:
@@ -86,7 +99,9 @@ class SegmentationSource(ImageSource):
         """
         return self._read(self._pairs[self._checked(index)])
 
-    def verified(self, on_corrupt, fully, problems=()):
+    def verified(
+        self, on_corrupt: str, fully: bool, problems: Sequence[tuple[str, str]] = ()
+    ) -> Self:
         """Look at every pair once, and count the pixels of every class on the way.
 
         Args:
@@ -110,7 +125,7 @@ class SegmentationSource(ImageSource):
         _check_more_than_one_class(source)
         return source
 
-    def describe(self):
+    def describe(self) -> str:
         """The source in a few lines for people: images, and every class's share of the pixels.
 
         Returns:
@@ -242,7 +257,7 @@ def decode_pair(encoded_image, encoded_mask, channels, classes, pair):
     return image, mask
 
 
-def count_pixels(source):
+def count_pixels(source: SegmentationSource) -> NDArray[np.int64]:
     """Count the pixels of every class, for example to weight classes by.
 
     Args:

@@ -1,15 +1,53 @@
 """One door to labelled images, wherever they lie."""
 
 import os
+from collections.abc import Sequence
+from typing import Literal, overload
 
 from dmformer_keras.data.arrays import open_arrays, open_digits
 from dmformer_keras.data.folders import open_folder
+from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.data.segmentation_folder import open_segmentation_folder
-from dmformer_keras.data.segmentation_source import open_segmentation_arrays
+from dmformer_keras.data.segmentation_source import SegmentationSource, open_segmentation_arrays
 from dmformer_keras.data.splits import DRAWS, SPLITS
 from dmformer_keras.data.tfds_source import PREFIX as TFDS_PREFIX
 from dmformer_keras.data.tfds_source import open_segmentation_tfds, open_tfds
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import Data
+
+
+@overload
+def open_source(
+    source: Data,
+    split: str = "train",
+    *,
+    task: Literal["segment"],
+    channels: int | None = None,
+    on_corrupt: str = "error",
+    verify: bool = True,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    draw: str = "name",
+    download: bool = False,
+    ignored_labels: Sequence[int] = (),
+) -> SegmentationSource: ...
+
+
+@overload
+def open_source(
+    source: Data,
+    split: str = "train",
+    *,
+    task: str = "classify",
+    channels: int | None = None,
+    on_corrupt: str = "error",
+    verify: bool = True,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    draw: str = "name",
+    download: bool = False,
+    ignored_labels: Sequence[int] = (),
+) -> ImageSource: ...
 
 
 def open_source(

@@ -1,14 +1,30 @@
 """How far an exported file's outputs are from Keras's."""
 
-import os
+from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.exported_model import load_exported
+from dmformer_keras.type_names import PathLike
+
+if TYPE_CHECKING:
+    import keras
+
+    from dmformer_keras.export.exported_model import ExportedModel
 
 
-def compare_exported(model, exported, images, batch_size=32):
+def compare_exported(
+    model: keras.Model,
+    exported: PathLike | ExportedModel,
+    images: NDArray[Any],
+    batch_size: int = 32,
+) -> dict[str, float]:
     """Compares an exported file with the Keras model that it was made from.
 
     Args:

@@ -5,9 +5,11 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.checks import check_positive_int, is_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
@@ -15,6 +17,7 @@ from dmformer_keras.export import runners
 from dmformer_keras.export.quiet import quiet_stderr
 from dmformer_keras.export.runners import DESCRIPTION_FILE
 from dmformer_keras.presets import is_address
+from dmformer_keras.type_names import PathLike
 
 # What an export writes beside or into its file, beside the description.
 LABELS_FILE = "labels.txt"
@@ -38,7 +41,7 @@ def side_files(description):
     return files
 
 
-def load_exported(path, threads=None):
+def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel":
     """Loads a file that `to_tflite`, `to_onnx`, `to_openvino` or `to_saved_model` wrote.
 
     Args:
@@ -102,7 +105,7 @@ def check_runner(path):
         )
 
 
-def is_exported(path):
+def is_exported(path: PathLike) -> bool:
     """Tells whether a path looks like that of an exported file.
 
     Args:
@@ -139,7 +142,7 @@ class ExportedModel:
         num_classes: int, how many values it gives for an image or a pixel.
     """
 
-    def __init__(self, path, format_name, runner):
+    def __init__(self, path: Path, format_name: str, runner: Any) -> None:
         self.path = path
         self.name = path.stem
         self.format = format_name
@@ -153,21 +156,21 @@ class ExportedModel:
         self.activation = self.description.get("output", {}).get("activation", "linear")
 
     @property
-    def input(self):
+    def input(self) -> keras.KerasTensor:
         """The input, a `keras.KerasTensor` with `None` for open sides."""
         return self.inputs[0]
 
     @property
-    def output(self):
+    def output(self) -> keras.KerasTensor:
         """The output, likewise."""
         return self.outputs[0]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Int: how many values the model gives for an image, or for each of its pixels."""
         return self.output.shape[-1]
 
-    def operators(self):
+    def operators(self) -> dict[str, int]:
         """Counts the operators of the file.
 
         Returns:
@@ -175,7 +178,7 @@ class ExportedModel:
         """
         return dict(collections.Counter(self._runner.operators()).most_common())
 
-    def taking_pixels(self):
+    def taking_pixels(self) -> "ExportedModel":
         """This model for images in 0..255, as a model with rescaling inside takes them.
 
         Returns:
@@ -187,7 +190,7 @@ class ExportedModel:
             return self
         return ExportedModel(self.path, self.format, runners.Scaled(self._runner, mean, std))
 
-    def predict_on_batch(self, images):
+    def predict_on_batch(self, images: ArrayLike) -> NDArray[np.float32]:
         """Runs the file on images.
 
         Args:
@@ -219,7 +222,9 @@ class ExportedModel:
             outputs.append(self._runner.run(full)[: len(part)])
         return np.concatenate(outputs)
 
-    def predict(self, images, batch_size=32, verbose=0):
+    def predict(
+        self, images: NDArray[Any], batch_size: int = 32, verbose: Any = 0
+    ) -> NDArray[np.float32]:
         """Runs the file on images, `batch_size` at a time, as `keras.Model.predict` does.
 
         Args:

@@ -1,7 +1,11 @@
 """ONNX files from Keras models: written here for fused models, else by PyTorch's exporter."""
 
+from __future__ import annotations
+
 import json
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -15,6 +19,11 @@ from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.runners import CHANNELS_FIRST_LAYOUT, DESCRIPTION_FILE
 from dmformer_keras.fusing import FusedModel
 from dmformer_keras.layers.backend_paths import for_onnx
+from dmformer_keras.type_names import Images, InputShape, PathLike
+
+if TYPE_CHECKING:
+    import keras
+
 
 OPSET = 18
 QUANTIZATIONS = (None, "int8")
@@ -22,20 +31,20 @@ DATA_FORMATS = ("channels_last", "channels_first")
 
 
 def to_onnx(
-    model,
-    path,
-    input_shape=None,
+    model: keras.Model,
+    path: PathLike,
+    input_shape: InputShape | None = None,
     *,
-    quantization=None,
-    representative_data=None,
-    fuse=True,
-    batch_size=None,
-    opset=None,
-    data_format="channels_last",
-    verify=True,
-    images=None,
-    tolerance=None,
-):
+    quantization: str | None = None,
+    representative_data: Images | None = None,
+    fuse: bool = True,
+    batch_size: int | None = None,
+    opset: int | None = None,
+    data_format: str = "channels_last",
+    verify: bool = True,
+    images: Images | None = None,
+    tolerance: float | None = None,
+) -> Path:
     """Converts a model to an ONNX file, and compares the file with the model.
 
     A fused model of this package's layers is written directly, in seconds, in the operators

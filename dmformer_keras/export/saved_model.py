@@ -1,21 +1,38 @@
 """TensorFlow SavedModels that take encoded images, for TensorFlow Serving and the like."""
 
+from __future__ import annotations
+
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
 
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import processes, verification
 from dmformer_keras.export.exported_model import side_files
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
+from dmformer_keras.type_names import Images, InputShape, PathLike
+
+if TYPE_CHECKING:
+    import keras
+
 
 # What TensorFlow decodes files to; images of other channels come as arrays only.
 _CHANNELS_OF_FILES = (1, 3, 4)
 
 
 def to_saved_model(
-    model, path, input_shape=None, *, fuse=True, verify=True, images=None, tolerance=None
-):
+    model: keras.Model,
+    path: PathLike,
+    input_shape: InputShape | None = None,
+    *,
+    fuse: bool = True,
+    verify: bool = True,
+    images: Images | None = None,
+    tolerance: float | None = None,
+) -> Path:
     """Converts a model to a SavedModel, and compares it with the model.
 
     It has two signatures. `serving_default` takes `encoded`, strings of JPEG or PNG

@@ -3,10 +3,12 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.exported_model import load_exported
 from dmformer_keras.export.runners import dequantized, quantized
+from dmformer_keras.type_names import PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LayerError:
     channel_error: float
 
 
-def layer_errors(reference, path, images):
+def layer_errors(reference: PathLike, path: PathLike, images: ArrayLike) -> list[LayerError]:
     """Compares a quantised TFLite file with a float32 one of the same model, layer by layer.
 
     Errors add up on their way through the network: look for the first great step.

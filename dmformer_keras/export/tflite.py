@@ -1,6 +1,11 @@
 """TFLite (LiteRT) files from Keras models."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
 
 from dmformer_keras.checks import check_bool, check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
@@ -13,26 +18,31 @@ from dmformer_keras.export.tflite_file import packed
 from dmformer_keras.export.tflite_metadata import add_metadata, add_side_files
 from dmformer_keras.export.tflite_ranges import coarsen_dead_outputs
 from dmformer_keras.layers.backend_paths import for_tflite
+from dmformer_keras.type_names import Images, InputShape, PathLike
+
+if TYPE_CHECKING:
+    import keras
+
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
 def to_tflite(
-    model,
-    path,
-    quantization=None,
-    representative_data=None,
-    input_shape=None,
+    model: keras.Model,
+    path: PathLike,
+    quantization: str | None = None,
+    representative_data: Images | None = None,
+    input_shape: InputShape | None = None,
     *,
-    fuse=True,
-    batch_size=1,
-    resizable=False,
-    int8_io=False,
-    sigmoid_gelu=True,
-    verify=True,
-    images=None,
-    tolerance=None,
-):
+    fuse: bool = True,
+    batch_size: int = 1,
+    resizable: bool = False,
+    int8_io: bool = False,
+    sigmoid_gelu: bool = True,
+    verify: bool = True,
+    images: Images | None = None,
+    tolerance: float | None = None,
+) -> Path:
     """Converts a model to a TFLite file, and compares the file with the model.
 
     Only built-in operators are used, and every dilated depthwise convolution is one of

@@ -20,6 +20,7 @@ from dmformer_keras.export.calibration import images_of, made_up_images
 from dmformer_keras.export.comparison import compare_exported
 from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
+from dmformer_keras.type_names import PathLike
 
 # The most that an error may be of the outputs' own spread, see `compare_exported`.
 # In float32 operations come in another order. Quantised, a trained model stays far below;
@@ -147,7 +148,7 @@ def verified(path, check):
             raise _not_writable(path, error) from error
 
 
-def report_path(path):
+def report_path(path: PathLike) -> Path:
     """Returns where the report of an exported file is.
 
     Args:

@@ -16,7 +16,7 @@ _INTEGRATIONS = {
 }
 
 
-def register():
+def register() -> None:
     """Adds DMFormer to each library as soon as it is imported, at once if it already is."""
     for library, integration in _INTEGRATIONS.items():
         wrapt.register_post_import_hook(functools.partial(_load, integration), library)

@@ -4,6 +4,7 @@ import functools
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import wrapt
@@ -16,6 +17,7 @@ from keras_cv.src.utils.python_utils import classproperty
 from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone as PlainBackbone
 from dmformer_keras.integrations.functional import settle_bases
+from dmformer_keras.type_names import InputShape
 
 settle_bases(Backbone)
 
@@ -45,7 +47,7 @@ class DMFormerBackbone(PlainBackbone, Backbone):
     from_preset = PlainBackbone.__dict__["from_preset"]
 
     @classproperty
-    def presets_with_weights(cls):  # noqa: N805
+    def presets_with_weights(cls) -> dict[str, Any]:  # noqa: N805
         """`{name: metadata}` of the presets that have trained weights."""
         return {
             name: metadata
@@ -61,7 +63,9 @@ class _TaskPreset(dict):
     config.json that names a KerasCV backbone and its weights.
     """
 
-    def __init__(self, name, metadata, input_shape=None):
+    def __init__(
+        self, name: str, metadata: dict[str, Any], input_shape: InputShape | None = None
+    ) -> None:
         super().__init__(metadata=metadata)
         self.name = name
         self.input_shape = input_shape

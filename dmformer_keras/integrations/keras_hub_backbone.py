@@ -1,5 +1,7 @@
 """`keras_hub.models.DMFormerBackbone`."""
 
+from typing import Any, Self
+
 import keras
 import wrapt
 from keras_hub.src.models.feature_pyramid_backbone import FeaturePyramidBackbone
@@ -8,6 +10,7 @@ from keras_hub.src.utils.preset_utils import register_presets
 from dmformer_keras.backbone import DMFormerBackbone as PlainBackbone
 from dmformer_keras.integrations.functional import settle_bases
 from dmformer_keras.presets import list_presets, weights_folder
+from dmformer_keras.type_names import Config, InputShape, PathLike
 
 settle_bases(FeaturePyramidBackbone)
 
@@ -35,22 +38,24 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
     ['P2', 'P3', 'P4', 'P5']
     """
 
-    def __init__(self, *args, image_shape=None, **kwargs):
+    def __init__(self, *args: Any, image_shape: InputShape | None = None, **kwargs: Any) -> None:
         super().__init__(*args, input_shape=image_shape, **kwargs)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> InputShape:
         """The shape of one image, without the batch."""
         return self._constructor_config["input_shape"]
 
     @classmethod
-    def from_preset(cls, preset, load_weights=None, **overrides):
+    def from_preset(
+        cls, preset: PathLike, load_weights: bool | None = None, **overrides: Any
+    ) -> Self:
         """As `dmformer_keras.DMFormerBackbone.from_preset`; `image_shape` is an override too."""
         if "image_shape" in overrides:
             overrides["input_shape"] = overrides.pop("image_shape")
         return super().from_preset(preset, load_weights=load_weights, **overrides)
 
-    def save_to_preset(self, preset_dir, max_shard_size=None):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: Any = None) -> None:
         """Writes config and weights to a folder, as KerasHub's other backbones do.
 
         KerasHub's tasks call this in the midst of writing their own files, which
@@ -62,7 +67,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
         """
         FeaturePyramidBackbone.save_to_preset(self, preset_dir, max_shard_size=None)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config["image_shape"] = config.pop("input_shape")
         # KerasHub's own: it knows of layers that were quantised since.
@@ -70,7 +75,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         # A preset may have been written by another class of this project.
         input_shape = config.pop("input_shape", None)

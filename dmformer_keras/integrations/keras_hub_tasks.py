@@ -3,6 +3,9 @@
 They are KerasHub tasks with the heads of this project: the same presets, the same outputs.
 """
 
+from collections.abc import Sequence
+from typing import Any, NoReturn, Self
+
 import keras
 import wrapt
 from keras_hub.src.layers.preprocessing.image_converter import ImageConverter
@@ -19,6 +22,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.integrations.keras_hub_backbone import DMFormerBackbone
 from dmformer_keras.layers.common import spatial_axes
 from dmformer_keras.task_table import TASKS
+from dmformer_keras.type_names import Config, PathLike
 
 
 def _registered(cls):
@@ -39,17 +43,17 @@ class DMFormerImageConverter(ImageConverter):
 
     backbone_cls = DMFormerBackbone
 
-    def __init__(self, *args, antialias=True, **kwargs):
+    def __init__(self, *args: Any, antialias: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, antialias=antialias, **kwargs)
 
-    def fit_to(self, backbone):
+    def fit_to(self, backbone: DMFormerBackbone) -> None:
         """Takes the size of a backbone's images, where it has one, and their data format."""
         size = tuple(backbone.input.shape[axis] for axis in spatial_axes(backbone.data_format))
         if None not in size:
             self.image_size = size
         self.data_format = self.resizing.data_format = backbone.data_format
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "data_format": self.data_format}
 
 
@@ -102,13 +106,13 @@ class _DMFormerTask:
         self.plain_class = type(plain)
         self.head = plain.head
 
-    def get_config(self):
+    def get_config(self) -> Config:
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
         # Not KerasHub's classifier's, which has a pooling of its own.
         return {**Task.get_config(self), **arguments, "head": self.plain_class.__name__}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         has_preprocessor = "preprocessor" in config
         if isinstance(config["backbone"], dict):
@@ -121,11 +125,11 @@ class _DMFormerTask:
                 config[names] = None
         return super().from_config(config)
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: see `DMFormerBackbone.quantize`."""
         refuse_quantize()
 
-    def load_task_weights(self, filepath):
+    def load_task_weights(self, filepath: PathLike) -> None:
         """Loads the weights of the head.
 
         Args:
@@ -133,7 +137,7 @@ class _DMFormerTask:
         """
         self.head.load_weights(filepath)
 
-    def save_task_weights(self, filepath):
+    def save_task_weights(self, filepath: PathLike) -> None:
         """Writes the weights of the head.
 
         Args:
@@ -141,7 +145,7 @@ class _DMFormerTask:
         """
         self.head.save_weights(filepath)
 
-    def save_to_preset(self, preset_dir, max_shard_size=None):
+    def save_to_preset(self, preset_dir: PathLike, max_shard_size: Any = None) -> None:
         """Writes a preset that KerasHub, KerasCV and `dmformer_keras` read alike.
 
         Args:
@@ -185,15 +189,15 @@ class DMFormerImageClassifier(_DMFormerTask, ImageClassifier):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        preprocessor=None,
-        dropout=0.0,
-        activation=None,
-        class_names=None,
-        head="DMFormerClassifier",
-        **kwargs,
-    ):
+        backbone: DMFormerBackbone,
+        num_classes: int,
+        preprocessor: Any = None,
+        dropout: float = 0.0,
+        activation: str | None = None,
+        class_names: Sequence[str] | None = None,
+        head: str = "DMFormerClassifier",
+        **kwargs: Any,
+    ) -> None:
         plain = _head_class(head, "classify")(
             backbone, num_classes, dropout, activation, class_names
         )
@@ -232,25 +236,27 @@ class DMFormerImageSegmenter(_DMFormerTask, ImageSegmenter):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        preprocessor=None,
-        head="SemanticFPN",
-        head_channels=None,
-        normalization=None,
-        dropout=None,
-        activation=None,
-        class_names=None,
-        class_colors=None,
-        **kwargs,
-    ):
+        backbone: DMFormerBackbone,
+        num_classes: int,
+        preprocessor: Any = None,
+        head: str = "SemanticFPN",
+        head_channels: int | None = None,
+        normalization: str | None = None,
+        dropout: float | None = None,
+        activation: str | None = None,
+        class_names: Sequence[str] | None = None,
+        class_colors: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         plain = _head_class(head, "segment")(
             backbone, num_classes, head_channels, normalization, dropout, activation, class_names,
             class_colors,
         )  # fmt: skip
         self._settle(plain, preprocessor, **kwargs)
 
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+    def compile(
+        self, optimizer: Any = "auto", loss: Any = "auto", *, metrics: Any = "auto", **kwargs: Any
+    ) -> None:
         """As `keras_hub.models.ImageSegmenter.compile`, with this project's loss by default.
 
         Args:

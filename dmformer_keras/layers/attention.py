@@ -1,5 +1,7 @@
 """Dynamic Multi-level Attention (DMA), the token mixer of DMFormer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,6 +17,7 @@ from dmformer_keras.layers.common import (
     standard_data_format,
 )
 from dmformer_keras.layers.convolution import DepthwiseConvolution
+from dmformer_keras.type_names import Config, InputShape, Levels, Tensor
 
 DEFAULT_LEVELS = ((3, 1), (5, 2), (7, 3))
 
@@ -71,13 +74,13 @@ class DynamicMultilevelAttention(keras.layers.Layer):
 
     def __init__(
         self,
-        levels=DEFAULT_LEVELS,
-        gate_reduction=4,
-        use_gate=True,
-        inner_residual=True,
-        data_format=None,
-        **kwargs,
-    ):
+        levels: Levels = DEFAULT_LEVELS,
+        gate_reduction: int = 4,
+        use_gate: bool = True,
+        inner_residual: bool = True,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.levels = check_levels(levels)
         self.gate_reduction = check_positive_int("gate_reduction", gate_reduction)
@@ -85,7 +88,7 @@ class DynamicMultilevelAttention(keras.layers.Layer):
         self.inner_residual = check_bool("inner_residual", inner_residual)
         self.data_format = standard_data_format(data_format)
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         axis = channel_axis(self.data_format)
         channels = input_shape[axis]
         expanded_shape = list(input_shape)
@@ -134,7 +137,7 @@ class DynamicMultilevelAttention(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         axis = channel_axis(self.data_format)
         groups = ops.split(self.expand(inputs), len(self.levels), axis=axis)
         levels = [layer(group) for layer, group in zip(self.depthwise, groups, strict=True)]
@@ -145,7 +148,7 @@ class DynamicMultilevelAttention(keras.layers.Layer):
         outputs = self.project(mixed)
         return outputs * self.gate(inputs) if self.use_gate else outputs
 
-    def gate(self, inputs):
+    def gate(self, inputs: Tensor) -> Tensor:
         """Returns the gate's values, which multiply the output channels.
 
         Args:
@@ -161,10 +164,10 @@ class DynamicMultilevelAttention(keras.layers.Layer):
             gate = ops.expand_dims(gate, axis)
         return gate
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "levels": self.levels,

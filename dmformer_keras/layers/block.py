@@ -1,5 +1,7 @@
 """The DMFormer block: a transformer block with attention replaced by DMA."""
 
+from typing import Any
+
 import keras
 
 from dmformer_keras.checks import (
@@ -18,6 +20,7 @@ from dmformer_keras.layers.common import (
     standard_data_format,
 )
 from dmformer_keras.layers.stochastic_depth import StochasticDepth
+from dmformer_keras.type_names import Config, InputShape, Levels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -41,12 +44,12 @@ class LayerScale(keras.layers.Layer):
     0.5
     """
 
-    def __init__(self, initial_value, axis=-1, **kwargs):
+    def __init__(self, initial_value: float, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initial_value = initial_value
         self.axis = axis
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         shape = [1] * len(input_shape)
         shape[self.axis] = input_shape[self.axis]
         self.scale = self.add_weight(
@@ -55,13 +58,13 @@ class LayerScale(keras.layers.Layer):
             name="scale",
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.scale
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "initial_value": self.initial_value, "axis": self.axis}
 
 
@@ -104,18 +107,18 @@ class DMFormerBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        levels=DEFAULT_LEVELS,
-        gate_reduction=4,
-        use_gate=True,
-        inner_residual=True,
-        mlp_ratio=4,
-        activation="gelu",
-        stochastic_depth=0.0,
-        layer_scale=None,
-        gradient_checkpointing=False,
-        data_format=None,
-        **kwargs,
-    ):
+        levels: Levels = DEFAULT_LEVELS,
+        gate_reduction: int = 4,
+        use_gate: bool = True,
+        inner_residual: bool = True,
+        mlp_ratio: float = 4,
+        activation: str = "gelu",
+        stochastic_depth: float = 0.0,
+        layer_scale: float | None = None,
+        gradient_checkpointing: bool = False,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not is_finite_number(mlp_ratio) or mlp_ratio <= 0:
             raise DMFormerError(f"mlp_ratio must be a number over 0, not {mlp_ratio!r}.")
@@ -145,7 +148,7 @@ class DMFormerBlock(keras.layers.Layer):
         self.attention_drop = self._drop("attention_drop")
         self.mlp_drop = self._drop("mlp_drop")
 
-    def make_mixer(self, **arguments):
+    def make_mixer(self, **arguments: Any) -> keras.layers.Layer:
         """Returns the layer that mixes positions, the block's `attention`.
 
         A subclass returns another layer, with a `get_config`, that gives features of the shape
@@ -168,7 +171,7 @@ class DMFormerBlock(keras.layers.Layer):
         axis = channel_axis(self.data_format)
         return LayerScale(self.layer_scale, axis=axis, dtype=self.dtype_policy, name=name)
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         axis = channel_axis(self.data_format)
         channels = input_shape[axis]
         hidden_shape = list(input_shape)
@@ -188,7 +191,7 @@ class DMFormerBlock(keras.layers.Layer):
             self.attention_scale.build(input_shape)
             self.mlp_scale.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if training and self.gradient_checkpointing:
             return checkpointed_call(self, lambda x: self._branches(x, training), inputs)
         return self._branches(inputs, training)
@@ -208,10 +211,10 @@ class DMFormerBlock(keras.layers.Layer):
             branch = self.mlp_scale(branch)
         return x + self.mlp_drop(branch, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "levels": self.levels,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from dmformer_keras.layers import backend_paths, replicas
+from dmformer_keras.type_names import Tensor
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -26,7 +27,7 @@ class Convolution(keras.layers.Conv2D):
     Source: this project's own; the values are Keras's.
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if self.groups != 1:
             return super().call(inputs)
         outputs = backend_paths.convolution(
@@ -67,7 +68,7 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
     Source: this project's own; the values are Keras's.
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not self.keeps_size():
             return super().call(inputs)
         dilations = tuple(self.dilation_rate)
@@ -82,7 +83,7 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         )
         return outputs if self.activation is None else self.activation(outputs)
 
-    def keeps_size(self):
+    def keeps_size(self) -> bool:
         """Tells whether the output has the size of the input, the case that is made fast."""
         return (
             self.padding == "same"
@@ -166,7 +167,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     Source: this project's own; the values are Keras's.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if not (training and self._is_usual(inputs, mask)):
             return super().call(inputs, training=training, mask=mask)
         normalize = (

@@ -4,6 +4,7 @@
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,6 +17,7 @@ from dmformer_keras.layers.convolution import (
     DepthwiseConvolution,
     PositionwiseDense,
 )
+from dmformer_keras.type_names import Config, InputShape, Levels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -37,23 +39,23 @@ class ScaleAndOffset(keras.layers.Layer):
     True
     """
 
-    def __init__(self, axis=-1, **kwargs):
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         self.scale = self.add_weight((input_shape[self.axis],), initializer="ones", name="scale")
         self.offset = self.add_weight((input_shape[self.axis],), initializer="zeros", name="offset")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         shape = [1] * len(inputs.shape)
         shape[self.axis] = inputs.shape[self.axis]
         return inputs * ops.reshape(self.scale, shape) + ops.reshape(self.offset, shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 
@@ -89,11 +91,11 @@ class FusedMultilevelAttention(DynamicMultilevelAttention):
     (1, 8, 8, 16)
     """
 
-    def __init__(self, *args, residual=False, **kwargs):
+    def __init__(self, *args: Any, residual: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.residual = residual
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         channels = input_shape[channel_axis(self.data_format)]
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
         numbers = range(1, len(self.levels) + 1)
@@ -127,7 +129,7 @@ class FusedMultilevelAttention(DynamicMultilevelAttention):
         if self.use_gate:
             self._build_gate(channels)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         flat = flatten(inputs, self.data_format)
         outputs = self.direct(flat) if self.direct else None
         for expand, depthwise, project in zip(
@@ -142,7 +144,7 @@ class FusedMultilevelAttention(DynamicMultilevelAttention):
             outputs = outputs * self.gate(inputs)
         return inputs + outputs if self.residual else outputs
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "residual": self.residual}
 
 
@@ -175,15 +177,15 @@ class FusedDMFormerBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        levels=DEFAULT_LEVELS,
-        gate_reduction=4,
-        use_gate=True,
-        inner_residual=True,
-        mlp_ratio=4,
-        activation="gelu",
-        data_format=None,
-        **kwargs,
-    ):
+        levels: Levels = DEFAULT_LEVELS,
+        gate_reduction: int = 4,
+        use_gate: bool = True,
+        inner_residual: bool = True,
+        mlp_ratio: float = 4,
+        activation: str = "gelu",
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.mlp_ratio = mlp_ratio
         self.activation = activation
@@ -199,7 +201,7 @@ class FusedDMFormerBlock(keras.layers.Layer):
             name="attention",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: InputShape) -> None:
         channels = input_shape[channel_axis(self.data_format)]
         hidden = max(int(channels * self.mlp_ratio), 1)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
@@ -210,16 +212,16 @@ class FusedDMFormerBlock(keras.layers.Layer):
         build_pointwise(self.mlp_expand, channels)
         build_pointwise(self.mlp_project, hidden)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = self.attention(inputs)
         flat = flatten(x, self.data_format)
         outputs = self.mlp_project(self.mlp_expand(flat)) + flat
         return unflatten(outputs, x, self.data_format)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         attention = self.attention.get_config()
         names = ("levels", "gate_reduction", "use_gate", "inner_residual", "data_format")
         return {

@@ -1,9 +1,12 @@
 """Stochastic depth: whole residual branches dropped at random in training."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from dmformer_keras.checks import check_rate
+from dmformer_keras.type_names import Config, InputShape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -40,7 +43,7 @@ class StochasticDepth(keras.layers.Layer):
     True
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = check_rate("rate", rate)
         self.seed = seed
@@ -48,7 +51,7 @@ class StochasticDepth(keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or not self.trainable or self.rate == 0.0:
             return inputs
         keep = 1.0 - self.rate
@@ -58,8 +61,8 @@ class StochasticDepth(keras.layers.Layer):
         kept = ops.cast(uniform < keep, inputs.dtype)
         return inputs * kept / ops.cast(keep, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: InputShape) -> InputShape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

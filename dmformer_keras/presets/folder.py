@@ -15,7 +15,7 @@ executed: only known arguments of known classes are read from it.
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -48,11 +48,11 @@ class Preset(NamedTuple):
     backbone_class: str | None = None
 
     @property
-    def has_weights(self):
+    def has_weights(self) -> bool:
         """Whether it holds the backbone's weights."""
         return self.holds(WEIGHTS_FILE)
 
-    def holds(self, name):
+    def holds(self, name: str) -> bool:
         """Tells whether the folder has a file, or its metadata says that it should."""
         if self.folder is None:
             return False
@@ -153,7 +153,7 @@ def _read_json(path, folder):
     return content
 
 
-def image_shape(config):
+def image_shape(config: dict[str, Any]) -> tuple[int | None, int | None, int]:
     """Returns what a backbone's config says of its images, whatever its data format.
 
     Args:
@@ -169,7 +169,7 @@ def image_shape(config):
     return (*shape[1:], shape[0]) if data_format == "channels_first" else tuple(shape)
 
 
-def verify_checksum(path, preset):
+def verify_checksum(path: Path, preset: Preset) -> None:
     """Checks a file of weights against what its preset says of it.
 
     Args:

@@ -1,18 +1,23 @@
 """From a preset to a model with its weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.presets.finding import read_preset
 from dmformer_keras.presets.folder import (
     TASK_WEIGHTS_FILE,
     WEIGHTS_FILE,
+    Preset,
     image_shape,
     verify_checksum,
 )
 from dmformer_keras.presets.keras_hub_format import KERAS_HUB_ARGUMENTS
 from dmformer_keras.task_table import class_of_stored_task
+from dmformer_keras.type_names import PathLike
 
 # Arguments of heads that their weights' shapes depend on.
 _SHAPING = ("num_classes", "head_channels", "normalization")
@@ -28,7 +33,12 @@ _WEIGHTED = (
 )
 
 
-def load_backbone(cls, preset, load_weights=None, overrides=None):
+def load_backbone(
+    cls: type[Any],
+    preset: PathLike | Preset,
+    load_weights: bool | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Any:
     """Builds `cls` from a preset; see `DMFormerBackbone.from_preset`."""
     preset = read_preset(preset)
     if load_weights and not preset.has_weights:
@@ -48,14 +58,14 @@ def load_backbone(cls, preset, load_weights=None, overrides=None):
 
 
 def load_task(
-    cls,
-    backbone_cls,
-    preset,
-    load_weights=None,
-    task_overrides=None,
-    overrides=None,
-    load_head=True,
-):
+    cls: type[Any],
+    backbone_cls: type[Any],
+    preset: PathLike | Preset,
+    load_weights: bool | None = None,
+    task_overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
+    load_head: bool = True,
+) -> Any:
     """Builds the task model `cls` on a preset's backbone, with the head's weights if they fit.
 
     Args:
@@ -97,7 +107,7 @@ def _backbone_class(cls, preset):
     )
 
 
-def class_to_build(cls, preset, num_classes=None):
+def class_to_build(cls: type[Any], preset: Preset, num_classes: int | None = None) -> type[Any]:
     """Returns the class to build from a preset: `cls`, or a subclass of it.
 
     Args:
@@ -125,7 +135,7 @@ def class_to_build(cls, preset, num_classes=None):
     return cls
 
 
-def has_head_for(preset, model):
+def has_head_for(preset: Preset, model: keras.Model) -> bool:
     """Tells whether a preset holds the weights of a head of a model's kind and shape.
 
     Args:
@@ -140,7 +150,7 @@ def has_head_for(preset, model):
     return bool(stored) and preset.holds(TASK_WEIGHTS_FILE) and fits
 
 
-def stored_head(preset, cls):
+def stored_head(preset: Preset, cls: type[Any]) -> dict[str, Any]:
     """Returns the arguments of the head that a preset holds for a task.
 
     Args:
@@ -159,7 +169,7 @@ def stored_head(preset, cls):
     return {key: value for key, value in config.items() if key not in KERAS_HUB_ARGUMENTS}
 
 
-def adapt_input_channels(kernel, channels):
+def adapt_input_channels(kernel: NDArray[Any], channels: int) -> NDArray[np.float32]:
     """Turns a first convolution's kernel into one for another number of input channels.
 
     The new channels repeat the old ones in turn, each old channel's weight shared

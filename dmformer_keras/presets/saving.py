@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,17 +24,26 @@ from dmformer_keras.presets.folder import (
     sha256,
 )
 from dmformer_keras.presets.keras_hub_format import converter_config, preset_config, task_config
+from dmformer_keras.type_names import PathLike
 
 # How the folder is called that holds what is being saved, beside what it will replace.
 SAVING = ".saving-"
 
 
-def save_backbone(backbone, folder, metadata=None):
+def save_backbone(
+    backbone: keras.Model, folder: PathLike, metadata: dict[str, Any] | None = None
+) -> None:
     """Writes a backbone's preset; see `DMFormerBackbone.save_to_preset`."""
     _save(folder, backbone, None, metadata or {})
 
 
-def save_task(model, task_config, folder, metadata=None, half_precision=False):
+def save_task(
+    model: keras.Model,
+    task_config: dict[str, Any],
+    folder: PathLike,
+    metadata: dict[str, Any] | None = None,
+    half_precision: bool = False,
+) -> None:
     """Writes a task model's preset: its backbone, its head, and both their weights.
 
     Half precision is of what is large, kernels: scales, biases and BatchNorm's statistics,

@@ -2,13 +2,15 @@
 
 import re
 
+import keras
+
 from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.errors import DMFormerError
 
 _STAGE = re.compile(r"stage(\d)_(downsample|block(\d+))")
 
 
-def layer_depths(model):
+def layer_depths(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     """Counts each trainable weight's layers from the input: the stem, the blocks, the head.
 
     The stem is 0, the blocks follow from 1, each with the convolution that leads to its

@@ -1,5 +1,7 @@
 """`train`: from a preset and images to a folder with a trained, measured model."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import dataclasses
@@ -8,8 +10,10 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -51,6 +55,13 @@ from dmformer_keras.training.trained_images import (
     record_contents,
     record_images,
 )
+from dmformer_keras.type_names import Data, PathLike
+
+if TYPE_CHECKING:
+    from dmformer_keras.training.evaluation import Evaluation
+    from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
+    from dmformer_keras.training.segmentation_evaluation import SegmentationEvaluation
+
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -60,21 +71,21 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 def train(
-    recipe,
-    preset,
-    source,
-    output,
+    recipe: Recipe | SegmentationRecipe,
+    preset: PathLike,
+    source: Data,
+    output: PathLike,
     *,
-    resume=False,
-    on_corrupt="error",
-    tensorboard=False,
-    distribute=False,
-    cache=None,
-    teacher_cache=None,
-    command=None,
-    callbacks=(),
-    verbose=1,
-):
+    resume: bool = False,
+    on_corrupt: str = "error",
+    tensorboard: bool = False,
+    distribute: bool = False,
+    cache: PathLike | None = None,
+    teacher_cache: PathLike | None = None,
+    command: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 1,
+) -> Evaluation | SegmentationEvaluation | None:
     """Trains a model on labelled images and writes everything about it to a folder.
 
     The recipe says what is trained: a `Recipe` a classifier, a `SegmentationRecipe` a

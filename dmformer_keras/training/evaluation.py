@@ -1,12 +1,21 @@
 """Exact metrics of a classifier: counted over every image, never averaged over batches."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import image_size_of, to_probabilities
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
+from dmformer_keras.type_names import Model
+
+if TYPE_CHECKING:
+    from dmformer_keras.data import ImageSource
+    from dmformer_keras.type_names import Model
+
 
 # One size for the report of a training run and for `dmformer evaluate`: another one may
 # change the last bits of a logit.
@@ -34,28 +43,28 @@ class Evaluation:
     {'cat': 0.75, 'dog': 1.0}
     """
 
-    class_names: list
+    class_names: list[str]
     confusion: np.ndarray
     top5_correct: int | None
     loss: float
 
     @property
-    def examples(self):
+    def examples(self) -> int:
         """int, the number of images."""
         return int(self.confusion.sum())
 
     @property
-    def top1(self):
+    def top1(self) -> float:
         """float in 0..1, the share of images whose class was the likeliest."""
         return int(np.trace(self.confusion)) / self.examples
 
     @property
-    def top5(self):
+    def top5(self) -> float | None:
         """float in 0..1, or None with five classes or fewer."""
         return None if self.top5_correct is None else self.top5_correct / self.examples
 
     @property
-    def class_accuracy(self):
+    def class_accuracy(self) -> dict[str, float | None]:
         """{class name: float in 0..1, or None for a class without images}."""
         right, totals = np.diag(self.confusion), self.confusion.sum(axis=1)
         return {
@@ -63,7 +72,7 @@ class Evaluation:
             for name, count, total in zip(self.class_names, right, totals, strict=True)
         }
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Any]:
         """The metrics as JSON values: top1, top5 (over five classes), loss, examples.
 
         Returns:
@@ -74,7 +83,13 @@ class Evaluation:
         return {name: value for name, value in metrics.items() if value is not None}
 
 
-def evaluate(model, source, *, batch_size=EVALUATION_BATCH_SIZE, progress=False):
+def evaluate(
+    model: Model,
+    source: ImageSource,
+    *,
+    batch_size: int = EVALUATION_BATCH_SIZE,
+    progress: bool = False,
+) -> Evaluation:
     """Measures a classifier on a source, streaming over its images.
 
     Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from typing import Any
 
 import keras
 from keras import ops
@@ -27,10 +28,10 @@ class ParameterGroup:
     depth: int | None
     weight_decay: bool
     learning_rate_factor: float
-    weights: tuple
+    weights: tuple[keras.Variable, ...]
 
 
-def parameter_groups(model, layer_decay=1.0):
+def parameter_groups(model: keras.Model, layer_decay: float = 1.0) -> list[ParameterGroup]:
     """Sorts the trainable weights of a model into groups.
 
     Kernels decay; biases, the weights of norms, and the factors of LayerScale do not. With a
@@ -86,7 +87,7 @@ def parameter_groups(model, layer_decay=1.0):
 
 
 @functools.cache
-def with_parameter_groups(optimizer_class):
+def with_parameter_groups(optimizer_class: type[keras.optimizers.Optimizer]) -> type[Any]:
     """A Keras optimizer that trains each group of weights in its own way.
 
     Call it before `keras.models.load_model` of what was compiled with it: Keras finds the class

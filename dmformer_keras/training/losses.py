@@ -1,10 +1,14 @@
 """The losses that training minimises, and the accuracy that it shows."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from dmformer_keras.data import IGNORED_LABEL
 from dmformer_keras.layers import replicas
+from dmformer_keras.type_names import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -90,14 +94,14 @@ class SegmentationLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        class_weights=None,
-        dice=0.0,
-        lovasz=0.0,
-        ignored_label=IGNORED_LABEL,
-        from_logits=True,
-        name="segmentation_loss",
-        **kwargs,
-    ):
+        class_weights: Sequence[float] | None = None,
+        dice: float = 0.0,
+        lovasz: float = 0.0,
+        ignored_label: int = IGNORED_LABEL,
+        from_logits: bool = True,
+        name: str = "segmentation_loss",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
         self.dice = dice
@@ -105,7 +109,7 @@ class SegmentationLoss(keras.losses.Loss):
         self.ignored_label = ignored_label
         self.from_logits = from_logits
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         classes = y_pred.shape[-1]
         logits = ops.cast(ops.reshape(y_pred, (-1, classes)), "float32")
         if not self.from_logits:
@@ -135,7 +139,7 @@ class SegmentationLoss(keras.losses.Loss):
         share = replicas.count() / ops.maximum(replicas.total(ops.sum(weights)), 1e-12)
         return share * ops.sum(losses * weights)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "class_weights": self.class_weights,
@@ -194,11 +198,15 @@ class PixelAccuracy(keras.metrics.Mean):
     0.5
     """
 
-    def __init__(self, ignored_label=IGNORED_LABEL, name="accuracy", **kwargs):
+    def __init__(
+        self, ignored_label: int = IGNORED_LABEL, name: str = "accuracy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.ignored_label = ignored_label
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
         right = ops.cast(ops.argmax(y_pred, axis=-1), "int32") == labels
         known = labels != self.ignored_label
@@ -206,5 +214,5 @@ class PixelAccuracy(keras.metrics.Mean):
         right, known = ops.unstack(replicas.total(ops.stack(counts)), axis=0)
         super().update_state(right / ops.maximum(known, 1.0), sample_weight=known)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ignored_label": self.ignored_label}

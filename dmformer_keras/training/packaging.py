@@ -1,11 +1,14 @@
 """From a finished run to a preset that can be given away: smaller weights, a model card."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import shlex
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -26,6 +29,12 @@ from dmformer_keras.training.engine import (
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
+from dmformer_keras.type_names import PathLike
+
+if TYPE_CHECKING:
+    from dmformer_keras.training.evaluation import Evaluation
+    from dmformer_keras.training.segmentation_evaluation import SegmentationEvaluation
+
 
 CARD_FILE = "README.md"
 # What a share may lose by half precision before float32 is kept: less than a report's
@@ -33,7 +42,15 @@ CARD_FILE = "README.md"
 LARGEST_LOSS = 0.0005
 
 
-def package(run, output, source, split="val", notes="", *, on_corrupt="error"):
+def package(
+    run: PathLike,
+    output: PathLike,
+    source: PathLike,
+    split: str = "val",
+    notes: str = "",
+    *,
+    on_corrupt: str = "error",
+) -> Evaluation | SegmentationEvaluation:
     """Makes a preset to be given away of a training run: weights, metadata, history, model card.
 
     Kernels are stored in float16 where the accuracy or mIoU on `source` stays within 0.05

@@ -1,5 +1,9 @@
 """A linear probe: the head of a classifier, solved on the features of a backbone as it is."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 import numpy as np
 
@@ -8,6 +12,11 @@ from dmformer_keras.layers.common import BATCH_NORM_EPSILON
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
 from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE, progress_bar
 
+if TYPE_CHECKING:
+    from dmformer_keras.classifier import DMFormerClassifier
+    from dmformer_keras.data import ImageSource
+
+
 # The inverse strength of the regularization of standardized features, and the most steps.
 _INVERSE_STRENGTH = 0.1
 _STEPS = 1000
@@ -15,7 +24,13 @@ _STEPS = 1000
 _NEVER = 10.0
 
 
-def solve_head(model, source, image_size, *, progress=False):
+def solve_head(
+    model: DMFormerClassifier,
+    source: ImageSource,
+    image_size: tuple[int, int],
+    *,
+    progress: bool = False,
+) -> None:
     """Sets a classifier's head to the best linear one for some images; the backbone stays.
 
     The features are the pooled outputs of the backbone for each image, as evaluation prepares

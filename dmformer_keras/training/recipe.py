@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import numbers
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
@@ -124,18 +124,18 @@ class _CommonRecipe:
         self._check_choice("class_weighting", CLASS_WEIGHTINGS)
 
     @property
-    def warmup(self):
+    def warmup(self) -> float:
         """Epochs of warm-up, float, with the default filled in."""
         return min(5.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @property
-    def peak_learning_rate(self):
+    def peak_learning_rate(self) -> float:
         """float, `learning_rate` for this recipe's images an update."""
         if self.base_batch_size is None:
             return self.learning_rate
         return self.learning_rate * self.batch_size * self.accumulate / self.base_batch_size
 
-    def phases(self, image_size):
+    def phases(self, image_size: tuple[int, int]) -> list[tuple[int, int, tuple[int, int]]]:
         """The epochs of each image size, see `progressive_resizing`.
 
         Args:
@@ -160,7 +160,7 @@ class _CommonRecipe:
         return [*phases, (first, self.epochs, tuple(image_size))]
 
     @classmethod
-    def named(cls, name):
+    def named(cls, name: str) -> Self:
         """A recipe by its name, as `dmformer_keras.training.recipes` has them.
 
         Args:
@@ -307,12 +307,12 @@ class Recipe(_CommonRecipe):
             self._check_number(field, "0 or more", lambda value: value >= 0)
 
     @property
-    def changes(self):
+    def changes(self) -> Augmentation:
         """The `Augmentation` of that name."""
         return Augmentation.named(self.augmentation)
 
     @property
-    def mixing(self):
+    def mixing(self) -> Mixing | None:
         """The `Mixing` of the batches, or None."""
         mixing = Mixing(self.mixup, self.cutmix)
         return mixing if mixing.is_on else None
@@ -376,11 +376,11 @@ class SegmentationRecipe(_CommonRecipe):
             self._check_number(field, "0 or more", lambda value: value >= 0)
 
     @property
-    def changes(self):
+    def changes(self) -> JointAugmentation:
         """The `JointAugmentation` of that name."""
         return JointAugmentation.named(self.augmentation)
 
     @property
-    def mixing(self):
+    def mixing(self) -> None:
         """None: masks are not mixed."""
         return None

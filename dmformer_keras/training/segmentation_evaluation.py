@@ -1,13 +1,22 @@
 """Exact metrics of a segmenter, from one confusion matrix over every pixel."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.data import IGNORED_LABEL
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference import segment_image
 from dmformer_keras.training.evaluation import check_classes, progress_bar
+from dmformer_keras.type_names import Model
+
+if TYPE_CHECKING:
+    from dmformer_keras.data import SegmentationSource
+    from dmformer_keras.type_names import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,45 +40,45 @@ class SegmentationEvaluation:
     0.8333333333333334
     """
 
-    class_names: list
+    class_names: list[str]
     confusion: np.ndarray
     examples: int
 
     @property
-    def miou(self):
+    def miou(self) -> float:
         """float in 0..1, the mean of the classes' intersections over unions."""
         return _mean(self.class_iou.values())
 
     @property
-    def pixel_accuracy(self):
+    def pixel_accuracy(self) -> float:
         """float in 0..1, the share of pixels whose class was predicted."""
         return int(np.trace(self.confusion)) / int(self.confusion.sum())
 
     @property
-    def mean_accuracy(self):
+    def mean_accuracy(self) -> float:
         """float in 0..1, the mean of the classes' accuracies."""
         return _mean(self.class_accuracy.values())
 
     @property
-    def frequency_weighted_iou(self):
+    def frequency_weighted_iou(self) -> float:
         """float in 0..1, the classes' intersections over unions weighted by their pixels."""
         right, true, union = self._sums()
         shares = np.divide(right, union, out=np.zeros(len(right)), where=union > 0)
         return float((shares * true).sum() / true.sum())
 
     @property
-    def class_iou(self):
+    def class_iou(self) -> dict[str, float | None]:
         """{class name: float in 0..1, or None for a class not there and not predicted}."""
         right, _, union = self._sums()
         return self._by_name(right, union)
 
     @property
-    def class_accuracy(self):
+    def class_accuracy(self) -> dict[str, float | None]:
         """{class name: float in 0..1, or None for a class without pixels}."""
         right, true, _ = self._sums()
         return self._by_name(right, true)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, Any]:
         """The metrics as JSON values.
 
         Returns:
@@ -94,7 +103,7 @@ class SegmentationEvaluation:
         }
 
 
-def count_confusion(truth, prediction, num_classes):
+def count_confusion(truth: ArrayLike, prediction: ArrayLike, num_classes: int) -> NDArray[np.int64]:
     """Counts the pixels of each true and each predicted class.
 
     Args:
@@ -115,7 +124,9 @@ def count_confusion(truth, prediction, num_classes):
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def evaluate_segmenter(model, source, *, progress=False, **how):
+def evaluate_segmenter(
+    model: Model, source: SegmentationSource, *, progress: bool = False, **how: Any
+) -> SegmentationEvaluation:
     """Measures a segmenter on a source, image by image, each in its own size.
 
     Args:

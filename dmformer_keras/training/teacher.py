@@ -1,15 +1,24 @@
 """Learning from a teacher's answers: the file that holds them, the model and the loss."""
 
+from __future__ import annotations
+
 import collections
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.type_names import PathLike
+
+if TYPE_CHECKING:
+    from dmformer_keras.data import ImageSource
+
 
 NAMES_FILE = "names.txt"
 CLASSES_FILE = "classes.txt"
@@ -55,7 +64,7 @@ class TeacherAnswers:
             logits know none of the source's classes.
     """
 
-    def __init__(self, folder, source, temperature):
+    def __init__(self, folder: PathLike, source: ImageSource, temperature: float) -> None:
         self.folder = Path(folder)
         self._temperature = temperature
         names = self._lines(NAMES_FILE)
@@ -77,7 +86,7 @@ class TeacherAnswers:
         self.width = len(self.known) + self.outputs
         self.name = self._card().get("name", self.folder.name)
 
-    def __call__(self, indexes):
+    def __call__(self, indexes: ArrayLike) -> NDArray[np.float32]:
         """What is to be learned of some images.
 
         Args:
@@ -98,7 +107,7 @@ class TeacherAnswers:
             parts.append(scores.clip(-_LARGEST_SCORE, _LARGEST_SCORE))
         return np.concatenate(parts, axis=1)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """What tells these answers from others, as JSON values."""
         parts = {NAMES_FILE: len(self._rows)}
         for file, array in ((LOGITS_FILE, self._logits), (FEATURES_FILE, self._features)):

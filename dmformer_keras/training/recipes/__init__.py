@@ -2,11 +2,12 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
 from dmformer_keras.errors import DMFormerError
 
 
-def names():
+def names() -> list[str]:
     """Returns the names of all recipes.
 
     Returns:
@@ -20,7 +21,7 @@ def names():
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find(name, kind):
+def find(name: str, kind: type) -> Any:
     """Returns a recipe of a kind.
 
     Args:
