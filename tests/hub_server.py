@@ -19,6 +19,8 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.repositories = {}
         self.requests = []
         self.cut_after = None  # bytes of one download, after which the line is cut once
+        self.moods = {}  # {repository: one of `_in_a_mood`}
+        self.sizes = {}  # {file: what it is said to have, where that is not true}
 
     @property
     def address(self):
@@ -60,6 +62,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.requests.append(("POST", self.path))
+        if self._in_a_mood(f"{self.path} {body.decode('latin-1')}"):
+            return None
         if self.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
@@ -90,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, with_body):
         self.server.requests.append((self.command, self.path))
+        if self._in_a_mood(self.path):
+            return None
         path = self.path.partition("?")[0]
         if match := re.match(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?$", path):
             return self._about(match[1], match[2])
@@ -119,8 +125,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._json({
             "id": name, "modelId": name, "sha": self.server.commit(name), "private": False,
             "tags": [], "downloads": 0, "likes": 0,
-            "siblings": [{"rfilename": file} for file in sorted(files)],
+            "siblings": [
+                {"rfilename": file, "size": self.server.sizes.get(file, len(content))}
+                for file, content in sorted(files.items())
+            ],
         })  # fmt: skip
+
+    def _in_a_mood(self, asked):
+        """Whether the server answers as no Hub does; it has done so then."""
+        mood = next((mood for name, mood in self.server.moods.items() if name in asked), None)
+        if mood == "gone":
+            self.close_connection = True
+        elif mood == "gone in the middle":
+            self.server.cut_after = 50
+            return False
+        elif mood == "redirects":
+            self.send_response(307)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif mood == "elsewhere":
+            body = b"<html>Log in to the hotel's network"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+        elif mood == "broken":
+            self._json({"error": "broken"}, 500)
+        return mood is not None
 
     def _file(self, repository, file, with_body):
         content = self.server.repositories.get(repository, {}).get(file)

@@ -21,6 +21,12 @@ FILES = (
     "image_converter.json", "preprocessor.json",
     "README.md", "history.csv", "curves.png", "confusion_matrix.png",
 )  # fmt: skip
+# The most bytes of a file: of weights, and of any other.
+_LARGEST_WEIGHTS = 2**35
+_LARGEST_FILE = 2**26
+# What a request ends with that was answered by something else than the Hub, such as the page of a
+# hotel's network, and what hf_xet raises.
+_OF_OTHER_ANSWERS = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 
 
 def is_address(name: str) -> bool:
@@ -51,9 +57,26 @@ def download_preset(name: str) -> Path:
 def _from_hub(name):
     repository, revision = repository_of(name)
     hub = hub_library()
+    _check_sizes(hub, name, repository, revision)
     with stated_errors(hub, name):
         folder = hub.snapshot_download(repository, revision=revision, allow_patterns=list(FILES))
     return Path(folder)
+
+
+def _check_sizes(hub, name, repository, revision):
+    """Refuses a repository with a file that is larger than any of a preset, before it comes."""
+    try:
+        told = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
+    except _failures(hub.errors):
+        return  # which the download states, if the cache has nothing, either
+    sizes = {file.rfilename: file.size or 0 for file in told.siblings or ()}
+    for file in set(FILES) & set(sizes):
+        limit = _LARGEST_WEIGHTS if file.endswith(".h5") else _LARGEST_FILE
+        if sizes[file] > limit:
+            raise DMFormerError(
+                f"{file} of {name} has {sizes[file]:,} bytes, over the limit of {limit:,}; this is "
+                "no preset of this package."
+            )
 
 
 def _from_kaggle(name):
@@ -70,11 +93,9 @@ def _from_kaggle(name):
         raise DMFormerError(
             'Presets on Kaggle need kagglehub: pip install "dmformer-keras[hub]".'
         ) from error
-    refusals = (OSError, ValueError, errors.UnauthenticatedError, errors.CredentialError,
-                errors.BackendError, errors.NotFoundError, errors.DataCorruptionError)  # fmt: skip
     try:
         return Path(kagglehub.model_download(handle))
-    except refusals as error:
+    except _failures(errors) as error:
         raise DMFormerError(f"Kaggle did not give {name}: {shortened(error)}") from error
 
 
@@ -128,14 +149,18 @@ def stated_errors(hub, name):
         ) from error
     except errors.HFValidationError as error:
         raise DMFormerError(f"{name!r} is no name of a repository: {shortened(error)}") from error
-    except (errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
-        raise DMFormerError(f"The Hub did not do it for {name}: {shortened(error)}") from error
+    except _failures(errors) as error:
+        raise DMFormerError(
+            f"The Hub did not do it for {name} ({type(error).__name__}: {shortened(error, 200)}); "
+            "look at the network, and try again."
+        ) from error
 
 
-def _transport_errors():
-    """The errors of the library that newer versions of huggingface_hub ask the Hub by."""
-    try:
-        import httpx
-    except ImportError:
-        return ()
-    return (httpx.HTTPError,)
+def _failures(errors):
+    """What a request can end with, by the client's own module of errors.
+
+    That has its own exceptions and imports the base of those of the library that its version asks
+    by: requests, httpx or another.
+    """
+    own = (one for one in vars(errors).values() if isinstance(one, type))
+    return (*_OF_OTHER_ANSWERS, *(one for one in own if issubclass(one, Exception)))
