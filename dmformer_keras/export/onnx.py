@@ -112,7 +112,7 @@ def to_onnx(
         "data_format": data_format,
     }
     description = _description(prepared.description, data_format)
-    with verification.verified(path, check) as beside:
+    with verification.verified(path, check, prepared.bytes) as beside:
         if not _write(prepared.model, beside, options):
             processes.convert_under("torch", __name__, prepared.model, beside, options)
         if quantization == "int8":

@@ -94,7 +94,7 @@ def to_openvino(
         "batch_size": int(batch_size),
         "description": {**prepared.description, "precision": precision},
     }
-    with verification.verified(path, check) as beside:
+    with verification.verified(path, check, prepared.bytes) as beside:
         processes.convert_under(
             "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
         )

@@ -12,6 +12,7 @@ from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.rebuilding import rebuilt
 from dmformer_keras.fusing import FusedModel, output_activation
 from dmformer_keras.fusing import fuse as fuse_model
+from dmformer_keras.system.files import stored_bytes
 from dmformer_keras.task_model import TaskModel
 
 # By the rank of the output.
@@ -34,6 +35,11 @@ class Prepared:
     reference: keras.Model
     shape: tuple
     description: dict
+
+    @property
+    def bytes(self):
+        """About how many bytes the weights take in a file of float32."""
+        return stored_bytes(self.model.weights)
 
 
 def prepare(model, input_shape, fuse, resizable=False):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import dmformer_keras  # noqa: F401  registers the classes that a saved model holds
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import LOG
 
 _PACKAGES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -98,8 +98,8 @@ def main():
         with np.load(request["arrays"]) as arrays:
             module = importlib.import_module(request["module"])
             module.convert(model, request["path"], dict(arrays), **request["options"])
-    except DMFormerError as error:
-        print(f"{_STATED}{' '.join(str(error).split())}", file=sys.stderr)
+    except (DMFormerError, OSError) as error:
+        print(f"{_STATED}{shortened(error)}", file=sys.stderr)
         sys.exit(1)
 
 

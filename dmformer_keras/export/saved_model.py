@@ -74,7 +74,7 @@ def to_saved_model(
     prepared = prepare(model, input_shape, fuse)
     check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
     options = {"shape": prepared.shape, "description": prepared.description}
-    with verification.verified(path, check) as beside:
+    with verification.verified(path, check, prepared.bytes) as beside:
         processes.convert_under("tensorflow", __name__, prepared.model, beside, options)
     return path
 

@@ -122,7 +122,7 @@ def to_tflite(
         "sigmoid_gelu": sigmoid_gelu and quantization == "int8",
         "description": prepared.description,
     }
-    with verification.verified(path, check) as beside:
+    with verification.verified(path, check, prepared.bytes) as beside:
         processes.convert_under(
             "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
         )

@@ -20,6 +20,7 @@ from dmformer_keras.export.calibration import images_of, made_up_images
 from dmformer_keras.export.comparison import compare_exported
 from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
+from dmformer_keras.system.files import stated_write_errors
 from dmformer_keras.type_names import PathLike
 
 # The most that an error may be of the outputs' own spread, see `compare_exported`.
@@ -117,35 +118,33 @@ def checked_path(path, suffix, what):
 
 
 @contextlib.contextmanager
-def verified(path, check):
+def verified(path, check, needed=0):
     """Yields a path beside `path` to export to; moves what is there to `path` if it is right.
 
     Args:
         path: Path of the file or folder.
         check: Check, or None.
+        needed: int, about how many bytes are written, see `stated_write_errors`.
 
     Raises:
         DMFormerError: the path cannot be written, or the file's outputs are not the
             model's. What was at `path` before stays.
     """
-    try:
+    with stated_write_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent)
-    except OSError as error:
-        raise _not_writable(path, error) from error
     with folder as name:
         beside = Path(name) / "new" / path.name
         beside.parent.mkdir()
-        yield beside
-        report = report_path(beside)
-        if check is not None:
-            report.write_text(json.dumps(_verify(beside, check), indent=1) + "\n")
-        try:
+        with stated_write_errors(path):
+            yield beside
+        report = None if check is None else json.dumps(_verify(beside, check), indent=1) + "\n"
+        with stated_write_errors(path):
+            if report is not None:
+                report_path(beside).write_text(report)
             _move(beside.parent, path.parent, Path(name) / "old")
-            if check is None:  # that of an older file would be taken for this one's
+            if report is None:  # that of an older file would be taken for this one's
                 report_path(path).unlink(missing_ok=True)
-        except OSError as error:
-            raise _not_writable(path, error) from error
 
 
 def report_path(path: PathLike) -> Path:
@@ -180,12 +179,6 @@ def _move(source, target, old):
             if kept.exists():
                 os.replace(kept, goal)
             raise
-
-
-def _not_writable(path, error):
-    return DMFormerError(
-        f"{path} cannot be written ({error.strerror}); choose a path that can be written."
-    )
 
 
 def _verify(path, check):

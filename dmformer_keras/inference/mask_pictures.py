@@ -123,14 +123,8 @@ def save_mask(mask, path, class_colors=None):
     else:
         picture = Image.fromarray(mask.astype(np.uint8))
         picture.putpalette(_palette(colors).tobytes())
-    try:
-        with written_whole(path) as beside:
-            picture.save(beside, "PNG")
-    except OSError as error:
-        raise DMFormerError(
-            f"Cannot write {str(path)!r} ({error.strerror or error}); give a path in a folder "
-            "that exists and can be written to."
-        ) from error
+    with written_whole(path) as beside:
+        picture.save(beside, "PNG")
 
 
 def class_table(mask, class_names=None):

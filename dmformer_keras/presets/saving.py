@@ -24,6 +24,7 @@ from dmformer_keras.presets.folder import (
     sha256,
 )
 from dmformer_keras.presets.keras_hub_format import converter_config, preset_config, task_config
+from dmformer_keras.system.files import stated_write_errors, stored_bytes
 from dmformer_keras.type_names import PathLike
 
 # How the folder is called that holds what is being saved, beside what it will replace.
@@ -62,14 +63,16 @@ def _save(folder, backbone, task, metadata, half_precision=False):
             f"The metadata cannot be stored as JSON ({error}); pass strings, numbers, lists and "
             "dictionaries of them."
         ) from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=SAVING, dir=folder))
-    except OSError as error:
-        raise DMFormerError(
-            f"The preset cannot be written to {str(folder)!r} ({error.strerror}); choose a "
-            "folder that can be made and written."
-        ) from error
+    model = backbone if task is None else task[0]
+    # Half precision is a copy beside what it is made of.
+    needed = stored_bytes(model.weights) * (1.5 if half_precision else 1)
+    with stated_write_errors(folder, needed):
+        _replace_files(folder, backbone, task, metadata, half_precision)
+
+
+def _replace_files(folder, backbone, task, metadata, half_precision):
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=SAVING, dir=folder))
     try:
         _write_files(beside, backbone, task, metadata, half_precision)
         written = {path.name for path in beside.iterdir()}

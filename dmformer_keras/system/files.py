@@ -1,32 +1,111 @@
 """Files that are there whole or not at all, and folders that one process writes to."""
 
 import contextlib
+import errno
+import math
 import os
+import shutil
 from pathlib import Path
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 
 # How the name of a file begins while it is written.
 WRITING = ".writing-"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class WriteError(DMFormerError):
+    """A file could not be written; what was in its place before is there still."""
+
+
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path, needed=0):
     """Gives a path beside `path` to write to, and renames it into place afterwards.
 
     Args:
         path: str or path of the file.
+        needed: int, see `stated_write_errors`.
 
     Yields:
         Path, of the same suffix; removed if an exception ends the block.
+
+    Raises:
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     beside = path.with_name(f"{WRITING}{path.name}")
+    with stated_write_errors(path, needed):
+        try:
+            yield beside
+            os.replace(beside, path)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+
+
+@contextlib.contextmanager
+def stated_write_errors(path, needed=0):
+    """Turns what the system has against writing a file into one sentence.
+
+    Args:
+        path: str or path, what is written: a file or a folder.
+        needed: int, about how many bytes. Where fewer are free, nothing is tried: libraries of
+            file formats do not stand a disk that is full in the middle.
+
+    Raises:
+        WriteError: there is too little room, or the system refuses.
+    """
+    check_room(path, needed)
     try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except (OSError, RuntimeError) as error:
+        # HDF5's is a RuntimeError where it notices when it closes the file.
+        number = getattr(error, "errno", None)
+        full = number in _FULL or any(f"errno = {code}," in str(error) for code in _FULL)
+        if isinstance(error, OSError) or full:
+            reason = os.strerror(number or errno.ENOSPC) if number or full else shortened(error)
+            raise _write_error(path, reason, needed, full) from error
+        raise
+
+
+def check_room(path, needed):
+    """Checks that a disk has room for a file that is to be written.
+
+    Args:
+        path: str or path of the file or folder, which need not be there yet.
+        needed: int, about how many bytes.
+
+    Raises:
+        WriteError: it has not.
+    """
+    if needed > _free(path):
+        raise _write_error(path, "there is too little room", needed, full=True)
+
+
+def stored_bytes(variables):
+    """About how many bytes variables take in a file.
+
+    Args:
+        variables: iterable of what has a shape.
+    """
+    return sum(4 * math.prod(variable.shape) for variable in variables)
+
+
+def _free(path):
+    path = Path(path).absolute()
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(next(one for one in (path, *path.parents) if one.exists())).free
+    return math.inf
+
+
+def _write_error(path, reason, needed, full):
+    advice = "choose a path that can be written"
+    if full:
+        size = f"it needs about {needed / 1e6:,.1f} MB, and " if needed else ""
+        advice = f"{size}{_free(path) / 1e6:,.1f} MB are free: make room, or choose another disk"
+    return WriteError(f"{str(path)!r} cannot be written ({reason}); {advice}.")
 
 
 class FolderLock:

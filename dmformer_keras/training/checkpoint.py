@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.system.files import WRITING, written_whole
+from dmformer_keras.system.files import WRITING, stored_bytes, written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
@@ -114,9 +114,19 @@ def save_epoch(folder, state, model):
     """
     state.weights_file = f"epoch_{state.epoch:04d}.keras"
     state.seeds = [np.asarray(seed.value).tolist() for seed in _seed_states(model)]
-    with written_whole(folder / CHECKPOINT_FOLDER / state.weights_file) as path:
-        model.save(path)
+    path = folder / CHECKPOINT_FOLDER / state.weights_file
+    with written_whole(path, checkpoint_bytes(model)) as beside:
+        model.save(beside)
     write_state(folder, state)
+
+
+def checkpoint_bytes(model):
+    """About how many bytes the file of an epoch has.
+
+    Args:
+        model: compiled `keras.Model`.
+    """
+    return stored_bytes([*model.variables, *model.optimizer.variables])
 
 
 def restore_epoch(folder, state, model):

@@ -26,7 +26,7 @@ from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
-from dmformer_keras.system.files import FolderLock, written_whole
+from dmformer_keras.system.files import FolderLock, WriteError, check_room, written_whole
 from dmformer_keras.system.machine import describe_machine
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.averaging import (
@@ -140,13 +140,30 @@ def train(
     179
     """
     distribution = join(distribute)
-    with distribution.folder(Path(output), resume) as folder, FolderLock(folder) as lock:
+    with (
+        distribution.folder(Path(output), resume) as folder,
+        FolderLock(folder) as lock,
+        _saying_how_to_go_on(folder),
+    ):
         return _Run(
             recipe=recipe, preset=preset, source=source, folder=folder, resume=resume,
             on_corrupt=on_corrupt, tensorboard=tensorboard, cache=cache,
             teacher_cache=teacher_cache, command=command, callbacks=callbacks, verbose=verbose,
             distribution=distribution, lock=lock,
         ).run()  # fmt: skip
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(folder):
+    """Adds to what could not be written that the run is not lost."""
+    try:
+        yield
+    except WriteError as error:
+        if checkpoint.resumable_epoch(folder) is None:
+            raise
+        raise WriteError(
+            f"{str(error).removesuffix('.')}; then continue the run with resume (--resume)."
+        ) from error
 
 
 class _Run:
@@ -404,6 +421,7 @@ class _Run:
             return
         if self.recipe.probe:
             self._probe()
+        check_room(self.folder, checkpoint.checkpoint_bytes(model))
         _make_folder(self.folder)
         self.lock.take()
         if not self.resume:

@@ -17,6 +17,7 @@ from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import load_trained
+from dmformer_keras.system.files import stated_write_errors, stored_bytes
 from dmformer_keras.system.machine import machine_sentence
 from dmformer_keras.training.engine import (
     CURVES_FILE,
@@ -102,8 +103,10 @@ def package(
     whole = task.evaluate(model, opened)
 
     name = task.best.removeprefix("val_")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=presets.SAVING, dir=output.parent) as beside:
+    with stated_write_errors(output, stored_bytes(model.weights)):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=presets.SAVING, dir=output.parent)
+    with made as beside:
         folder = Path(beside) / output.name
 
         def stored(half_precision):
@@ -113,16 +116,17 @@ def package(
         evaluation, half = stored(half_precision=True), True
         if abs(getattr(evaluation, name) - getattr(whole, name)) > LARGEST_LOSS:
             evaluation, half = stored(half_precision=False), False
-        for file in (HISTORY_FILE, CURVES_FILE):
-            if (run / file).is_file():
-                shutil.copyfile(run / file, folder / file)
-        card = _Card(
-            folder, address, model, report, recipe, task, evaluation, opened, split, half, notes
-        )
-        (folder / CARD_FILE).write_text(card.text(), encoding="utf-8")
-        if output.is_dir():
-            output.rmdir()
-        folder.rename(output)
+        with stated_write_errors(output):
+            for file in (HISTORY_FILE, CURVES_FILE):
+                if (run / file).is_file():
+                    shutil.copyfile(run / file, folder / file)
+            card = _Card(
+                folder, address, model, report, recipe, task, evaluation, opened, split, half, notes
+            )
+            (folder / CARD_FILE).write_text(card.text(), encoding="utf-8")
+            if output.is_dir():
+                output.rmdir()
+            folder.rename(output)
     return evaluation
 
 

@@ -182,7 +182,7 @@ def test_what_does_not_fit_together_is_named(photograph, mask, tmp_path):
         (lambda: class_table(mask.astype(int) - 9), "class indexes in 0..65535"),
         (lambda: class_table([[0, 1]]), "must be an integer array"),
         (lambda: save_mask(mask, tmp_path / "mask.jpg"), "ends in .png"),
-        (lambda: save_mask(mask, tmp_path / "absent" / "mask.png"), "a folder that exists"),
+        (lambda: save_mask(mask, tmp_path / "absent" / "mask.png"), "cannot be written"),
         (lambda: save_mask(mask[:0], tmp_path / "mask.png"), "no pixels"),
     ]:
         with pytest.raises(DMFormerError, match=words):

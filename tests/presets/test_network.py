@@ -77,6 +77,6 @@ def test_what_happens_on_the_way_up_is_stated(told, mood):
 
 
 def test_what_is_too_large_is_not_fetched(told):
-    assert "config.json of hf://me/large has 1,000,000,000,000 bytes" in told[
-        "download_preset large"
-    ]
+    assert (
+        "config.json of hf://me/large has 1,000,000,000,000 bytes" in told["download_preset large"]
+    )
