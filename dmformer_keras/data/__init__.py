@@ -35,12 +35,8 @@ from dmformer_keras.data.images import decode_image, load_image, resize_image
 from dmformer_keras.data.joint_augment import JointAugmentation
 from dmformer_keras.data.masks import IGNORED_LABEL
 from dmformer_keras.data.mixing import Mixing
-from dmformer_keras.data.pipelines import (
-    load_example,
-    steps_per_epoch,
-    to_py_dataset,
-    to_tf_dataset,
-)
+from dmformer_keras.data.pipelines import to_py_dataset, to_tf_dataset
+from dmformer_keras.data.plan import load_example, steps_per_epoch
 from dmformer_keras.data.segmentation_source import SegmentationSource, count_pixels
 from dmformer_keras.data.sources import open_source
 

@@ -13,7 +13,7 @@ class BatchDataset(keras.utils.PyDataset):
     follow each other in the numbers. Keras needs no workers for it, and has none.
 
     Args:
-        plan: what says which example stands where, of `dmformer_keras.data.pipelines`.
+        plan: what says which example stands where, of `dmformer_keras.data.plan`.
         workers: int, threads.
         prefetch: int, batches prepared ahead.
     """
