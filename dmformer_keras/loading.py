@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dmformer_keras.segmenter import Segmenter
 
 KERAS_SUFFIX = ".keras"
+# An image size for `load_trained`: the model then takes images of any.
+ANY_SIZE = (None, None)
 
 
 def load(what: PathLike, image_size: ImageSize | None = None) -> Model:
@@ -99,8 +101,8 @@ def load_trained(
     Args:
         model: str or path: a preset's name, the folder of a preset or of a training run,
             or a `.keras` file.
-        image_size: int or (height, width), in pixels; None keeps the model's own. A
-            `.keras` file keeps its own.
+        image_size: int or (height, width), in pixels, or `ANY_SIZE`; None keeps the model's
+            own. A `.keras` file keeps its own.
         dtype: str, the precision to compute in, such as "float32"; None keeps the model's own.
             A `.keras` file keeps its own.
 
@@ -132,10 +134,8 @@ def load_trained(
     if dtype is not None:
         overrides["dtype"] = dtype
     if image_size is not None:
-        overrides["input_shape"] = (
-            *checked_size(image_size),
-            presets.image_shape(preset.config)[2],
-        )
+        size = image_size if image_size == ANY_SIZE else checked_size(image_size)
+        overrides["input_shape"] = (*size, presets.image_shape(preset.config)[2])
     return cls.from_preset(preset, load_weights=True, **overrides)
 
 

@@ -19,6 +19,7 @@ from dmformer_keras.training.recipe import (
     JOINT_AUGMENTATIONS,
     PRECISIONS,
     SCHEDULES,
+    STUDENT_SIZE,
 )
 
 DESCRIPTION = """\
@@ -38,6 +39,11 @@ examples:
 an interrupted run is continued by the same command and --resume:
   dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96 --resume
 """
+
+
+def _size_or_student(text):
+    return text if text == STUDENT_SIZE else int(text)
+
 
 _RECIPES = {"classify": Recipe, "segment": SegmentationRecipe}
 _NONE = object()  # what `none` is read as: None itself means that the option was not given
@@ -90,6 +96,14 @@ _COMMON_OPTIONS = {
     ),
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
     "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
+    "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher"),
+    "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
+    "teacher_image_size": (
+        _size_or_student,
+        "S|student",
+        "height and width in pixels that the teacher sees, or student for the training images' "
+        "own; the teacher's own",
+    ),
     "validate_every": (int, "N", "epochs from one validation to the next"),
     "seed": (int, "N", "of initial weights, order and changes of the images"),
 }
@@ -98,9 +112,7 @@ _TASK_OPTIONS = {
         "label_smoothing": (float, "X", "share of the target that all classes share"),
         "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
         "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
-        "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher-cache"),
-        "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
-        "feature_weight": (float, "X", "weight of the error of the teacher's features"),
+        "feature_weight": (float, "X", "weight of the error of a teacher's stored features"),
         "probe": (
             bool,
             None,
@@ -156,10 +168,23 @@ def add_arguments(parser):
         "which several runs may share (default: decode them in every epoch)",
     )
     parser.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="learn also from what a trained classifier or segmenter says of each batch: a "
+        "preset, the folder of a run, or a .keras file; see docs/teacher.md",
+    )
+    parser.add_argument(
         "--teacher-cache",
         metavar="DIR",
-        help="learn from a teacher's answers to the training images, too: a folder with names.txt "
-        "and logits.npy with classes.txt, features.npy, or both; see docs/teacher.md",
+        help="learn from a teacher's stored answers to the training images: a folder with "
+        "names.txt and logits.npy with classes.txt, features.npy, or both; with --teacher they "
+        "are computed once and kept in this folder",
+    )
+    parser.add_argument(
+        "--teacher-classes",
+        metavar="FILE",
+        help="the names of the teacher's classes, one per line in the order of its outputs, where "
+        "the model has none",
     )
     common = parser.add_argument_group("recipe")
     common.add_argument(
@@ -254,7 +279,9 @@ def run(args):
         tensorboard=args.tensorboard,
         distribute=args.distribute,
         cache=args.cache,
+        teacher=args.teacher,
         teacher_cache=args.teacher_cache,
+        teacher_classes=args.teacher_classes,
         command=args.command_line,
         verbose=progress_style(),
     )

@@ -19,6 +19,7 @@ from dmformer_keras.training.grouped_updates import (
     parameter_groups,
     with_parameter_groups,
 )
+from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
 from dmformer_keras.training.packaging import package
 from dmformer_keras.training.probing import solve_head
@@ -38,6 +39,7 @@ __all__ = [
     "SegmentationEvaluation",
     "SegmentationLoss",
     "SegmentationRecipe",
+    "Teacher",
     "TeacherAnswers",
     "count_confusion",
     "evaluate",

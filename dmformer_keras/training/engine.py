@@ -44,6 +44,7 @@ from dmformer_keras.training.batches import (
 )
 from dmformer_keras.training.distribution import join
 from dmformer_keras.training.identity import identity_of, told_differences
+from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.probing import check_can_probe, solve_head
 from dmformer_keras.training.recipe import Recipe
@@ -81,7 +82,9 @@ def train(
     tensorboard: bool = False,
     distribute: bool = False,
     cache: PathLike | None = None,
+    teacher: PathLike | keras.Model | None = None,
     teacher_cache: PathLike | None = None,
+    teacher_classes: Sequence[str] | PathLike | None = None,
     command: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
@@ -111,9 +114,15 @@ def train(
         cache: "memory", or a folder, str or path: decode the training images once, and keep their
             pixels there, see `dmformer_keras.data.cached`. Runs may share the folder. None
             decodes them in every epoch.
+        teacher: a trained model that answers for each batch, see `dmformer_keras.training.Teacher`:
+            what `dmformer_keras.load` takes but exported files, a `.keras` file of any image
+            classifier or segmenter, or a `keras.Model`. None for no teacher. The recipe has the
+            weight of its answers. A run is resumed with the same teacher.
         teacher_cache: folder of a teacher's answers to the training images, str or path, see
-            `dmformer_keras.training.TeacherAnswers`; None for no teacher. The recipe has its
-            weights.
+            `dmformer_keras.training.TeacherAnswers`, for a classifier. With a teacher, its answers
+            are computed once and kept there, and the teacher is not in memory while training.
+        teacher_classes: names of the teacher's classes, in the order of its outputs, where it has
+            none: sequence of str, or the path of a text file with one per line.
         command: str or None, kept with the model to say how it was made; a resumed run
             keeps the one that it was begun by.
         callbacks: `keras.callbacks.Callback` objects, for `fit` of every process; they find the
@@ -147,9 +156,9 @@ def train(
     ):
         return _Run(
             recipe=recipe, preset=preset, source=source, folder=folder, resume=resume,
-            on_corrupt=on_corrupt, tensorboard=tensorboard, cache=cache,
-            teacher_cache=teacher_cache, command=command, callbacks=callbacks, verbose=verbose,
-            distribution=distribution, lock=lock,
+            on_corrupt=on_corrupt, tensorboard=tensorboard, cache=cache, teacher=teacher,
+            teacher_cache=teacher_cache, teacher_classes=teacher_classes, command=command,
+            callbacks=callbacks, verbose=verbose, distribution=distribution, lock=lock,
         ).run()  # fmt: skip
 
 
@@ -170,8 +179,8 @@ class _Run:
     """One call of `train`."""
 
     def __init__(
-        self, *, recipe, preset, source, folder, resume, on_corrupt, tensorboard, cache,
-        teacher_cache, command, callbacks, verbose, distribution, lock,
+        self, *, recipe, preset, source, folder, resume, on_corrupt, tensorboard, cache, teacher,
+        teacher_cache, teacher_classes, command, callbacks, verbose, distribution, lock,
     ):  # fmt: skip
         if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
             raise DMFormerError(
@@ -215,7 +224,7 @@ class _Run:
         if recipe.probe:
             check_can_probe(self.train_source)
         self._check_distribution()
-        self.answers = self._read_answers(teacher_cache)
+        self.teacher = self._open_teacher(teacher, teacher_cache, teacher_classes)
         self.cache = MEMORY if cache is None and recipe.augment_on_device else cache
         self._check_identity()
         # What training reads: after all that is quick has been checked.
@@ -230,9 +239,9 @@ class _Run:
         with self.distribution.building():
             self.classifier = self._training_model()
             model = self.classifier
-            if self.answers is not None:
-                model = student_model(self.classifier, self.answers.outputs)
-            objective = self.task.objective(self.train_source, self.answers)
+            if self.teacher is not None:
+                model = student_model(self.classifier, self.teacher)
+            objective = self.task.objective(self.train_source, self.teacher)
             # The learning rate follows the images an update that there are.
             batch_size = min(self.recipe.batch_size, len(self.train_source))
             recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
@@ -277,14 +286,43 @@ class _Run:
             )
         return max(1, images // min(self.recipe.batch_size, len(self.train_source)))
 
-    def _read_answers(self, folder):
-        if folder is None:
-            return None
-        if not isinstance(self.recipe, Recipe):
+    def _open_teacher(self, teacher, folder, class_names):
+        """What is learned from beside the labels: Teacher, TeacherAnswers or None."""
+        if folder is not None and not isinstance(self.recipe, Recipe):
             raise DMFormerError(
-                "A teacher's answers are for training a classifier; leave out the teacher."
+                "A teacher's stored answers are for training a classifier; leave out teacher_cache "
+                "(--teacher-cache), and give the teacher itself."
             )
+        if teacher is None:
+            if folder is None:
+                return None
+            return TeacherAnswers(folder, self.train_source, self.recipe.temperature)
+        with self.distribution.building():
+            opened = Teacher(
+                teacher, self.train_source, self.recipe.temperature,
+                segments=not isinstance(self.recipe, Recipe),
+                image_size=self.recipe.teacher_image_size, class_names=class_names,
+            )  # fmt: skip
+        if folder is None:
+            return opened
+        self._store_answers(opened, Path(folder))
         return TeacherAnswers(folder, self.train_source, self.recipe.temperature)
+
+    def _store_answers(self, teacher, folder):
+        if teacher.has_stored(folder):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder) as lock:
+            # The processes of one training come here together.
+            lock.take(lambda: self._say(f"Waiting for another process to write {folder}"))
+            if not teacher.has_stored(folder):
+                self._say(
+                    f"Computing the answers of {teacher.name} to {len(self.train_source):,} "
+                    f"training images, once, kept in {folder}"
+                )
+                teacher.store_answers(
+                    folder, self.train_source, self.image_size, progress=bool(self.verbose)
+                )
 
     def _check_updates(self):
         batches = self.recipe.epochs * self.steps
@@ -333,8 +371,8 @@ class _Run:
         if self.cache is not None and not self.recipe.augment_on_device:
             # Made smaller once, pixels are a level or two from those of the files.
             identity["data"]["cache"] = True
-        if self.answers is not None:
-            identity["teacher"] = self.answers.identity()
+        if self.teacher is not None:
+            identity["teacher"] = self.teacher.identity()
         if self.state is None:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
@@ -465,7 +503,7 @@ class _Run:
             image_size,
             first * self.steps,
             self.distribution.shard,
-            self.answers,
+            answers=None if self.teacher is None or self.teacher.is_live else self.teacher,
         )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)
@@ -543,7 +581,7 @@ class _Run:
             "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
             "backend": keras.backend.backend(),
             "recipe": self.state.identity["recipe"],
-            "teacher": None if self.answers is None else self.answers.identity()["name"],
+            "teacher": None if self.teacher is None else self.teacher.described(),
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "training_seconds": sum(row["seconds"] for row in history),

@@ -52,7 +52,7 @@ def told_differences(started, now, kind):
     earlier = {name: (defaults | started["recipe"])[name] for name in now["recipe"]}
     data = {"draw": draw_of(started)} | started["data"]
     started = started | {"recipe": earlier, "data": data}
-    if "teacher" in started and "teacher" in now:
+    if "teacher" in started and MATCHES in now.get("teacher", {}):
         # Runs of earlier versions do not say which answer was matched with which image.
         matches = {MATCHES: now["teacher"][MATCHES]}
         started["teacher"] = matches | started["teacher"]

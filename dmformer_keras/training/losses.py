@@ -110,6 +110,10 @@ class SegmentationLoss(keras.losses.Loss):
         self.from_logits = from_logits
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return self._total(y_true, y_pred, _cross_entropies)
+
+    def _total(self, y_true, y_pred, pixel_losses):
+        """The loss, where a function of (labels, logits) gives that of each pixel."""
         classes = y_pred.shape[-1]
         logits = ops.cast(ops.reshape(y_pred, (-1, classes)), "float32")
         if not self.from_logits:
@@ -119,7 +123,7 @@ class SegmentationLoss(keras.losses.Loss):
         known = labels != self.ignored_label
         labels = ops.where(known, labels, 0)
         known = ops.cast(known, "float32")
-        loss = self._cross_entropy(labels, logits, known)
+        loss = self._mean(pixel_losses(labels, logits), labels, known)
         if self.dice or self.lovasz:
             probabilities = ops.softmax(logits) * known[:, None]
             truth = ops.one_hot(labels, classes, dtype="float32") * known[:, None]
@@ -130,11 +134,10 @@ class SegmentationLoss(keras.losses.Loss):
                 loss = loss + self.lovasz * _mean(_lovasz(truth, probabilities), occurs)
         return loss
 
-    def _cross_entropy(self, labels, logits, known):
+    def _mean(self, losses, labels, known):
         weights = known
         if self.class_weights is not None:
             weights = known * ops.take(ops.array(self.class_weights, "float32"), labels)
-        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # The mean over the copies of this is the mean over all pixels.
         share = replicas.count() / ops.maximum(replicas.total(ops.sum(weights)), 1e-12)
         return share * ops.sum(losses * weights)
@@ -148,6 +151,10 @@ class SegmentationLoss(keras.losses.Loss):
             "ignored_label": self.ignored_label,
             "from_logits": self.from_logits,
         }
+
+
+def _cross_entropies(labels, logits):
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
 def _mean(values, weights):

@@ -16,6 +16,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard", "imagenet")
 JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
 SCHEDULES = ("cosine", "polynomial")
+# A teacher's image size: that of the training images.
+STUDENT_SIZE = "student"
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 
 _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
@@ -57,6 +59,12 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
             "median_frequency", the median of the shares over the class's own (after Eigen and
             Fergus 2015, who count only the images in which a class occurs; here all pixels
             count); or "log_frequency", `1 / ln(1.02 + share)` (Paszke et al. 2016, ENet).
+        teacher_weight: float from 0 to 1, the teacher's share of the loss, for images or pixels
+            whose class it knows; without a teacher (`train(teacher=...)`) it has no effect.
+        temperature: float, positive, that the teacher's and the student's logits are divided by.
+        teacher_image_size: int, at least 32, height and width in pixels that a teacher sees;
+            "student" for those of the training images; None for its own, or those of the training
+            images where it has none.
         validate_every: int, positive, epochs from one look at the validation images to the
             next; the last epoch always has one. Only such an epoch can be the best.
         seed: int, 0 or more: initial weights, order and changes of the images, dropout."""
@@ -89,6 +97,9 @@ class _CommonRecipe:
     gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
     class_weighting: str = "none"
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
+    teacher_image_size: int | str | None = None
     validate_every: int = 1
     seed: int = 0
 
@@ -117,6 +128,10 @@ class _CommonRecipe:
         )
         for field in ("stochastic_depth", "dropout"):
             self._check_share(field, optional=True)
+        self._check_number("teacher_weight", "from 0 to 1", lambda value: 0 <= value <= 1)
+        self._check_number("temperature", "over 0", lambda value: value > 0)
+        if self.teacher_image_size != STUDENT_SIZE:
+            self._check_whole("teacher_image_size", MINIMUM_SIZE, optional=True)
         self._check_progressive_resizing()
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
         self._check_choice("augmentation", self.augmentations)
@@ -263,10 +278,7 @@ class Recipe(_CommonRecipe):
         {common}
         label_smoothing: float in [0, 1), the share of the target that all classes share.
         mixup, cutmix: floats, 0 or more, see `dmformer_keras.data.Mixing`; 0 for none.
-        teacher_weight: float from 0 to 1, the teacher's share of the loss, for images whose class
-            it knows; without a teacher (`train(teacher_cache=...)`) it has no effect.
-        temperature: float, positive, that the teacher's and the student's logits are divided by.
-        feature_weight: float, 0 or more, of the squared error of the teacher's features.
+        feature_weight: float, 0 or more, of the squared error of a teacher's stored features.
         probe: bool, begin with the best linear head for the features of the preset's backbone, and
             print its accuracy, see `dmformer_keras.training.solve_head`.
         augment_on_device: bool, hold the decoded images in memory, and change and mix them where
@@ -288,8 +300,6 @@ class Recipe(_CommonRecipe):
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
-    teacher_weight: float = 0.5
-    temperature: float = 2.0
     feature_weight: float = 1.0
     probe: bool = False
     augment_on_device: bool = False
@@ -301,8 +311,6 @@ class Recipe(_CommonRecipe):
         if self.augment_on_device:
             check_can_be_on_device(self.changes)
         self._check_share("label_smoothing")
-        self._check_number("teacher_weight", "from 0 to 1", lambda value: 0 <= value <= 1)
-        self._check_number("temperature", "over 0", lambda value: value > 0)
         for field in ("mixup", "cutmix", "feature_weight"):
             self._check_number(field, "0 or more", lambda value: value >= 0)
 

@@ -14,7 +14,12 @@ from dmformer_keras.training.evaluation import evaluate
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss, SmoothedCrossEntropy
 from dmformer_keras.training.recipe import SegmentationRecipe
 from dmformer_keras.training.segmentation_evaluation import evaluate_segmenter
-from dmformer_keras.training.teacher import TaughtAccuracy, TaughtLoss
+from dmformer_keras.training.teacher import (
+    TaughtAccuracy,
+    TaughtLoss,
+    TaughtPixelAccuracy,
+    TaughtSegmentationLoss,
+)
 
 
 def task_of(recipe):
@@ -102,23 +107,24 @@ class Classification:
         stored = presets.image_shape(presets.read_preset(preset).config)
         return tuple(side or DEFAULT_SIZE for side in stored[:2])
 
-    def objective(self, source, answers=None):
+    def objective(self, source, teacher=None):
         """Returns (loss, metrics) to compile with.
 
         Args:
             source: ImageSource, the training images.
-            answers: TeacherAnswers or None.
+            teacher: TeacherAnswers, Teacher or None.
         """
         recipe, classes = self.recipe, len(source.class_names)
         loss = SmoothedCrossEntropy(recipe.label_smoothing, self._class_weights(source))
-        if answers is not None:
+        if teacher is not None:
             loss = TaughtLoss(
                 loss,
                 classes,
-                answers.known,
+                teacher.known,
                 recipe.teacher_weight,
                 recipe.temperature,
                 recipe.feature_weight,
+                live=teacher.is_live,
             )
             return loss, [TaughtAccuracy(classes)]
         # Of mixed images, that of the class with the larger share.
@@ -213,9 +219,18 @@ class Segmentation(Classification):
     def training_size(self, preset):
         return (self.recipe.image_size,) * 2
 
-    def objective(self, source, answers=None):
-        loss = SegmentationLoss(self._class_weights(source), self.recipe.dice, self.recipe.lovasz)
-        return loss, [PixelAccuracy()]
+    def objective(self, source, teacher=None):
+        recipe, classes = self.recipe, len(source.class_names)
+        settings = {
+            "class_weights": self._class_weights(source),
+            "dice": recipe.dice,
+            "lovasz": recipe.lovasz,
+        }
+        if teacher is None:
+            return SegmentationLoss(**settings), [PixelAccuracy()]
+        weights = {"teacher_weight": recipe.teacher_weight, "temperature": recipe.temperature}
+        loss = TaughtSegmentationLoss(classes, teacher.known, **weights, **settings)
+        return loss, [TaughtPixelAccuracy(classes)]
 
     def evaluate(self, model, source, progress=False):
         return evaluate_segmenter(model, source, progress=progress)

@@ -14,10 +14,12 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
 from dmformer_keras.type_names import PathLike
 
 if TYPE_CHECKING:
     from dmformer_keras.data import ImageSource
+    from dmformer_keras.training.live_teacher import Teacher
 
 
 NAMES_FILE = "names.txt"
@@ -58,11 +60,14 @@ class TeacherAnswers:
         known: list of int, the source's classes that the teacher knows, matched by name.
         outputs: int, the features that the student learns beside its classes.
         width: int, numbers per image.
+        is_live: bool, False: the answers come with the labels.
 
     Raises:
         DMFormerError: a file is missing or damaged, an image has no answer, or the teacher's
             logits know none of the source's classes.
     """
+
+    is_live = False
 
     def __init__(self, folder: PathLike, source: ImageSource, temperature: float) -> None:
         self.folder = Path(folder)
@@ -117,6 +122,10 @@ class TeacherAnswers:
         matched = np.array([*self._rows, *self.known, *self._columns], np.int64)
         return {"name": self.name, "answers": parts, MATCHES: _digest(matched)}
 
+    def described(self):
+        """str, the teacher's name, for a report and a model card."""
+        return self.name
+
     def _lines(self, file):
         try:
             return (self.folder / file).read_text(encoding="utf-8").splitlines()
@@ -164,21 +173,7 @@ class TeacherAnswers:
                 f"The teacher's {LOGITS_FILE} has {self._logits.shape[1]} columns, and "
                 f"{CLASSES_FILE} {len(classes)} names; write one name per column."
             )
-        # A name that two classes have, such as crane, tells neither: it is left to the labels.
-        column_of = {name: classes.index(name) for name in _told_once(classes)}
-        told = _told_once(source.class_names)
-        pairs = [
-            (number, column_of[name])
-            for number, name in enumerate(source.class_names)
-            if name in column_of and name in told
-        ]
-        if len(pairs) < 2:
-            raise DMFormerError(
-                f"The teacher knows {len(pairs)} of the classes of {source.title} by name, and two "
-                f"or more are needed: its classes are {', '.join(classes[:3])}, ..., the "
-                f"images' {', '.join(source.class_names[:3])}, ..."
-            )
-        return [number for number, _ in pairs], [column for _, column in pairs]
+        return matched_classes(classes, source)
 
     def _set_scale(self):
         sample = self._features[:: max(1, len(self._features) // _SAMPLE)].astype(np.float32)
@@ -198,28 +193,92 @@ class TeacherAnswers:
             ) from error
 
 
-def student_model(classifier, outputs):
-    """A model for training: a classifier's logits, and a linear layer's guess at features.
+def matched_classes(classes, source):
+    """Which of a teacher's classes are which of a source's, by their names.
+
+    A name that two classes have, such as crane, tells neither: it is left to the labels.
 
     Args:
-        classifier: `DMFormerClassifier`, whose layers are shared.
-        outputs: int, the number of features; with 0 the classifier itself is returned.
+        classes: list of str, the teacher's, in the order of its outputs.
+        source: ImageSource.
 
     Returns:
-        `keras.Model` from images to (batch, classes + outputs). The linear layer is no part of
-        the classifier.
+        list of int, the source's classes that the teacher knows; list of int, its outputs.
+
+    Raises:
+        DMFormerError: there are fewer than two.
     """
-    if not outputs:
-        return classifier
-    norm, pool, dropout, logits = classifier.head.layers
-    pooled = pool(norm(classifier.backbone(classifier.input)))
-    guess = keras.layers.Dense(outputs, dtype="float32", name="teacher_features")
-    together = keras.layers.Concatenate(dtype="float32", name="logits_and_features")
-    model = keras.Model(
-        classifier.input, together([logits(dropout(pooled)), guess(pooled)]), name="student"
-    )
-    model.backbone = classifier.backbone
-    return model
+    column_of = {name: classes.index(name) for name in _told_once(classes)}
+    told = _told_once(source.class_names)
+    pairs = [
+        (number, column_of[name])
+        for number, name in enumerate(source.class_names)
+        if name in column_of and name in told
+    ]
+    if len(pairs) < 2:
+        raise DMFormerError(
+            f"The teacher knows {len(pairs)} of the classes of {source.title} by name, and two "
+            f"or more are needed: its classes are {', '.join(classes[:3])}, ..., the "
+            f"images' {', '.join(source.class_names[:3])}, ..."
+        )
+    return [number for number, _ in pairs], [column for _, column in pairs]
+
+
+def student_model(model, teacher):
+    """A model for training: what a student says, and what its loss needs of a teacher beside it.
+
+    Args:
+        model: `DMFormerClassifier`, or a segmenter, whose layers are shared.
+        teacher: TeacherAnswers or Teacher.
+
+    Returns:
+        `keras.Model` from images to (batch, classes + outputs + known): logits, guesses at the
+        features of stored answers, the answers of a teacher that looks at the batch. With
+        stored logits only it is the model itself.
+    """
+    parts = [model.output]
+    if teacher.outputs:
+        norm, pool, dropout, logits = model.head.layers
+        pooled = pool(norm(model.backbone(model.input)))
+        guess = keras.layers.Dense(teacher.outputs, dtype="float32", name="teacher_features")
+        parts = [logits(dropout(pooled)), guess(pooled)]
+    if teacher.is_live:
+        parts.append(TeacherProbabilities(teacher, name="teacher")(model.input))
+    if len(parts) == 1:
+        return model
+    together = keras.layers.Concatenate(dtype="float32", name="student_and_teacher")
+    student = keras.Model(model.input, together(parts), name="student")
+    student.backbone = model.backbone
+    return student
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class TeacherProbabilities(keras.layers.Layer):
+    """What a teacher says of a batch; the teacher's weights are no part of the layer.
+
+    So they are neither trained nor saved with each epoch.
+
+    Args:
+        teacher: Teacher, or None for a layer read from a file, which cannot be called.
+        **kwargs: the usual arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, teacher=None, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        # Keras would track a model, and does not look into other objects.
+        self.teacher = teacher
+
+    def call(self, images):
+        return self.teacher(images)
+
+    def compute_output_shape(self, shape):
+        places = shape[:3] if len(self.teacher.model.output.shape) == 4 else shape[:1]
+        return (*places, len(self.teacher.known))
+
+    def get_config(self):
+        config = super().get_config()
+        del config["dtype"]
+        return config
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -239,10 +298,12 @@ class TaughtLoss(keras.losses.Loss):
         teacher_weight: float in [0, 1].
         temperature: float, positive.
         feature_weight: float, 0 or more.
+        live: bool, whether the teacher's probabilities come with the predictions.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
     Targets: float (batch, classes + known + features): shares of the classes, the teacher's
     probabilities at that temperature, standard scores. Predictions: (batch, classes + features).
+    Live: targets are classes or their shares, predictions (batch, classes + known).
     """
 
     def __init__(
@@ -253,6 +314,7 @@ class TaughtLoss(keras.losses.Loss):
         teacher_weight,
         temperature,
         feature_weight,
+        live=False,
         name="taught_loss",
         **kwargs,
     ):
@@ -263,25 +325,24 @@ class TaughtLoss(keras.losses.Loss):
         self.teacher_weight = teacher_weight
         self.temperature = temperature
         self.feature_weight = feature_weight
+        self.live = live
 
     def call(self, y_true, y_pred):
-        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
+        y_true, y_pred = _shares(y_true, self.classes), ops.cast(y_pred, "float32")
         shares, logits = y_true[:, : self.classes], y_pred[:, : self.classes]
         loss = self.loss.call(shares, logits)
         first_score = self.classes + len(self.known)
         if self.known:
-            taught = y_true[:, self.classes : first_score]
+            taught = (y_pred if self.live else y_true)[:, self.classes : first_score]
             weight = self.teacher_weight * ops.sum(ops.take(shares, self.known, axis=1), axis=1)
-            loss = (1 - weight) * loss + weight * self._divergence(taught, logits)
+            divergence = _divergence(taught, logits, self.known, self.temperature)
+            loss = (1 - weight) * loss + weight * divergence
+        if self.live:
+            return loss
         scores, guesses = y_true[:, first_score:], y_pred[:, self.classes :]
         if scores.shape[-1]:
             loss += self.feature_weight * ops.mean(ops.square(scores - guesses), axis=-1)
         return loss
-
-    def _divergence(self, taught, logits):
-        own = ops.log_softmax(ops.take(logits, self.known, axis=1) / self.temperature, axis=-1)
-        logarithm = ops.log(ops.maximum(taught, keras.config.epsilon()))
-        return self.temperature**2 * ops.sum(taught * (logarithm - own), axis=-1)
 
     def get_config(self):
         return {
@@ -292,12 +353,83 @@ class TaughtLoss(keras.losses.Loss):
             "teacher_weight": self.teacher_weight,
             "temperature": self.temperature,
             "feature_weight": self.feature_weight,
+            "live": self.live,
         }
 
     @classmethod
     def from_config(cls, config):
         loss = keras.saving.deserialize_keras_object(config["loss"])
         return cls(**{**config, "loss": loss})
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class TaughtSegmentationLoss(SegmentationLoss):
+    """The loss by masks, and the distance to what a teacher says of each pixel.
+
+    Of a pixel whose class the teacher knows, `teacher_weight` of the cross-entropy gives way to
+    the divergence, as in `TaughtLoss`; other pixels are learned from the mask alone, and ignored
+    ones not at all. Class weights hold for both; Dice and Lovász losses are of the mask.
+
+    Args:
+        classes: int.
+        known: list of int, the classes that the teacher knows.
+        teacher_weight: float in [0, 1].
+        temperature: float, positive.
+        **kwargs: the arguments of `SegmentationLoss`.
+
+    Targets: ints (batch, height, width). Predictions: (batch, height, width, classes + known),
+    logits and the teacher's probabilities at that temperature.
+    """
+
+    def __init__(self, classes, known, teacher_weight, temperature, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.known = [int(number) for number in known]
+        self.teacher_weight = teacher_weight
+        self.temperature = temperature
+
+    def call(self, y_true, y_pred):
+        taught = ops.cast(
+            ops.reshape(y_pred[..., self.classes :], (-1, len(self.known))), "float32"
+        )
+        is_known = np.isin(np.arange(self.classes), self.known).astype("float32")
+
+        def pixel_losses(labels, logits):
+            by_mask = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            divergence = _divergence(taught, logits, self.known, self.temperature)
+            weight = self.teacher_weight * ops.take(ops.array(is_known), labels)
+            return (1 - weight) * by_mask + weight * divergence
+
+        return self._total(y_true, y_pred[..., : self.classes], pixel_losses)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "known": self.known,
+            "teacher_weight": self.teacher_weight,
+            "temperature": self.temperature,
+        }
+
+
+@keras.saving.register_keras_serializable(package="dmformer_keras")
+class TaughtPixelAccuracy(PixelAccuracy):
+    """`PixelAccuracy` of the logits, where predictions hold more than classes.
+
+    Args:
+        classes: int.
+        **kwargs: the arguments of `PixelAccuracy`.
+    """
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, y_pred[..., : self.classes], sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -314,11 +446,25 @@ class TaughtAccuracy(keras.metrics.CategoricalAccuracy):
         self.classes = classes
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        y_true, y_pred = y_true[:, : self.classes], y_pred[:, : self.classes]
-        return super().update_state(y_true, y_pred, sample_weight)
+        shares = _shares(y_true, self.classes)[:, : self.classes]
+        return super().update_state(shares, y_pred[:, : self.classes], sample_weight)
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes}
+
+
+def _shares(y_true, classes):
+    """Targets as floats: class numbers become shares of 1."""
+    if len(y_true.shape) == 1:
+        return ops.one_hot(ops.cast(y_true, "int32"), classes, dtype="float32")
+    return ops.cast(y_true, "float32")
+
+
+def _divergence(taught, logits, known, temperature):
+    """`temperature**2 * KL(teacher || student)` over the known classes."""
+    own = ops.log_softmax(ops.take(logits, np.array(known), axis=-1) / temperature, axis=-1)
+    logarithm = ops.log(ops.maximum(taught, keras.config.epsilon()))
+    return temperature**2 * ops.sum(taught * (logarithm - own), axis=-1)
 
 
 def _told_once(names):

@@ -1,6 +1,7 @@
 """What a student learns from a teacher's stored answers."""
 
 import json
+import types
 
 import keras
 import numpy as np
@@ -188,11 +189,13 @@ def test_loss_and_accuracy_are_kept_in_a_file():
 
 def test_the_student_is_the_classifier_with_guesses_beside_its_logits():
     classifier = tiny_classifier()
-    student, batch = student_model(classifier, 7), images(2, 64, 64, 3)
+    answers = types.SimpleNamespace(outputs=7, is_live=False)
+    student, batch = student_model(classifier, answers), images(2, 64, 64, 3)
     outputs = array(student(batch))
     assert outputs.shape == (2, 12)
     np.testing.assert_allclose(outputs[:, :5], array(classifier(batch)), atol=1e-5)
-    assert student_model(classifier, 0) is classifier
+    answers.outputs = 0
+    assert student_model(classifier, answers) is classifier
 
 
 @pytest.mark.slow(on=["jax"])
@@ -220,17 +223,6 @@ def test_a_taught_run_is_resumed_and_keeps_no_part_of_the_teacher(
     assert model.output.shape[-1] == 6
     report = json.loads((tmp_path / "cut" / "report.json").read_text())
     assert report["teacher"] == "a wise net"
-
-
-def test_a_teacher_of_a_segmenter_is_refused(folder, tmp_path):
-    from dmformer_keras.training import SegmentationRecipe
-
-    masks = (np.zeros((4, 32, 32, 3), "uint8"), np.arange(4 * 32 * 32).reshape(4, 32, 32) % 2)
-    with pytest.raises(DMFormerError, match="classifier"):
-        train(
-            SegmentationRecipe(image_size=32), "dmformer_n", masks, tmp_path / "run",
-            teacher_cache=folder, verbose=0,
-        )  # fmt: skip
 
 
 def test_the_recipe_checks_the_weights_of_a_teacher():
