@@ -123,7 +123,7 @@ _TASK_OPTIONS = {
             bool,
             None,
             "hold the images in memory, and change and mix them on the device that trains: for "
-            "fast GPUs with JAX or PyTorch; not with --augmentation imagenet",
+            "fast GPUs with JAX or PyTorch",
         ),
     },
     "segment": {

@@ -14,7 +14,13 @@ from dmformer_keras.data.images import (
     resize_image,
     through_pillow,
 )
-from dmformer_keras.data.rand_augment import STRONGEST, erased, rand_augment
+from dmformer_keras.data.rand_augment import (
+    STRONGEST,
+    draw_noise,
+    draw_operations,
+    operated,
+    with_noise,
+)
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.type_names import ImageSize, Pixels
 
@@ -138,16 +144,14 @@ class Augmentation:
         if changes.flip:
             image = np.ascontiguousarray(image[:, ::-1])
         image = recoloured(image, changes.colours)
-        if self.rand_augment is not None:
-            image = rand_augment(image, rng, *self.rand_augment)
-        if self.erasing and rng.random() < self.erasing:
-            image = erased(image, rng)
-        return image
+        if changes.operations:
+            image = operated(image, changes.operations, self.rand_augment[1])
+        return with_noise(image, changes.noise)
 
     def draw(
         self, shape: tuple[int, int, int], image_size: tuple[int, int], rng: np.random.Generator
     ) -> "Changes":
-        """Draws what is done to one image, but for RandAugment and erasing.
+        """Draws what is done to one image.
 
         Args:
             shape: (height, width, channels), ints, of the image.
@@ -164,7 +168,12 @@ class Augmentation:
             move = self._random_move(*image_size, rng)
         flip = self.horizontal_flip and rng.random() < 0.5
         colours = draw_colours(rng, self.brightness, self.contrast, self.saturation)
-        return Changes(box, move, flip, colours)
+        operations, noise = (), None
+        if self.rand_augment is not None:
+            operations = draw_operations(rng, self.rand_augment[0])
+        if self.erasing and rng.random() < self.erasing:
+            noise = draw_noise((*image_size, shape[2]), rng)
+        return Changes(box, move, flip, colours, operations, noise)
 
     def _random_box(self, shape, target_ratio, rng):
         """(left, top, right, bottom) of a random crop, or None where none fitted."""
@@ -201,12 +210,16 @@ class Changes:
             the point (x, y) of the result comes from; None for no move.
         flip: bool, whether the result is mirrored.
         colours: (brightness, contrast, saturation), factors, or None for 1.
+        operations: tuple of (name, sign), RandAugment's.
+        noise: (top, left, uint8 array (height, width, channels)), what is erased, or None.
     """
 
     box: tuple | None
     move: tuple | None
     flip: bool
     colours: tuple | None
+    operations: tuple = ()
+    noise: tuple | None = None
 
 
 def _moved(image, matrix, offset):

@@ -8,27 +8,11 @@ import numpy as np
 from keras import ops
 
 from dmformer_keras.data.augment import colour_matrix
+from dmformer_keras.data.device_rand_augment import operated, with_noise
 from dmformer_keras.data.images import evaluation_box
-from dmformer_keras.errors import DMFormerError
 
 # Batches are padded to multiples of this, for few different shapes are compiled.
 _SIDE = 32
-
-
-def check_can_be_on_device(augmentation):
-    """Checks that all of an augmentation can be done here.
-
-    Args:
-        augmentation: Augmentation.
-
-    Raises:
-        DMFormerError: it has RandAugment or erasing.
-    """
-    if augmentation.rand_augment is not None or augmentation.erasing:
-        raise DMFormerError(
-            "RandAugment and erasing are done by the CPU only; choose another augmentation, such "
-            "as standard, or leave out augment_on_device."
-        )
 
 
 def stacked(images):
@@ -49,13 +33,14 @@ def stacked(images):
     return batch
 
 
-def changed(images, all_changes, image_size):
+def changed(images, all_changes, image_size, magnitude=0):
     """Does to images what was drawn for them, by the backend and on its device.
 
     Args:
         images: list of uint8 arrays (height, width, channels), of any sizes.
         all_changes: list of Changes, one an image.
         image_size: (height, width), ints, of the result.
+        magnitude: float, RandAugment's.
 
     Returns:
         Tensor, float32 (number, *image_size, channels), 0..255.
@@ -77,7 +62,9 @@ def changed(images, all_changes, image_size):
         batch = ops.where(flips, ops.flip(batch, axis=2), batch)
     if all_changes[0].colours is not None:
         batch = _recoloured(batch, [changes.colours for changes in all_changes])
-    return batch
+    if all_changes[0].operations:
+        batch = operated(batch, [changes.operations for changes in all_changes], magnitude)
+    return with_noise(batch, [changes.noise for changes in all_changes])
 
 
 def mixed(images, kept):

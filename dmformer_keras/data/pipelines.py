@@ -189,7 +189,7 @@ def to_py_dataset(
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
         prefetch: int, batches prepared ahead.
-        on_device: bool, see above; for training a classifier, without RandAugment and erasing.
+        on_device: bool, see above; for training a classifier.
 
     Returns:
         `keras.utils.PyDataset` of (float32 (batch, height, width, channels) in 0..255, int32

@@ -264,7 +264,8 @@ class DevicePlan(Plan):
                 "leave them, or on_device, out."
             )
         self.augmentation = self.augmentation or Augmentation()
-        device_augment.check_can_be_on_device(self.augmentation)
+        # RandAugment's, of all images.
+        self.magnitude = (self.augmentation.rand_augment or (0, 0))[1]
 
     def example(self, number):
         """An image as it is, its label, and what is to be done to it."""
@@ -276,7 +277,7 @@ class DevicePlan(Plan):
     def batch(self, step, examples):
         """The batch, its images a tensor of the backend."""
         images, labels, changes = zip(*examples, strict=True)
-        images = device_augment.changed(images, changes, self.image_size)
+        images = device_augment.changed(images, changes, self.image_size, self.magnitude)
         if self.mixing is None and self.answers is None:
             return images, np.array(labels, np.int32)
         own = np.float32(1)

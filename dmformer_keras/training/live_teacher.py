@@ -1,9 +1,13 @@
 """A trained model as a teacher: what it says of every training batch, or once of every image."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -24,6 +28,10 @@ from dmformer_keras.training.teacher import (
     NAMES_FILE,
     matched_classes,
 )
+from dmformer_keras.type_names import PathLike, Tensor
+
+if TYPE_CHECKING:
+    from dmformer_keras.data import ImageSource
 
 _SMALLEST_PROBABILITY = 1e-7
 # Size of the images that a teacher for any size is tried with.
@@ -69,8 +77,14 @@ class Teacher:
     is_live = True
 
     def __init__(
-        self, model, source, temperature, segments=False, image_size=None, class_names=None
-    ):
+        self,
+        model: PathLike | keras.Model,
+        source: ImageSource,
+        temperature: float,
+        segments: bool = False,
+        image_size: int | str | None = None,
+        class_names: Sequence[str] | PathLike | None = None,
+    ) -> None:
         self.name, self.model, own_size = _opened(model)
         self._temperature = temperature
         self._scale, self._offset = _conversion(self.model)
@@ -85,7 +99,7 @@ class Teacher:
             )
         self.known, self._columns = matched_classes(self.class_names, source)
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Tensor:
         """What it says of a batch, as a tensor without a gradient.
 
         Args:
@@ -98,7 +112,7 @@ class Teacher:
         logits = ops.take(self.logits(images), np.array(self._columns), axis=-1)
         return ops.stop_gradient(ops.softmax(logits / self._temperature, axis=-1))
 
-    def logits(self, images):
+    def logits(self, images: Tensor) -> Tensor:
         """The logits of all its classes, float32, of a segmenter at the size of the images."""
         size = tuple(images.shape[1:3])
         if self._repeats_gray:
@@ -112,7 +126,7 @@ class Teacher:
         same = len(outputs.shape) == 2 or tuple(outputs.shape[1:3]) == size
         return outputs if same else _resized(outputs, size)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """What tells this teacher from others, as JSON values."""
         digest = hashlib.sha256()
         for variable in self.model.weights:
@@ -125,11 +139,17 @@ class Teacher:
             "classes": hashlib.sha256(json.dumps(matched).encode()).hexdigest()[:12],
         }
 
-    def described(self):
+    def described(self) -> str:
         """str, its name and checksum, for a report and a model card."""
         return f"{self.name}, weights {self.identity()['weights']}"
 
-    def store_answers(self, folder, source, image_size, progress=False):
+    def store_answers(
+        self,
+        folder: Path,
+        source: ImageSource,
+        image_size: tuple[int, int],
+        progress: bool = False,
+    ) -> None:
         """Writes its logits for every training image, whole and unchanged, see `TeacherAnswers`.
 
         Args:
@@ -155,7 +175,7 @@ class Teacher:
         card = {"name": self.described(), "weights": self.identity()["weights"]}
         _write_lines(folder / CARD_FILE, [json.dumps(card)])
 
-    def has_stored(self, folder):
+    def has_stored(self, folder: Path) -> bool:
         """Tells whether a folder holds this teacher's answers.
 
         Args:

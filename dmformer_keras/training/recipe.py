@@ -8,7 +8,6 @@ from typing import ClassVar, Self
 
 from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
-from dmformer_keras.data.device_augment import check_can_be_on_device
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.task_table import SEGMENTATION_HEADS as HEADS
 
@@ -282,8 +281,7 @@ class Recipe(_CommonRecipe):
         probe: bool, begin with the best linear head for the features of the preset's backbone, and
             print its accuracy, see `dmformer_keras.training.solve_head`.
         augment_on_device: bool, hold the decoded images in memory, and change and mix them where
-            the model is trained: for fast GPUs with JAX or PyTorch, on one of them; without
-            RandAugment and erasing.
+            the model is trained: for fast GPUs with JAX or PyTorch, on one of them.
 
     Raises:
         DMFormerError: a value is outside its range.
@@ -308,8 +306,6 @@ class Recipe(_CommonRecipe):
         super().__post_init__()
         self._check_choice("probe", (True, False))
         self._check_choice("augment_on_device", (True, False))
-        if self.augment_on_device:
-            check_can_be_on_device(self.changes)
         self._check_share("label_smoothing")
         for field in ("mixup", "cutmix", "feature_weight"):
             self._check_number(field, "0 or more", lambda value: value >= 0)

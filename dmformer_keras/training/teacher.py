@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
-from dmformer_keras.type_names import PathLike
+from dmformer_keras.type_names import Config, PathLike, Tensor
 
 if TYPE_CHECKING:
     from dmformer_keras.data import ImageSource
@@ -122,7 +122,7 @@ class TeacherAnswers:
         matched = np.array([*self._rows, *self.known, *self._columns], np.int64)
         return {"name": self.name, "answers": parts, MATCHES: _digest(matched)}
 
-    def described(self):
+    def described(self) -> str:
         """str, the teacher's name, for a report and a model card."""
         return self.name
 
@@ -193,7 +193,7 @@ class TeacherAnswers:
             ) from error
 
 
-def matched_classes(classes, source):
+def matched_classes(classes: list[str], source: ImageSource) -> tuple[list[int], list[int]]:
     """Which of a teacher's classes are which of a source's, by their names.
 
     A name that two classes have, such as crane, tells neither: it is left to the labels.
@@ -224,7 +224,7 @@ def matched_classes(classes, source):
     return [number for number, _ in pairs], [column for _, column in pairs]
 
 
-def student_model(model, teacher):
+def student_model(model: keras.Model, teacher: TeacherAnswers | Teacher) -> keras.Model:
     """A model for training: what a student says, and what its loss needs of a teacher beside it.
 
     Args:
@@ -263,19 +263,19 @@ class TeacherProbabilities(keras.layers.Layer):
         **kwargs: the usual arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, teacher=None, **kwargs):
+    def __init__(self, teacher: Teacher | None = None, **kwargs: Any) -> None:
         super().__init__(dtype="float32", **kwargs)
         # Keras would track a model, and does not look into other objects.
         self.teacher = teacher
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return self.teacher(images)
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         places = shape[:3] if len(self.teacher.model.output.shape) == 4 else shape[:1]
         return (*places, len(self.teacher.known))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["dtype"]
         return config
@@ -381,7 +381,14 @@ class TaughtSegmentationLoss(SegmentationLoss):
     logits and the teacher's probabilities at that temperature.
     """
 
-    def __init__(self, classes, known, teacher_weight, temperature, **kwargs):
+    def __init__(
+        self,
+        classes: int,
+        known: list[int],
+        teacher_weight: float,
+        temperature: float,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.classes = classes
         self.known = [int(number) for number in known]
@@ -421,7 +428,7 @@ class TaughtPixelAccuracy(PixelAccuracy):
         **kwargs: the arguments of `PixelAccuracy`.
     """
 
-    def __init__(self, classes, **kwargs):
+    def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes = classes
 

@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 
 from dmformer_keras.data import Augmentation, resize_image
-from dmformer_keras.data import rand_augment as module
-from dmformer_keras.data.rand_augment import STRONGEST, erased, rand_augment
+from dmformer_keras.data.rand_augment import (
+    OPERATIONS,
+    STRONGEST,
+    draw_noise,
+    draw_operations,
+    operated,
+    with_noise,
+)
 from dmformer_keras.errors import DMFormerError
 
 
@@ -14,7 +20,7 @@ def picture(channels=3, seed=0):
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
 def test_every_operation_takes_every_number_of_channels(channels):
     image = picture(channels)
-    for operation in module._OPERATIONS:
+    for operation in OPERATIONS.values():
         for sign in (-1, 1):
             changed = operation(image, 0.7, sign)
             assert changed.shape == image.shape
@@ -27,7 +33,7 @@ def test_the_operations_differ_and_grow_with_the_magnitude():
     changes = {
         strength: [
             np.abs(operation(image, strength, 1).astype(int) - image).mean()
-            for operation in module._OPERATIONS
+            for operation in OPERATIONS.values()
         ]
         for strength in (0.0, 0.3, 0.9)
     }
@@ -41,10 +47,10 @@ def test_the_operations_differ_and_grow_with_the_magnitude():
 
 def test_shifts_and_turns_leave_grey_behind():
     image = np.full((20, 20, 3), 250, "uint8")
-    shifted = module._OPERATIONS[12](image, 1.0, 1)
+    shifted = OPERATIONS["translate_x"](image, 1.0, 1)
     assert (shifted[:, -5:] == 128).all()
     assert (shifted[:, :8] == 250).all()
-    turned = module._OPERATIONS[9](image, 1.0, 1)
+    turned = OPERATIONS["rotate"](image, 1.0, 1)
     assert (turned[0, 0] != 250).any()
     assert (turned[9:11, 9:11] == 250).all()
 
@@ -52,7 +58,8 @@ def test_shifts_and_turns_leave_grey_behind():
 def test_the_same_generator_gives_the_same_image_and_others_others():
     image = picture()
     one, same, other = (
-        rand_augment(image, np.random.default_rng(seed), 2, STRONGEST / 2) for seed in (1, 1, 6)
+        operated(image, draw_operations(np.random.default_rng(seed), 2), STRONGEST / 2)
+        for seed in (1, 1, 6)
     )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
@@ -61,7 +68,7 @@ def test_the_same_generator_gives_the_same_image_and_others_others():
 def test_erasing_leaves_all_but_one_box():
     image = np.zeros((40, 50, 3), "uint8")
     for seed in range(20):
-        changed = erased(image, np.random.default_rng(seed))
+        changed = with_noise(image, draw_noise(image.shape, np.random.default_rng(seed)))
         touched = changed.any(axis=-1)
         rows, columns = np.nonzero(touched.any(axis=1))[0], np.nonzero(touched.any(axis=0))[0]
         box = touched[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
