@@ -9,7 +9,7 @@ import keras
 
 from dmformer_keras.checks import check_bool, check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.export import processes, verification
+from dmformer_keras.export import processes, tf_lite, verification
 from dmformer_keras.export.calibration import batches, calibration_images
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
@@ -147,9 +147,9 @@ def convert(
         DMFormerError: TensorFlow cannot convert the model.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError
-    from tensorflow.lite.tools import flatbuffer_utils
 
+    # Looked for first: what is gone is told by its name.
+    file_tools, converter_error = tf_lite.file_tools, tf_lite.ConverterError
     if sigmoid_gelu:
         model = with_sigmoid_gelu(model)
     module = tf.Module()
@@ -161,10 +161,10 @@ def convert(
         with quiet_stderr():
             with for_tflite():
                 concrete = function.get_concrete_function(signature)
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+            converter = tf_lite.Converter.from_concrete_functions([concrete], module)
             _quantize(converter, quantization, arrays.get("images"), batch_size, int8_io)
-            converted = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
-    except (tf.errors.OpError, RuntimeError, ValueError, TypeError, ConverterError) as error:
+            converted = file_tools.convert_bytearray_to_object(converter.convert())
+    except (tf.errors.OpError, RuntimeError, ValueError, TypeError, converter_error) as error:
         raise DMFormerError(
             f"TensorFlow cannot convert {model.name!r} to TFLite: {shortened(error)}"
         ) from error
@@ -180,13 +180,13 @@ def _quantize(converter, quantization, images, batch_size, int8_io):
     import tensorflow as tf
 
     # Nothing but built-in operators, which every program that runs TFLite has.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.target_spec.supported_ops = [tf_lite.OperatorSets.TFLITE_BUILTINS]
     if quantization is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.optimizations = [tf_lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantization == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_ops = [tf_lite.OperatorSets.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: (
             [batch] for batch in batches(images, batch_size)
         )

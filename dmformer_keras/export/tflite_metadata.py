@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dmformer_keras.export import tf_lite
 from dmformer_keras.export.exported_model import LABELS_FILE, side_files
 
 _METADATA_NAME = "TFLITE_METADATA"
@@ -35,8 +36,7 @@ def add_metadata(model, description):
         model: `ModelT`, TensorFlow's object of a TFLite file, which is changed.
         description: dict, see `preparation`.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
+    schema = tf_lite.schema
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(_encoded(description), np.uint8)
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dmformer_keras.export import tf_lite
+
 # XNNPACK refuses an operator whose output is finer than its products by this or more.
 _LARGEST_RATIO = 256.0
 _SAFE_RATIO = 200.0
@@ -29,8 +31,7 @@ def coarsen_dead_outputs(model):
     Args:
         model: `ModelT`, TensorFlow's object of a TFLite file, changed where that is needed.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
+    schema = tf_lite.schema
     graph = model.subgraphs[0]
     layers, keeping = (
         [

@@ -13,6 +13,7 @@ from dmformer_keras.export import (
     compare_exported,
     load_exported,
     report_path,
+    tf_lite,
     tflite,
     to_tflite,
 )
@@ -173,8 +174,7 @@ def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
 
 @tensorflow_only
 def test_equal_vectors_are_stored_once_and_weights_are_aligned(tmp_path):
-    from tensorflow.lite.python import schema_py_generated as schema
-
+    schema = tf_lite.schema
     model = randomize(tiny_classifier())
     options = {"representative_data": images(4, 64, 64, 3), "verify": False}
     path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
@@ -354,11 +354,9 @@ def test_the_description_says_what_to_feed_and_what_comes_out():
 
 @tensorflow_only
 def test_the_metadata_is_the_published_schema_s(tmp_path):
-    from tensorflow.lite.tools import flatbuffer_utils
-
     model = randomize(tiny_classifier(class_names=list("abcde"), name="five"))
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
-    file = flatbuffer_utils.read_model(str(path))
+    file = tf_lite.file_tools.read_model(str(path))
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
     content = bytes(file.buffers[entry.buffer].data)
     assert content[4:8] == b"M001"
@@ -370,12 +368,10 @@ def test_the_metadata_is_the_published_schema_s(tmp_path):
 @tensorflow_only
 @pytest.mark.parametrize(("activation", "code"), [(None, 2), ("softmax", 0)])
 def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, code):
-    from tensorflow.lite.tools import flatbuffer_utils
-
     backbone = tiny_backbone()
     model = SemanticFPN(backbone, 3, head_channels=8, activation=activation)
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
-    file = flatbuffer_utils.read_model(str(path))
+    file = tf_lite.file_tools.read_model(str(path))
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
     content = bytes(file.buffers[entry.buffer].data)
     nested = content[content.index(b"V001") - 4 :]

@@ -1,0 +1,48 @@
+"""All that is taken of TensorFlow's TFLite converter and its tools, by the names they have there.
+
+Some of them are private to TensorFlow, and its maintainers send new users to LiteRT: where a
+version has moved one, this is the only file to change.
+"""
+
+import importlib
+
+from dmformer_keras.errors import DMFormerError
+
+# Of each name here, the module and the attribute in it; None for the module itself.
+NAMES = {
+    "Converter": ("tensorflow.lite", "TFLiteConverter"),
+    "OperatorSets": ("tensorflow.lite", "OpsSet"),
+    "Optimize": ("tensorflow.lite", "Optimize"),
+    "ConverterError": ("tensorflow.lite.python.convert_phase", "ConverterError"),
+    "schema": ("tensorflow.lite.python.schema_py_generated", None),
+    "file_tools": ("tensorflow.lite.tools.flatbuffer_utils", None),
+}
+
+
+def __getattr__(name):
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = NAMES[name]
+    try:
+        found = _module(module)
+        return found if attribute is None else getattr(found, attribute)
+    except (ImportError, AttributeError) as error:
+        raise DMFormerError(
+            f"TensorFlow {_version()} has no {module}{'.' * bool(attribute)}{attribute or ''}, "
+            "which the export to TFLite needs; install a version that this package was tried with, "
+            "2.19 to 2.21."
+        ) from error
+
+
+def _module(name):
+    if name == "tensorflow.lite":  # loaded by TensorFlow, when it is touched
+        import tensorflow as tf
+
+        return tf.lite
+    return importlib.import_module(name)
+
+
+def _version():
+    import tensorflow as tf
+
+    return tf.__version__
