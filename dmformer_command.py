@@ -1,8 +1,9 @@
-"""The way in of the `dmformer` command: starts Keras quietly, then runs the command line.
+"""The way in of the `dmformer` command: reads the request, starts Keras quietly, does the work.
 
 Outside of the package, because importing the package imports Keras and with it the
-backend: only here can a missing backend still be stated in a sentence, and the start-up
-log of TensorFlow's C++ libraries be kept out of the terminal.
+backend, which takes seconds: only here can help and wrong requests be answered before,
+a missing backend be stated in a sentence, and the start-up log of TensorFlow's C++
+libraries be kept out of the terminal.
 """
 
 import contextlib
@@ -20,13 +21,30 @@ def main():
     Returns:
         int, the exit code: see `dmformer_keras.cli.main`; 1 if Keras's backend is missing.
     """
-    problem = start_keras()
-    if problem:
-        print(f"dmformer: {problem}", file=sys.stderr)
-        return 1
+    finish_package = _package_without_keras()
     from dmformer_keras.cli import main as run
 
-    return run()
+    def start():
+        problem = start_keras()
+        if problem is None:
+            finish_package()
+        return problem
+
+    return run(start=start)
+
+
+def _package_without_keras():
+    """Puts the package in its place without what its `__init__.py` imports, the models.
+
+    Returns:
+        Function that runs the `__init__.py`.
+    """
+    if "dmformer_keras" in sys.modules:
+        return lambda: None
+    spec = importlib.util.find_spec("dmformer_keras")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["dmformer_keras"] = package
+    return lambda: spec.loader.exec_module(package)
 
 
 def start_keras():

@@ -8,7 +8,6 @@
 Its parts, `dmformer_keras.training` for instance, are imported when they are first used.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from dmformer_keras import integrations, layers
@@ -23,6 +22,7 @@ from dmformer_keras.classifier import (
 )
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.fusing import FusedModel, fuse
+from dmformer_keras.lazy import imported_when_used
 from dmformer_keras.segmenter import SemanticFPN, UPerNet
 
 if TYPE_CHECKING:
@@ -58,32 +58,15 @@ __all__ = [
     "training",
 ]
 
-# What is imported when it is first used (PEP 562): all modules and packages of this package,
-# and functions from where they are.
-_FUNCTIONS = {
-    "classify": "dmformer_keras.inference",
-    "load": "dmformer_keras.loading",
-    "segment": "dmformer_keras.inference",
-}
-
-
-def _imported_when_used(name):
-    if name in _FUNCTIONS:
-        value = getattr(importlib.import_module(_FUNCTIONS[name]), name)
-        globals()[name] = value
-        return value
-    if not name.startswith("_"):
-        module = f"{__name__}.{name}"
-        try:
-            return importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 if not TYPE_CHECKING:  # for type checkers every name would exist
-    __getattr__ = _imported_when_used
+    # All modules and packages of this package, and functions from where they are.
+    __getattr__ = imported_when_used(
+        __name__,
+        {
+            "dmformer_keras.inference": ("classify", "segment"),
+            "dmformer_keras.loading": ("load",),
+        },
+    )
 
 
 def __dir__():

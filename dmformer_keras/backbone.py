@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NoReturn, Self
 
 import keras
 
-from dmformer_keras.checks import check_bool, check_rate, is_positive_int
+from dmformer_keras.architectures import MINIMUM_SIZE
+from dmformer_keras.checks import check_bool, check_rate, check_stages, is_positive_int
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
 from dmformer_keras.layers.block import DMFormerBlock
@@ -22,7 +23,6 @@ from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.presets import Preset, list_presets, load_backbone, save_backbone
 from dmformer_keras.type_names import InputShape, Levels, PathLike
 
-MINIMUM_SIZE = 32
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
 
 
@@ -364,33 +364,6 @@ def _four_positive_ints(name, values):
             f"{name} must be four positive integers, one for each stage, not {values!r}."
         )
     return tuple(int(value) for value in values)
-
-
-def check_stages(name, stages):
-    """Returns stage numbers as a sorted tuple, or raises.
-
-    Args:
-        name: str. The argument's name, for the error.
-        stages: sequence of ints from 1 to 4; `True` for all of them, `False` for none.
-
-    Raises:
-        DMFormerError: if it is anything else.
-
-    Example:
-
-    >>> check_stages("gradient_checkpointing", [2, 1]), check_stages("gradient_checkpointing", True)
-    ((1, 2), (1, 2, 3, 4))
-    """
-    if isinstance(stages, bool):
-        return (1, 2, 3, 4) if stages else ()
-    if not isinstance(stages, (list, tuple)) or not all(
-        is_positive_int(stage) and stage <= 4 for stage in stages
-    ):
-        raise DMFormerError(
-            f"{name} must be stage numbers from 1 to 4, such as (1, 2), or True for all of them "
-            f"or False for none, not {stages!r}."
-        )
-    return tuple(sorted({int(stage) for stage in stages}))
 
 
 def _check_output_stride(output_stride):

@@ -6,8 +6,6 @@ Each returns the value, or raises one sentence: `NAME must be WHAT IS EXPECTED, 
 import math
 import numbers
 
-import keras
-
 from dmformer_keras.errors import DMFormerError
 
 
@@ -44,6 +42,8 @@ def check_bool(name, value):
 
 def check_activation(activation):
     """Returns the name of an activation, or raises if Keras has none of this name."""
+    import keras  # not above: arguments are checked before Keras is started, too
+
     try:
         known = isinstance(activation, str) and callable(keras.activations.get(activation))
     except ValueError:
@@ -53,3 +53,30 @@ def check_activation(activation):
             f'activation must be the name of one of Keras\'s, such as "gelu", not {activation!r}.'
         )
     return activation
+
+
+def check_stages(name, stages):
+    """Returns stage numbers as a sorted tuple, or raises.
+
+    Args:
+        name: str. The argument's name, for the error.
+        stages: sequence of ints from 1 to 4; `True` for all of them, `False` for none.
+
+    Raises:
+        DMFormerError: if it is anything else.
+
+    Example:
+
+    >>> check_stages("gradient_checkpointing", [2, 1]), check_stages("gradient_checkpointing", True)
+    ((1, 2), (1, 2, 3, 4))
+    """
+    if isinstance(stages, bool):
+        return (1, 2, 3, 4) if stages else ()
+    if not isinstance(stages, (list, tuple)) or not all(
+        is_positive_int(stage) and stage <= 4 for stage in stages
+    ):
+        raise DMFormerError(
+            f"{name} must be stage numbers from 1 to 4, such as (1, 2), or True for all of them "
+            f"or False for none, not {stages!r}."
+        )
+    return tuple(sorted({int(stage) for stage in stages}))

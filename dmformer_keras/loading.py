@@ -14,9 +14,11 @@ from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.data.images import checked_size
 from dmformer_keras.errors import DMFormerError, shortened
+from dmformer_keras.exported_files import is_exported
 from dmformer_keras.fusing import FusedModel
 from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter
 from dmformer_keras.presets import is_address
+from dmformer_keras.presets.folder import check_is_trained
 from dmformer_keras.task_model import TaskModel
 from dmformer_keras.task_table import TASKS, class_of_stored_task
 from dmformer_keras.type_names import ImageSize, Model, PathLike
@@ -68,13 +70,11 @@ def load(what: PathLike, image_size: ImageSize | None = None) -> Model:
             "A model to load must be given by the name of a preset, a path or an address, not by "
             f"{what!r}."
         )
-    # Not above: what runs exported files is seldom needed, and has much to import.
-    from dmformer_keras.export import is_exported
-
     return _load_exported(what, image_size) if is_exported(what) else load_trained(what, image_size)
 
 
 def _load_exported(path, image_size):
+    # Not above: what runs exported files is seldom needed, and has much to import.
     from dmformer_keras.export import load_exported
 
     if image_size is not None:
@@ -128,7 +128,7 @@ def load_trained(
         return _load_keras_file(Path(model), image_size)
     preset = presets.read_preset(model)
     cls = task_class(preset)
-    _check_is_trained(preset)
+    check_is_trained(preset)
     # Images come as they are, in 0..255, also to a model that was built for -1..1.
     overrides = {"data_format": "channels_last", "include_rescaling": True}
     if dtype is not None:
@@ -191,19 +191,6 @@ def load_classifier(
     if is_segmenter(loaded):
         raise DMFormerError(f"{str(model)!r} is a segmenter, where a classifier was expected.")
     return loaded
-
-
-def _check_is_trained(preset):
-    if not preset.has_weights:
-        raise DMFormerError(
-            f"{preset.name!r} is an architecture without weights; train it first, or give the "
-            "folder of a trained model."
-        )
-    if preset.task is None or not (preset.folder / presets.TASK_WEIGHTS_FILE).is_file():
-        raise DMFormerError(
-            f"{preset.name!r} holds a backbone without a trained head; give the folder of a "
-            "trained classifier or segmenter, or train one from it with `dmformer train --preset`."
-        )
 
 
 def _load_keras_file(path, image_size):

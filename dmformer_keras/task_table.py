@@ -15,8 +15,6 @@ From then on `SegmentationRecipe(head="my_head")` trains it, and presets, `dmfor
 
 from typing import NamedTuple
 
-import keras
-
 from dmformer_keras.errors import DMFormerError
 
 # Of each kind of task: the KerasHub class that reads its presets, and the Hub's pipeline tag.
@@ -40,6 +38,9 @@ class Task(NamedTuple):
 TASKS: dict[str, Task] = {}
 # {name in recipes and of `--head`: class}, of the tasks that segment.
 SEGMENTATION_HEADS: dict[str, type] = {}
+# What this package registers there, for who asks before its models are imported.
+OWN_HEADS = ("semantic_fpn", "upernet")
+OWN_KINDS = {"DMFormerClassifier": "classify", "SemanticFPN": "segment", "UPerNet": "segment"}
 
 
 def register_task(kind, recipe_name=None):
@@ -80,6 +81,11 @@ def register_task(kind, recipe_name=None):
     return register
 
 
+def head_names():
+    """Returns what recipes and `--head` may call a segmentation head, as a tuple of str."""
+    return tuple(dict.fromkeys((*OWN_HEADS, *SEGMENTATION_HEADS)))
+
+
 def task_of_class(cls):
     """Returns the row of a class, or `None` where it has none of its own."""
     row = TASKS.get(cls.__name__)
@@ -97,6 +103,8 @@ def class_of_stored_task(stored):
     Returns:
         type, or `None` where no known class has written it.
     """
+    import keras  # not above: the table is read before Keras is started, too
+
     name, registered_name = stored.get("class_name"), stored.get("registered_name")
     row = TASKS.get(name)
     if row is not None and registered_name in (

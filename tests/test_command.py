@@ -37,6 +37,7 @@ def test_a_missing_backend_is_named_with_what_to_do(importing_keras_raises, monk
         lambda name: object() if name == "jax" else None,
     )
     importing_keras_raises(ModuleNotFoundError("No module", name="tensorflow"))
+    monkeypatch.setattr("sys.argv", ["dmformer", "summary", "dmformer_n"])
     assert dmformer_command.main() == 1
     message = capsys.readouterr().err
     assert 'pip install "dmformer-keras[tensorflow]"' in message
@@ -47,6 +48,7 @@ def test_a_missing_backend_is_named_with_what_to_do(importing_keras_raises, monk
 def test_an_unknown_backend_is_stated(importing_keras_raises, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     importing_keras_raises(ValueError("Unable to import backend : theano"))
+    monkeypatch.setattr("sys.argv", ["dmformer", "summary", "dmformer_n"])
     assert dmformer_command.main() == 1
     message = capsys.readouterr().err
     assert "'theano'" in message

@@ -1,7 +1,8 @@
-"""The `dmformer` command: one module here for each of its commands.
+"""The `dmformer` command: for each of its commands one module here, and one in `arguments`.
 
-Only the module of the command that was asked for is imported. The installed command comes
-in by `dmformer_command.py`, which starts Keras first.
+A request is read and checked with the module in `arguments`, which needs no Keras; the module
+here does the work. Of either only that of the command that was asked for is imported. The
+installed command comes in by `dmformer_command.py`, which starts Keras in between.
 """
 
 import argparse
@@ -27,6 +28,8 @@ COMMANDS = {
     "upload": "put a preset on the Hugging Face Hub",
     "benchmark": "measure speed and memory beside the peers that are installed",
 }
+# What needs neither Keras nor a backend.
+WITHOUT_KERAS = ("presets",)
 
 _EPILOG = """\
 start here:
@@ -41,11 +44,13 @@ Exit codes: 0 done, 1 failed with the reason stated, 2 wrong usage, 130 interrup
 """
 
 
-def main(argv=None):
+def main(argv=None, start=None):
     """Runs the command line.
 
     Args:
         argv: list of str, the arguments; None takes those of this process.
+        start: function without arguments, called when the request is found right and before any
+            work: starts Keras, and returns what is wrong with its backend, a str, or None.
 
     Returns:
         int, the exit code: 0 done, 1 a stated failure, 130 interrupted.
@@ -53,7 +58,7 @@ def main(argv=None):
     Raises:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
-    code = _run(sys.argv[1:] if argv is None else list(argv))
+    code = _run(sys.argv[1:] if argv is None else list(argv), start)
     if code:
         # What the failure has left half done, threads of TensorFlow among it: they could not end
         # any more when Python ends, and it would wait for them.
@@ -61,15 +66,16 @@ def main(argv=None):
     return code
 
 
-def _run(argv):
+def _run(argv, start):
     debug = "--debug" in argv
     module = args = None
     try:
         name = next((argument for argument in argv if not argument.startswith("-")), None)
-        if name in COMMANDS:
-            module = importlib.import_module(f"dmformer_keras.cli.{name}")
-        args = _parser(name, module).parse_args(argv)
-        args.command_line = shlex.join(["dmformer", *argv])
+        args = _checked_arguments(name, argv)
+        problem = start() if start is not None and name not in WITHOUT_KERAS else None
+        if problem:
+            raise DMFormerError(problem)
+        module = importlib.import_module(f"dmformer_keras.cli.{name}")
         module.run(args)
         sys.stdout.flush()
         return 0
@@ -89,8 +95,46 @@ def _run(argv):
         return 1
 
 
+def _checked_arguments(name, argv):
+    """Reads the arguments of a command, and checks what can be known at once."""
+    module = None
+    if name in COMMANDS:
+        module = importlib.import_module(f"dmformer_keras.cli.arguments.{name}")
+    parser = _parser(name, module)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"there is no argument {unknown[0]!r}")
+    args.command_line = shlex.join(["dmformer", *argv])
+    if hasattr(module, "check"):
+        module.check(args)
+    return args
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors show what its command needs, in one line, not every option."""
+
+    def error(self, message):
+        needed = [action for action in self._actions if not self._optional(action)]
+        self.exit(
+            2,
+            f"usage: {self.prog} {' '.join(map(self._shown, needed))} ...\n"
+            f"{self.prog}: error: {message}; `{self.prog} --help` lists all\n",
+        )
+
+    @staticmethod
+    def _optional(action):
+        return not action.required and (bool(action.option_strings) or action.nargs == "?")
+
+    @staticmethod
+    def _shown(action):
+        value = action.metavar or action.dest.upper()
+        if not action.option_strings:
+            return f"{value}..." if action.nargs == "+" else value
+        return f"{action.option_strings[-1]} {value}"
+
+
 def _parser(name, module):
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dmformer",
         description="DMFormer vision models: train, measure, use and export them.",
         epilog=_EPILOG,
@@ -109,6 +153,7 @@ def _parser(name, module):
         command_parser.add_argument(
             "--debug", action="store_true", help="show the traceback of a failure"
         )
+        command_parser.set_defaults(parser=command_parser)
         if chosen:
             module.add_arguments(command_parser)
     return parser

@@ -4,43 +4,22 @@ import os
 
 import numpy as np
 
-from dmformer_keras.cli.options import MODEL_HELP, add_image_size_option, load_model
 from dmformer_keras.data import load_image
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference import classify, segment
 from dmformer_keras.inference.mask_pictures import class_table, draw_overlay
 from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
+from dmformer_keras.loading import load
 
-DESCRIPTION = """\
-Open a page in the browser where one drops a photograph and sees its classes, and where in it they
-are seen (Grad-CAM) or, with a segmenter, the class of each pixel. Only this machine can open the
-page, and nothing leaves it."""
-EPILOG = """\
-examples:
-  dmformer demo dmformer_t_imagenette
-  dmformer demo runs/streets --port 8000 --no-browser
-
-ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
-"""
 _LIKELIEST = "the likeliest"
 _HEAT = 0.5  # opacity of Grad-CAM
 _SHOWN = 448  # pixels that its pictures are enlarged to
 
 
-def add_arguments(parser):
-    """Adds the arguments of this command."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--port", type=int, metavar="N", help="of the page (default: a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address only")
-    add_image_size_option(parser)
-
-
 def run(args):
     """Serves the page until it is interrupted."""
-    if args.port is not None and not 1 <= args.port <= 65535:
-        raise DMFormerError(f"--port must be from 1 to 65535, not {args.port}.")
     gradio = _library()
-    page = make_page(gradio, load_model(args.model, args.image_size, exported=False), args.model)
+    page = make_page(gradio, load(args.model, args.image_size), args.model)
     try:
         page.launch(
             server_name="127.0.0.1",

@@ -1,106 +1,11 @@
-"""Options that several commands share, and what they print alike."""
+"""What several commands do and print alike."""
 
-import argparse
-import contextlib
 import sys
 
 from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
-from dmformer_keras.loading import load
 from dmformer_keras.training import SegmentationEvaluation
-
-MODEL_HELP = (
-    "a preset with weights (see `dmformer presets`), the folder of a preset or of a training "
-    "run, or a .keras file"
-)
-EXPORTED_HELP = f"{MODEL_HELP}; or an exported .tflite, .onnx or .xml file or SavedModel folder"
-SOURCE_HELP = (
-    "a folder of class folders or, to segment, of images/ and masks/, optionally under train/, "
-    "val/ and test/; a zip of one; tfds:NAME; or digits (built in)"
-)
-
-
-def load_model(name, image_size=None, exported=True):
-    """Loads a trained model, or an exported file that runs like one.
-
-    Args:
-        name: str, what `MODEL_HELP` or `EXPORTED_HELP` says.
-        image_size: (height, width) or None, of a trained model.
-        exported: bool. Whether an exported file will do.
-
-    Returns:
-        What `dmformer_keras.load` returns.
-
-    Raises:
-        DMFormerError: there is no such model, or not for this.
-    """
-    from dmformer_keras.export import is_exported
-
-    if is_exported(name) and not exported:
-        raise DMFormerError(
-            f"{name} is an exported file already; give the model that it was made from."
-        )
-    if is_exported(name) and image_size is not None:
-        raise DMFormerError(
-            f"{name} takes images of the size that it was exported with; leave out --image-size."
-        )
-    return load(name, image_size)
-
-
-def add_data_options(parser, required=True):
-    """Adds `--data` and `--on-corrupt`."""
-    parser.add_argument("--data", metavar="SOURCE", required=required, help=SOURCE_HELP)
-    add_on_corrupt_option(parser)
-
-
-def add_on_corrupt_option(parser):
-    """Adds `--on-corrupt`."""
-    parser.add_argument(
-        "--on-corrupt",
-        choices=("error", "skip"),
-        default="error",
-        help="what to do about damaged images: stop before any work, or leave them out "
-        "(default: error)",
-    )
-
-
-def add_image_size_option(parser):
-    """Adds `--image-size`, S or HxW."""
-    parser.add_argument(
-        "--image-size",
-        type=image_size,
-        metavar="S|HxW",
-        help="size of the images in pixels (default: the model's own)",
-    )
-
-
-def add_segmentation_options(parser):
-    """Adds `--window`, `--overlap`, `--flip` and `--scales`."""
-    group = parser.add_argument_group("segmenters")
-    group.add_argument(
-        "--window",
-        type=image_size,
-        metavar="S|HxW",
-        help="cut images into overlapping windows of this size (default: the model's own size, or "
-        "the whole image up to a megapixel and windows of 512 beyond)",
-    )
-    group.add_argument(
-        "--overlap", type=float, metavar="X", help="part that windows share (default: 0.5)"
-    )
-    group.add_argument(
-        "--flip",
-        action="store_true",
-        default=None,
-        help="average over the image and its mirror image",
-    )
-    group.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        metavar="X",
-        help="average over these multiples of the image's size (default: 1)",
-    )
 
 
 def segmentation_options(args, model):
@@ -128,15 +33,6 @@ def segmentation_options(args, model):
             "out."
         )
     return given
-
-
-def image_size(text):
-    """Reads `96` or `96x128` as (height, width)."""
-    with contextlib.suppress(ValueError):
-        sides = [int(side) for side in text.lower().split("x")]
-        if len(sides) <= 2:
-            return (sides * 2)[:2] if len(sides) == 1 else sides
-    raise argparse.ArgumentTypeError(f"{text!r} is neither S nor HxW in pixels, such as 224")
 
 
 def percent(share):

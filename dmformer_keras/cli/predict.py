@@ -4,15 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from dmformer_keras.cli.options import (
-    EXPORTED_HELP,
-    add_image_size_option,
-    add_on_corrupt_option,
-    add_segmentation_options,
-    load_model,
-    percent,
-    segmentation_options,
-)
+from dmformer_keras.cli.arguments.predict import DEFAULT_OUTPUT, DEFAULT_TOP
+from dmformer_keras.cli.options import percent, segmentation_options
 from dmformer_keras.data import load_image
 from dmformer_keras.data.folders import images_below
 from dmformer_keras.data.image_source import find_problems, refuse_unusable, skipped_lines
@@ -23,57 +16,14 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.answers import likeliest_classes, segment
 from dmformer_keras.inference.mask_pictures import class_table, draw_overlay, save_mask
 from dmformer_keras.inference.model_outputs import class_names_of, is_segmenter
+from dmformer_keras.loading import load
 from dmformer_keras.system.files import written_whole
-
-DESCRIPTION = """\
-Name what is on images. A classifier prints the likeliest classes with their probabilities. A
-segmenter names the class of each pixel: it prints each class's share of the image, and writes
-NAME_overlay.png, the image under the colours of its classes with a legend, and NAME_mask.png,
-whose pixel values are the class indexes."""
-EPILOG = """\
-examples:
-  dmformer predict runs/photos cat.jpg dog.png
-  dmformer predict runs/photos folder/ --top 1
-  dmformer predict runs/photos cat.jpg --json
-  dmformer predict runs/streets street.jpg --output segmented
-"""
-DEFAULT_TOP = 3
-DEFAULT_OUTPUT = "predictions"
-
-
-def add_arguments(parser):
-    """Adds the arguments of this command."""
-    parser.add_argument("model", metavar="MODEL", help=EXPORTED_HELP)
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders of them at any depth"
-    )
-    parser.add_argument(
-        "--top",
-        type=int,
-        metavar="K",
-        help=f"how many classes, of a classifier (default: {DEFAULT_TOP})",
-    )
-    add_on_corrupt_option(parser)
-    add_image_size_option(parser)
-    add_segmentation_options(parser)
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help=f"folder of a segmenter's pictures (default: {DEFAULT_OUTPUT})",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print one line of JSON: a list with one entry an image",
-    )
 
 
 def run(args):
     """Predicts and prints."""
-    if args.top is not None and args.top < 1:
-        raise DMFormerError(f"--top must be 1 or more, not {args.top}.")
     paths, skipped = image_files(args.images, args.on_corrupt)
-    model = load_model(args.model, args.image_size)
+    model = load(args.model, args.image_size)
     how = segmentation_options(args, model)
     option, kind = ("top", "classifiers") if is_segmenter(model) else ("output", "segmenters")
     if getattr(args, option) is not None:

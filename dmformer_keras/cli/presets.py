@@ -2,19 +2,6 @@
 
 from dmformer_keras import presets
 
-DESCRIPTION = """\
-List the presets that this installation holds: architectures, which start from random
-weights, and trained models. Multiply-accumulates are one 224x224 image's for an
-architecture."""
-EPILOG = """\
-example:
-  dmformer presets
-"""
-
-
-def add_arguments(parser):
-    """No arguments."""
-
 
 def run(args):
     """Prints the table."""

@@ -1,6 +1,5 @@
 """`dmformer quickstart`"""
 
-import importlib.util
 import json
 import shlex
 import time
@@ -16,40 +15,14 @@ from dmformer_keras.training import Recipe, evaluate, image_size_of, load_classi
 from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 from dmformer_keras.training.figures import draw_confusion_matrix
 
-__all__ = ["add_arguments", "after_interruption", "run"]
+__all__ = ["after_interruption", "run"]
 
-DESCRIPTION = """\
-The whole way in a few minutes on a laptop's processor, without a network: trains
-DMFormer-N on the 1,797 handwritten digits of scikit-learn, measures it on digits it has
-never seen, draws curves and a confusion matrix, converts it to TFLite, and checks that
-the converted model agrees."""
-EPILOG = """\
-examples:
-  dmformer quickstart
-  dmformer quickstart --output digits --epochs 20
-"""
 LEAST_ACCURACY = 0.97
 LEAST_AGREEMENT = 0.995
 PRESET = "dmformer_n"
 SAMPLES_FOLDER = "samples"
 TFLITE_FILE = "model.tflite"
 TEST_CONFUSION_FILE = "test_confusion_matrix.png"
-_NEEDED = ("tensorflow", "ai_edge_litert", "matplotlib", "sklearn")
-
-
-def add_arguments(parser):
-    """Adds the arguments of this command."""
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        default="dmformer-quickstart",
-        help="a new or empty folder (default: dmformer-quickstart)",
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=10, metavar="N", help="passes over the digits (default: 10)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted quickstart")
 
 
 def run(args):
@@ -64,7 +37,6 @@ def run(args):
         label_smoothing=0.05,
         seed=args.seed,
     )
-    _check_extras()
     started = time.perf_counter()
     output = Path(args.output)
     print("1/4 Training DMFormer-N on handwritten digits", flush=True)
@@ -93,15 +65,6 @@ def run(args):
     _save_samples(test, output / SAMPLES_FOLDER)
     _print_what_was_made(output, time.perf_counter() - started)
     _check_results(evaluation, compared)
-
-
-def _check_extras():
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DMFormerError(
-            f"quickstart needs {', '.join(missing)}, which is not installed; run "
-            '`pip install "dmformer-keras[quickstart]"`.'
-        )
 
 
 def _export_and_compare(model, test, path):

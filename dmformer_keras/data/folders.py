@@ -46,6 +46,30 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
     Raises:
         DMFormerError: see `open_source`.
     """
+    source, problems = list_folder(
+        path,
+        split,
+        channels=channels,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        draw=draw,
+    )
+    return source.verified(on_corrupt, fully=verify, problems=problems)
+
+
+def list_folder(path, split, *, channels, validation_fraction, seed, draw):
+    """Lists a folder of class folders, or a zip of one, without looking into an image.
+
+    Args:
+        path: str or path.
+        split, channels, validation_fraction, seed, draw: see `open_source`.
+
+    Returns:
+        EncodedSource, not verified; and list of (path, reason), of images that are not read.
+
+    Raises:
+        DMFormerError: see `open_source`.
+    """
     check_file_channels(channels)
     tree = without_wrappers(open_tree(path, LAYOUT))
     prefixes = split_prefixes(tree)
@@ -73,7 +97,7 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
         fetch=tree.read,
         stamp=tree.stamp,
     )
-    return source.verified(on_corrupt, fully=verify, problems=problems)
+    return source, problems
 
 
 def images_below(folder):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dmformer_keras.data import device_augment
 from dmformer_keras.data.augment import Augmentation
 from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.data.images import (
@@ -276,6 +275,8 @@ class DevicePlan(Plan):
 
     def batch(self, step, examples):
         """The batch, its images a tensor of the backend."""
+        from dmformer_keras.data import device_augment  # needs Keras, which data do without
+
         images, labels, changes = zip(*examples, strict=True)
         images = device_augment.changed(images, changes, self.image_size, self.magnitude)
         if self.mixing is None and self.answers is None:

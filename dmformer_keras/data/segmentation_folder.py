@@ -49,9 +49,7 @@ def open_segmentation_folder(
         DMFormerError: see `open_source`.
     """
     check_file_channels(channels)
-    tree = without_wrappers(open_tree(path, LAYOUT))
-    folders = _split_folders(tree)
-    stored, carved = stored_split(tree.title, split, folders)
+    tree, folders, stored, carved = _splits(path, split)
     pairs, problems, passed_over = _pairs(tree, *folders[stored])
     if CLASSES_FILE in tree.files:
         classes = _classes_of_file(tree, ignored_labels)
@@ -78,6 +76,29 @@ def open_segmentation_folder(
         stamp=tree.stamp,
     )
     return source.verified(on_corrupt, fully=verify, problems=problems)
+
+
+def check_segmentation_folder(path, split):
+    """Checks the folders of images and masks, without looking into a file of either.
+
+    Args:
+        path: str or path.
+        split: see `open_source`.
+
+    Raises:
+        DMFormerError: there is no such split, or no image with a mask.
+    """
+    tree, folders, stored, _ = _splits(path, split)
+    _pairs(tree, *folders[stored])
+    if CLASSES_FILE in tree.files:
+        _classes_of_file(tree, ())
+
+
+def _splits(path, split):
+    """The tree, {split: (prefix of its images, of its masks)}, and where a split is to be found."""
+    tree = without_wrappers(open_tree(path, LAYOUT))
+    folders = _split_folders(tree)
+    return tree, folders, *stored_split(tree.title, split, folders)
 
 
 def _classes_of_file(tree, ignored_labels):

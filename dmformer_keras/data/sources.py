@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 from dmformer_keras.data.arrays import open_arrays, open_digits
-from dmformer_keras.data.folders import open_folder
+from dmformer_keras.data.folders import list_folder, open_folder
 from dmformer_keras.data.image_source import ImageSource
-from dmformer_keras.data.segmentation_folder import open_segmentation_folder
+from dmformer_keras.data.segmentation_folder import (
+    check_segmentation_folder,
+    open_segmentation_folder,
+)
 from dmformer_keras.data.segmentation_source import SegmentationSource, open_segmentation_arrays
 from dmformer_keras.data.splits import DRAWS, SPLITS
 from dmformer_keras.data.tfds_source import PREFIX as TFDS_PREFIX
 from dmformer_keras.data.tfds_source import open_segmentation_tfds, open_tfds
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.type_names import Data
+from dmformer_keras.type_names import Data, PathLike
 
 
 @overload
@@ -168,6 +171,34 @@ def open_source(
         return open_prepared(source, split, download=download, **options)
     open_files = open_segmentation_folder if segments else open_folder
     return open_files(source, split, draw=draw, **options)
+
+
+def check_source(
+    source: PathLike, split: str, *, task: str = "classify", draw: str = "name"
+) -> None:
+    """Checks what can be told of a source in a moment: its place, its folders and its files' names.
+
+    Args:
+        source: str or path. Of what is no folder or zip nothing is told.
+        split, task, draw: see `open_source`.
+
+    Raises:
+        DMFormerError: there is no such source or split, a class has no image, or an image no mask.
+
+    Example:
+
+    >>> check_source("no/such/folder", "train")
+    Traceback (most recent call last):
+    ...
+    dmformer_keras.errors.DMFormerError: The data source 'no/such/folder' does not exist; give ...
+    """
+    if str(source) == "digits" or str(source).startswith(TFDS_PREFIX):
+        return
+    if task == "segment":
+        check_segmentation_folder(source, split)
+        return
+    options = {"validation_fraction": 0.1, "seed": 0, "draw": draw}
+    list_folder(source, split, channels=3, **options)
 
 
 def _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels):

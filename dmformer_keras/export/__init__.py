@@ -1,13 +1,14 @@
 """Models as files for other runtimes: TFLite, ONNX, OpenVINO and SavedModel, each verified."""
 
 from dmformer_keras.export.comparison import compare_exported
-from dmformer_keras.export.exported_model import ExportedModel, is_exported, load_exported
+from dmformer_keras.export.exported_model import ExportedModel, load_exported
 from dmformer_keras.export.onnx import to_onnx
 from dmformer_keras.export.openvino import to_openvino
 from dmformer_keras.export.saved_model import to_saved_model
 from dmformer_keras.export.tensor_errors import LayerError, layer_errors
 from dmformer_keras.export.tflite import to_tflite
 from dmformer_keras.export.verification import report_path
+from dmformer_keras.exported_files import is_exported
 
 __all__ = [
     "ExportedModel",

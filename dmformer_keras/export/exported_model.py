@@ -16,13 +16,11 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export import runners
 from dmformer_keras.export.quiet import quiet_stderr
 from dmformer_keras.export.runners import DESCRIPTION_FILE
-from dmformer_keras.presets import is_address
+from dmformer_keras.exported_files import SUFFIXES
 from dmformer_keras.type_names import PathLike
 
 # What an export writes beside or into its file, beside the description.
 LABELS_FILE = "labels.txt"
-# What `to_...` writes, by the end of its name.
-SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
 
 
 def side_files(description):
@@ -103,27 +101,6 @@ def check_runner(path):
             f"{path} is run by {package}, which is not installed: pip install {package}; or export "
             "with verify=False."
         )
-
-
-def is_exported(path: PathLike) -> bool:
-    """Tells whether a path looks like that of an exported file.
-
-    Args:
-        path: str or path.
-
-    Returns:
-        bool.
-
-    Example:
-
-    >>> is_exported("streets.onnx"), is_exported("streets.keras")
-    (True, False)
-    """
-    if is_address(str(path)):
-        return False
-    path = Path(path)
-    suffixes = filter(None, SUFFIXES.values())
-    return path.suffix in suffixes or (path / "saved_model.pb").is_file()
 
 
 class ExportedModel:

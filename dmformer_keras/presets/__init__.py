@@ -14,7 +14,10 @@ dmformer_keras.load("dmformer_t_imagenette")     # the model
 Hugging Face Hub and Kaggle.
 """
 
+from typing import TYPE_CHECKING
+
 from dmformer_keras.architectures import ARCHITECTURES
+from dmformer_keras.lazy import imported_when_used
 from dmformer_keras.presets.download import download_preset, is_address
 from dmformer_keras.presets.finding import list_presets, read_preset, weights_folder
 from dmformer_keras.presets.folder import (
@@ -33,17 +36,19 @@ from dmformer_keras.presets.folder import (
     image_shape,
     verify_checksum,
 )
-from dmformer_keras.presets.loading import (
-    adapt_input_channels,
-    class_to_build,
-    has_head_for,
-    load_backbone,
-    load_task,
-    stored_head,
-)
-from dmformer_keras.presets.saving import SAVING, save_backbone, save_task
 from dmformer_keras.presets.upload import model_card, upload_preset
 from dmformer_keras.task_table import TASKS
+
+if TYPE_CHECKING:
+    from dmformer_keras.presets.loading import (
+        adapt_input_channels,
+        class_to_build,
+        has_head_for,
+        load_backbone,
+        load_task,
+        stored_head,
+    )
+    from dmformer_keras.presets.saving import SAVING, save_backbone, save_task
 
 __all__ = [
     "ARCHITECTURES",
@@ -80,10 +85,30 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name == "KERAS_HUB_TASKS":  # now a column of the table of tasks
-        return {task: row.keras_hub_class for task, row in TASKS.items()}
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for type checkers every name would exist
+    _find = imported_when_used(
+        __name__,
+        {
+            "dmformer_keras.presets.loading": (
+                "adapt_input_channels",
+                "class_to_build",
+                "has_head_for",
+                "load_backbone",
+                "load_task",
+                "stored_head",
+            ),
+            "dmformer_keras.presets.saving": (
+                "SAVING",
+                "save_backbone",
+                "save_task",
+            ),
+        },
+    )
+
+    def __getattr__(name):
+        if name == "KERAS_HUB_TASKS":  # now a column of the table of tasks
+            return {task: row.keras_hub_class for task, row in TASKS.items()}
+        return _find(name)
 
 
 def __dir__():

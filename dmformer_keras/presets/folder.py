@@ -17,8 +17,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
-
 from dmformer_keras.errors import DMFormerError
 
 CONFIG_FILE = "config.json"
@@ -162,6 +160,8 @@ def image_shape(config: dict[str, Any]) -> tuple[int | None, int | None, int]:
     Returns:
         `(height, width, channels)`; height and width are `None` where any will do.
     """
+    import keras  # not above: presets are looked up before Keras is started, too
+
     shape = config.get("input_shape")
     if shape is None:
         return (None, None, 3)
@@ -213,4 +213,25 @@ def check_is_whole(preset):
         raise DMFormerError(
             f"{preset.name} is incomplete: {missing[0]} is missing, there or in the cache; load it "
             "once with a network, or ask who has made it."
+        )
+
+
+def check_is_trained(preset):
+    """Checks that a preset holds a whole model with weights.
+
+    Args:
+        preset: Preset.
+
+    Raises:
+        DMFormerError: it has no weights, or no head.
+    """
+    if not preset.has_weights:
+        raise DMFormerError(
+            f"{preset.name!r} is an architecture without weights; train it first, or give the "
+            "folder of a trained model."
+        )
+    if preset.task is None or not (preset.folder / TASK_WEIGHTS_FILE).is_file():
+        raise DMFormerError(
+            f"{preset.name!r} holds a backbone without a trained head; give the folder of a "
+            "trained classifier or segmenter, or train one from it with `dmformer train --preset`."
         )

@@ -10,7 +10,6 @@ import json
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
@@ -140,6 +139,8 @@ def restore_epoch(folder, state, model):
     Raises:
         DMFormerError: the file is missing, damaged, or of another model.
     """
+    import keras  # not above: states are read before Keras is started, too
+
     path = folder / CHECKPOINT_FOLDER / state.weights_file
     try:
         model.load_weights(path)

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from dmformer_keras.training.batches import (
     training_batches,
 )
 from dmformer_keras.training.distribution import join
+from dmformer_keras.training.folders import check_is_free, make_folder
 from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
@@ -202,7 +202,7 @@ class _Run:
         self.statistics = None, None
         self.preset = presets.read_preset(preset)
         self.preset_name = str(preset)
-        self._check_recipe_fits_preset()
+        recipe.check_preset(self.preset)
         if resume:
             lock.take()
         # A process that is killed in its first moments leaves a folder and no state.
@@ -261,18 +261,6 @@ class _Run:
         checkpoint.save_epoch(self.folder, self.state, model)
         self._save_if_best(model)
         self._write_history()
-
-    def _check_recipe_fits_preset(self):
-        if self.recipe.probe and not self.preset.has_weights:
-            raise DMFormerError(
-                f"Preset {self.preset.name!r} has no weights, and a probe would measure random "
-                "ones; leave out probe, or choose a preset with weights."
-            )
-        if self.recipe.freeze_backbone and not self.preset.has_weights:
-            raise DMFormerError(
-                f"Preset {self.preset.name!r} has no weights, and a frozen backbone would keep "
-                "random ones; leave out freeze_backbone, or choose a preset with weights."
-            )
 
     def _steps_per_epoch(self):
         """The batches of an epoch: of a pass over the images, or of what the recipe says."""
@@ -460,11 +448,11 @@ class _Run:
         if self.recipe.probe:
             self._probe()
         check_room(self.folder, checkpoint.checkpoint_bytes(model))
-        _make_folder(self.folder)
+        make_folder(self.folder)
         self.lock.take()
         if not self.resume:
             check_is_free(self.folder)  # once more: another process may have been faster
-        _make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
+        make_folder(self.folder / checkpoint.CHECKPOINT_FOLDER)
         checkpoint.write_state(self.folder, self.state)
         if self.distribution.is_first:
             record_images(self.folder, self.train_source)
@@ -698,38 +686,6 @@ def _seed_torch(seed, epoch, process):
     import torch
 
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
-
-
-def check_is_free(folder):
-    """Checks that a new run may be written to a folder.
-
-    Args:
-        folder: Path.
-
-    Raises:
-        DMFormerError: it holds something, or cannot be made or written.
-    """
-    if folder.is_dir() and any(folder.iterdir()) and not checkpoint.is_untouched(folder):
-        hint = "choose another folder"
-        if checkpoint.resumable_epoch(folder) is not None:
-            hint = "continue the run in it with resume (--resume), or choose another folder"
-        raise DMFormerError(f"The output folder {str(folder)!r} is not empty; {hint}.")
-    parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise _unwritable(folder, f"{str(parent)!r} is no folder that can be written to")
-
-
-def _make_folder(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error.strerror) from error
-
-
-def _unwritable(folder, reason):
-    return DMFormerError(
-        f"The output folder {str(folder)!r} cannot be made: {reason}; choose another."
-    )
 
 
 def name_without_path(title):

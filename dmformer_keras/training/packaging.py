@@ -23,10 +23,10 @@ from dmformer_keras.training.engine import (
     CURVES_FILE,
     HISTORY_FILE,
     REPORT_FILE,
-    check_is_free,
     earlier_trainings,
     name_without_path,
 )
+from dmformer_keras.training.folders import check_is_free
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning

@@ -6,10 +6,11 @@ import math
 import numbers
 from typing import ClassVar, Self
 
-from dmformer_keras.backbone import MINIMUM_SIZE, check_stages
+from dmformer_keras.architectures import MINIMUM_SIZE
+from dmformer_keras.checks import check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.task_table import SEGMENTATION_HEADS as HEADS
+from dmformer_keras.task_table import head_names
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard", "imagenet")
@@ -195,6 +196,25 @@ class _CommonRecipe:
 
         return recipes.find(name, cls)
 
+    def check_preset(self, preset):
+        """Checks that a preset has the weights that this recipe begins with.
+
+        Args:
+            preset: Preset.
+
+        Raises:
+            DMFormerError: it has none.
+        """
+        for is_set, name, what in (
+            (self.probe, "probe", "a probe would measure"),
+            (self.freeze_backbone, "freeze_backbone", "a frozen backbone would keep"),
+        ):
+            if is_set and not preset.has_weights:
+                raise DMFormerError(
+                    f"Preset {preset.name!r} has no weights, and {what} random ones; leave out "
+                    f"{name}, or choose a preset with weights."
+                )
+
     def _check_progressive_resizing(self):
         given = self.progressive_resizing
         try:
@@ -371,7 +391,7 @@ class SegmentationRecipe(_CommonRecipe):
     def __post_init__(self):
         super().__post_init__()
         self._check_whole("image_size", MINIMUM_SIZE)
-        self._check_choice("head", HEADS)
+        self._check_choice("head", head_names())
         self._check_whole("head_channels", 1, optional=True)
         self._check_choice("normalization", (None, "batch", "group"))
         self._check_choice("schedule", SCHEDULES)

@@ -1,0 +1,149 @@
+"""The arguments of `dmformer export`."""
+
+from dmformer_keras.cli.arguments.shared import (
+    MODEL_HELP,
+    SOURCE_HELP,
+    add_image_size_option,
+    check_data,
+    check_model,
+)
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.exported_files import SUFFIXES
+
+DESCRIPTION = """\
+Convert a trained model to a file for another runtime, run the file beside Keras, and write a
+report: how far the outputs differ, operators, size, latency, memory. A file whose outputs are
+not the model's is not kept. Class names and preprocessing travel with it."""
+EPILOG = """\
+examples:
+  dmformer export runs/photos --output photos.tflite
+  dmformer export runs/photos --output small.tflite --quantization int8 --data photos/
+  dmformer export runs/streets --output streets.tflite --image-size 360x480 --data streets/
+  dmformer export runs/photos --output photos.onnx
+  dmformer export runs/photos --output photos.xml --precision bfloat16
+  dmformer export runs/photos --output small.onnx --quantization int8 --data photos/
+  dmformer export runs/photos --output served --format saved_model
+then:
+  dmformer evaluate small.tflite --data photos/
+"""
+# Options that are for some formats only: {attribute: (option, formats)}.
+_OF_FORMATS = {
+    "quantization": ("--quantization", ("tflite", "onnx", "openvino")),
+    "int8_io": ("--int8-io", ("tflite",)),
+    "exact_gelu": ("--exact-gelu", ("tflite",)),
+    "resizable": ("--resizable", ("tflite",)),
+    "precision": ("--precision", ("openvino",)),
+    "opset": ("--opset", ("onnx",)),
+    "data_format": ("--data-format", ("onnx",)),
+    "batch_size": ("--batch-size", ("tflite", "onnx", "openvino")),
+}
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--output", metavar="FILE", required=True, help="the file, or SavedModel folder, to write"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(SUFFIXES), help="(default: what the suffix of FILE says)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="images to compare on (of the validation split), and to quantise by (of the training "
+        f"split): {SOURCE_HELP} (default: made-up images, for comparison only)",
+    )
+    add_image_size_option(parser)
+    parser.add_argument("--no-fuse", action="store_true", help="keep every BatchNorm as it is")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="most that the outputs may differ, of their own spread (default: by precision)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images at once (default: 1; onnx: any number)",
+    )
+    parser.add_argument(
+        "--quantization",
+        choices=("none", "float16", "dynamic", "int8"),
+        help="int8 computes in 8 bits and needs --data (tflite, onnx, openvino); float16 halves "
+        "the file, dynamic stores weights in 8 bits (tflite) (default: none, float32)",
+    )
+    group = parser.add_argument_group("tflite")
+    group.add_argument(
+        "--int8-io", action="store_true", default=None, help="input and output in int8, too"
+    )
+    group.add_argument(
+        "--exact-gelu",
+        action="store_true",
+        default=None,
+        help="keep the exact GELU in int8, where x * sigmoid(1.702 x) is faster",
+    )
+    group.add_argument(
+        "--resizable", action="store_true", default=None, help="leave height and width open"
+    )
+    group = parser.add_argument_group("onnx")
+    group.add_argument(
+        "--opset", type=int, metavar="N", help="version of the operators (default: 18)"
+    )
+    group.add_argument(
+        "--data-format",
+        choices=("channels_last", "channels_first"),
+        help="order of the input and of an output map (default: channels_last)",
+    )
+    parser.add_argument_group("openvino").add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="to compute in (default: float32)"
+    )
+
+
+def check(args):
+    """Checks what can be known at once."""
+    options_of(args, format_of(args))
+    kind = check_model(args.model, exported=False)
+    if args.data is not None:
+        check_data(args.data, ["val"], kind, args.model)
+
+
+def options_of(args, form):
+    """Returns the options that are for this format; raises for one that is not."""
+    options = {}
+    for name, (option, formats) in _OF_FORMATS.items():
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if form not in formats:
+            raise DMFormerError(f"{option} is for {' and '.join(formats)}, not for {form}.")
+        options[name] = value
+    if options.pop("exact_gelu", False):
+        if options.get("quantization") != "int8":
+            raise DMFormerError("--exact-gelu is for --quantization int8; leave it out.")
+        options["sigmoid_gelu"] = False
+    if options.get("quantization") == "none":
+        options["quantization"] = None
+    if options.get("quantization") == "int8":
+        if args.data is None:
+            raise DMFormerError(
+                "--quantization int8 measures the ranges of activations on real images; give some "
+                "with --data."
+            )
+        options["representative_data"] = args.data
+    return options
+
+
+def format_of(args):
+    """Returns the format that is asked for, or that the path's suffix says."""
+    if args.format:
+        return args.format
+    output = args.output
+    for form, suffix in SUFFIXES.items():
+        if suffix and output.endswith(suffix):
+            return form
+    suffixes = ", ".join(filter(None, SUFFIXES.values()))
+    raise DMFormerError(
+        f"{output!r} ends in none of {suffixes}; name the format with --format, or change the end."
+    )

@@ -1,0 +1,42 @@
+"""The arguments of `dmformer quickstart`."""
+
+import importlib.util
+
+from dmformer_keras.errors import DMFormerError
+
+DESCRIPTION = """\
+The whole way in a few minutes on a laptop's processor, without a network: trains
+DMFormer-N on the 1,797 handwritten digits of scikit-learn, measures it on digits it has
+never seen, draws curves and a confusion matrix, converts it to TFLite, and checks that
+the converted model agrees."""
+EPILOG = """\
+examples:
+  dmformer quickstart
+  dmformer quickstart --output digits --epochs 20
+"""
+_NEEDED = ("tensorflow", "ai_edge_litert", "matplotlib", "sklearn")
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        default="dmformer-quickstart",
+        help="a new or empty folder (default: dmformer-quickstart)",
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=10, metavar="N", help="passes over the digits (default: 10)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted quickstart")
+
+
+def check(args):
+    """Checks that what it needs is installed."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DMFormerError(
+            f"quickstart needs {', '.join(missing)}, which is not installed; run "
+            '`pip install "dmformer-keras[quickstart]"`.'
+        )

@@ -1,0 +1,314 @@
+"""The arguments of `dmformer train`."""
+
+import argparse
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from dmformer_keras.cli.arguments.shared import add_data_options, check_data
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.presets.download import is_address
+from dmformer_keras.presets.finding import read_preset
+from dmformer_keras.task_table import head_names
+from dmformer_keras.training import recipes
+from dmformer_keras.training.checkpoint import is_untouched, read_state
+from dmformer_keras.training.folders import check_is_free
+from dmformer_keras.training.recipe import (
+    AUGMENTATIONS,
+    CLASS_WEIGHTINGS,
+    JOINT_AUGMENTATIONS,
+    PRECISIONS,
+    SCHEDULES,
+    STUDENT_SIZE,
+    Recipe,
+    SegmentationRecipe,
+)
+
+DESCRIPTION = """\
+Train a classifier or, with --task segment, a segmenter on labelled images with AdamW, a
+warm-up and a decay of the learning rate.
+The output folder holds the model of the epoch with the best validation accuracy, or mIoU (a
+preset folder: give it to evaluate, predict, export, or as --preset of another training),
+history.csv, report.json, curves.png and confusion_matrix.png.
+Where the data have no validation images, a tenth of the training images is held out."""
+EPILOG = """\
+examples:
+  dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96
+  dmformer train --data photos.zip --output runs/fine --preset runs/photos --learning-rate 2e-4
+  dmformer train --data tfds:cifar10 --output runs/cifar10 --image-size 32
+  dmformer train --task segment --data streets/ --output runs/streets --epochs 50
+
+an interrupted run is continued by the same command and --resume:
+  dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96 --resume
+"""
+
+
+def _size_or_student(text):
+    return text if text == STUDENT_SIZE else int(text)
+
+
+_RECIPES = {"classify": Recipe, "segment": SegmentationRecipe}
+_NONE = object()  # what `none` is read as: None itself means that the option was not given
+# The option's type or choices, its metavar, and its explanation. Where the recipes' default
+# is none, the text ends, after a semicolon, in what is done then.
+_COMMON_OPTIONS = {
+    "epochs": (int, "N", "passes over the training images"),
+    "images_per_epoch": (
+        int,
+        "N",
+        "images that make an epoch, where a pass takes too long for one checkpoint; one pass",
+    ),
+    "batch_size": (int, "N", "images per step"),
+    "image_size": (
+        int,
+        "S",
+        "height and width in pixels, 32 or more, of the images or, to segment, of the crops; "
+        "the preset's own, or 224",
+    ),
+    "channels": (int, "C", "channels of the images: 1, 3 or 4; 3 for image files"),
+    "learning_rate": (float, "X", "the peak that the warm-up reaches"),
+    "base_batch_size": (
+        int,
+        "N",
+        "images an update that the learning rate is meant for, scaled in proportion for more or "
+        "fewer; it is not scaled",
+    ),
+    "accumulate": (int, "N", "batches for one update"),
+    "warmup_epochs": (float, "X", "epochs of linear warm-up; a tenth of the epochs, at most 5"),
+    "weight_decay": (float, "X", "decay of kernels"),
+    "layer_decay": (
+        float,
+        "X",
+        "factor of the learning rate for each block further from the head",
+    ),
+    "augmentation": (
+        tuple(dict.fromkeys([*AUGMENTATIONS, *JOINT_AUGMENTATIONS])),
+        None,
+        "random changes to training images: standard for photographs, light for digits and "
+        "whatever must not be mirrored or cropped, imagenet to classify a million photographs, "
+        "ade20k to segment photographs of any size",
+    ),
+    "stochastic_depth": (float, "X", "chance to drop the deepest branches; the preset's own"),
+    "dropout": (float, "X", "dropout before the last layer; the preset's or the head's own"),
+    "clip_norm": (float, "X", "clip the norm of all gradients together; no clipping"),
+    "ema": (
+        float,
+        "X",
+        "momentum of a moving average of the weights, which is what is kept; no average",
+    ),
+    "precision": (PRECISIONS, None, "arithmetic of the layers"),
+    "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
+    "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher"),
+    "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
+    "teacher_image_size": (
+        _size_or_student,
+        "S|student",
+        "height and width in pixels that the teacher sees, or student for the training images' "
+        "own; the teacher's own",
+    ),
+    "validate_every": (int, "N", "epochs from one validation to the next"),
+    "seed": (int, "N", "of initial weights, order and changes of the images"),
+}
+_TASK_OPTIONS = {
+    "classify": {
+        "label_smoothing": (float, "X", "share of the target that all classes share"),
+        "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
+        "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
+        "feature_weight": (float, "X", "weight of the error of a teacher's stored features"),
+        "probe": (
+            bool,
+            None,
+            "begin with the best linear head for the preset's features, solved in a minute, and "
+            "print its accuracy before training",
+        ),
+        "augment_on_device": (
+            bool,
+            None,
+            "hold the images in memory, and change and mix them on the device that trains: for "
+            "fast GPUs with JAX or PyTorch",
+        ),
+    },
+    "segment": {
+        "head": (head_names(), None, "of the segmenter"),
+        "head_channels": (int, "C", "width of the head; the head's own"),
+        "normalization": (("batch", "group"), None, "of the head; the preset's, or batch"),
+        "schedule": (SCHEDULES, None, "decay of the learning rate"),
+        "power": (float, "X", "of the polynomial decay, 1 is linear"),
+        "dice": (float, "X", "weight of the Dice loss beside the cross-entropy"),
+        "lovasz": (float, "X", "weight of the Lovász-softmax loss beside it"),
+    },
+}
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument(
+        "--preset",
+        default="dmformer_n",
+        help="what to start from: a preset's name or folder, with its weights if it has some "
+        "(default: dmformer_n)",
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--task", choices=tuple(_RECIPES), default="classify", help="(default: classify)"
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, help="a new or empty folder")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write logs for TensorBoard, too"
+    )
+    parser.add_argument(
+        "--distribute",
+        action="store_true",
+        help="train on all devices that are there, and with the processes that were started "
+        "together, see docs/distributed.md",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="memory|DIR",
+        help="decode the training images once, and keep their pixels in memory or in this folder, "
+        "which several runs may share (default: decode them in every epoch)",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="learn also from what a trained classifier or segmenter says of each batch: a "
+        "preset, the folder of a run, or a .keras file; see docs/teacher.md",
+    )
+    parser.add_argument(
+        "--teacher-cache",
+        metavar="DIR",
+        help="learn from a teacher's stored answers to the training images: a folder with "
+        "names.txt and logits.npy with classes.txt, features.npy, or both; with --teacher they "
+        "are computed once and kept in this folder",
+    )
+    parser.add_argument(
+        "--teacher-classes",
+        metavar="FILE",
+        help="the names of the teacher's classes, one per line in the order of its outputs, where "
+        "the model has none",
+    )
+    common = parser.add_argument_group("recipe")
+    common.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"take what is not given from this recipe: {', '.join(recipes.names())}; "
+        "`--clip-norm none` and the like undo what it sets",
+    )
+    for field, option in _COMMON_OPTIONS.items():
+        _add_option(common, field, option, tuple(_RECIPES))
+    common.add_argument(
+        "--progressive-resizing",
+        type=_size_and_epochs,
+        nargs="*",
+        metavar="S:N",
+        help="smaller images in the first epochs: 64:20 96:10 for 20 epochs at 64x64 and 10 at "
+        "96x96 before those at --image-size (default, and where nothing is named: the same size "
+        "throughout)",
+    )
+    common.add_argument(
+        "--freeze-backbone", action="store_true", default=None, help="train the head only"
+    )
+    common.add_argument(
+        "--gradient-checkpointing",
+        type=int,
+        choices=range(1, 5),
+        nargs="*",
+        metavar="STAGE",
+        help="compute these stages (1 to 4; all where none is named) again in the backward pass: "
+        "less memory, more time, the same results; may be added when a run is resumed "
+        "(default: none)",
+    )
+    for task, options in _TASK_OPTIONS.items():
+        group = parser.add_argument_group(f"recipe of --task {task}")
+        for field, option in options.items():
+            _add_option(group, field, option, (task,))
+
+
+def _add_option(group, field, option, tasks):
+    kind, metavar, text = option
+    if kind is bool:
+        flag = "--" + field.replace("_", "-")
+        group.add_argument(flag, action="store_true", default=None, help=text)
+        return
+    *most, last = text.split("; ")
+    defaults = {task: getattr(_RECIPES[task], field) for task in tasks}
+    said = list(dict.fromkeys(last if value is None else str(value) for value in defaults.values()))
+    optional = None in defaults.values()
+    text = "; ".join(most) if optional else text
+    if len(said) > 1:
+        said = [f"{value} to {task}" for task, value in zip(tasks, said, strict=True)]
+    if isinstance(kind, tuple):
+        choice = {"choices": kind}
+    else:
+        choice = {"type": _or_none(kind) if optional else kind}
+    group.add_argument(
+        "--" + field.replace("_", "-"),
+        metavar=metavar,
+        help=f"{text} (default: {'; '.join(said)})",
+        **choice,
+    )
+
+
+def _or_none(kind):
+    """A reader of numbers that knows the word `none`, too."""
+
+    def read(text):
+        return _NONE if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it where a text is no number
+    return read
+
+
+def _size_and_epochs(text):
+    """Reads `64:20` as (64, 20)."""
+    with contextlib.suppress(ValueError):
+        size, epochs = text.split(":")
+        return int(size), int(epochs)
+    raise argparse.ArgumentTypeError(f"{text!r} is not SIZE:EPOCHS, such as 64:20")
+
+
+def check(args):
+    """Checks what can be known at once."""
+    recipe = recipe_of(args)
+    if not is_address(args.preset):
+        recipe.check_preset(read_preset(args.preset))
+    output = Path(args.output)
+    if not args.resume:
+        check_is_free(output)
+    elif not is_untouched(output):
+        read_state(output)
+    check_data(args.data, ["train", "val"], args.task, args.output)
+
+
+def recipe_of(args):
+    """The recipe of the task, of what was given."""
+    cls = _RECIPES[args.task]
+    for task, options in _TASK_OPTIONS.items():
+        for field in () if task == args.task else options:
+            if getattr(args, field) is not None:
+                raise DMFormerError(
+                    f"--{field.replace('_', '-')} is of --task {task}, and this is --task "
+                    f"{args.task}; leave it out, or change the task."
+                )
+    fields = [field.name for field in dataclasses.fields(cls)]
+    given = {field: getattr(args, field) for field in fields if getattr(args, field) is not None}
+    given = {field: None if value is _NONE else value for field, value in given.items()}
+    if given.get("gradient_checkpointing") == []:
+        given["gradient_checkpointing"] = True
+    start = cls.named(args.recipe) if args.recipe else cls()
+    epochs, image_size = (
+        given.get(field) or getattr(start, field) for field in ("epochs", "image_size")
+    )
+    return dataclasses.replace(start, **_parts_of(start, epochs, image_size) | given)
+
+
+def _parts_of(recipe, epochs, image_size):
+    """What a recipe says of a part of its epochs, for other epochs and another size."""
+    share = epochs / recipe.epochs
+    phases = [phase for phase in recipe.progressive_resizing if phase[0] < image_size]
+    phases = phases if epochs > len(phases) else []
+    parts = {"progressive_resizing": [(size, int(share * part) or 1) for size, part in phases]}
+    if recipe.warmup_epochs is not None:
+        parts["warmup_epochs"] = recipe.warmup_epochs * min(1, share)
+    return parts

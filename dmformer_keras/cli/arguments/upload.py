@@ -1,0 +1,22 @@
+"""The arguments of `dmformer upload`."""
+
+DESCRIPTION = """\
+Put a preset on the Hugging Face Hub, with a model card: the preset's own README.md, or one of what
+its metadata says. Log in before, by `hf auth login` or the environment variable HF_TOKEN."""
+EPILOG = """\
+examples:
+  dmformer upload weights/photos hf://you/photos --licence apache-2.0
+  dmformer predict hf://you/photos cat.jpg
+"""
+
+
+def add_arguments(parser):
+    """Adds the arguments of this command."""
+    parser.add_argument("preset", metavar="PRESET", help="the folder of a preset with weights")
+    parser.add_argument("address", metavar="ADDRESS", help="hf://user/repository")
+    parser.add_argument(
+        "--licence", metavar="NAME", help="the Hub's name of a licence, for the card"
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="make a repository that only you see"
+    )
