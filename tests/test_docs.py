@@ -15,13 +15,14 @@ from helpers import run_python
 ROOT = Path(__file__).parent.parent
 # {page: the backend it is run under}; PyTorch, which compiles nothing, is quickest.
 PAGES = {
-    "index": "tensorflow",
     "tutorial": "tensorflow",
     "architecture": "jax",
     "fine_tuning": "torch",
     "own_images": "torch",
     "segmentation": "torch",
     "keras_hub": "torch",
+    "my_classes_keras_hub": "torch",
+    "my_classes_keras_cv": "torch",
     "models": "torch",
     "teacher": "torch",
     "training": "tensorflow",
@@ -49,6 +50,25 @@ def test_every_page_with_python_is_run():
     }
     # What is for a browser, several hosts or a phone is tried where those are.
     assert pages - {"browser", "distributed", "mobile"} == set(PAGES)
+
+
+def test_the_pages_of_the_commands_are_what_their_help_says():
+    path = ROOT / "docs" / "commands.py"
+    spec = importlib.util.spec_from_file_location("docs_commands", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    pages = script.pages()
+    again = "write them anew: python docs/commands.py"
+    assert {file.name for file in script.FOLDER.iterdir()} == pages.keys(), again
+    for name, text in pages.items():
+        assert (script.FOLDER / name).read_text(encoding="utf-8") == text, again
+    listed = set(
+        re.findall(r": commands/(\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    )
+    assert listed == pages.keys()
+    assert "- `--data SOURCE`: a folder" in pages["train.md"]
+    assert "[options] --data SOURCE --output DIR\n" in pages["train.md"]
+    assert "dmformer predict runs/photos cat.jpg --json" in pages["predict.md"]
 
 
 def test_the_licence_of_every_dependency_is_listed():
