@@ -100,3 +100,27 @@ def test_nothing_imports_the_command_or_the_integrations(graph):
     )
     # The face puts up the hooks.
     assert wrong == ["dmformer_keras imports dmformer_keras.integrations"]
+
+
+def test_the_drawing_of_contributing_is_true(graph):
+    if not CONTRIBUTING.is_file():
+        pytest.skip("not a source checkout")
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", CONTRIBUTING.read_text("utf-8"), re.M))
+    parts = {name: name.split(".")[1] for name in graph if "." in name}
+    imported = {
+        (parts[name], parts[other])
+        for name, others in graph.items()
+        for other in others
+        if name in parts and other in parts and parts[name] != parts[other]
+    }
+    redraw = "draw it anew: python docs/figures/imports.py"
+    assert drawn - imported == set(), redraw
+    assert imported - followed(drawn) == set(), redraw
+
+
+def followed(arrows):
+    """The arrows, and those from the first to the last part of each way along them."""
+    ways = set(arrows)
+    while longer := {(a, d) for a, b in ways for c, d in arrows if b == c} - ways:
+        ways |= longer
+    return ways
