@@ -1,15 +1,18 @@
-"""The picture of a benchmark: throughput against multiply-accumulates."""
+"""The picture of a benchmark: images per second of each contestant."""
 
 import numpy as np
 
 from dmformer_keras.benchmark.contestants import LIMIT
 from dmformer_keras.system.files import written_whole
 
-_MARKERS = {"dmformer": "o", "keras": "s", "keras-hub": "^", "timm": "D"}
+_PEERS = ("keras", "keras-hub", "timm")
+_OWN_COLOR, _PEER_COLOR = "C0", "0.6"
+_BAR = 0.3  # inches of height
+_AROUND = 0.9  # inches for the title and the axis of a panel
 
 
 def draw_throughput(records, path, command):
-    """Draws throughput against multiply-accumulates to a PNG file, a panel for each setting.
+    """Draws images per second as bars to a PNG file, a panel for each setting, the fastest on top.
 
     Args:
         records: list of dicts, summarized.
@@ -20,61 +23,50 @@ def draw_throughput(records, path, command):
 
     panels = {}
     for record in records:
-        drawable = "summary" in record and record["multiply_accumulates"]
-        if drawable and record["model"] != LIMIT:
+        if "summary" in record and record["model"] != LIMIT:
             height, width = record["image_size"]
-            key = (
+            setting = (
                 f"{record['mode']}, batch {record['batch_size']}, {height}x{width}, "
                 f"{record['dtype']}"
             )
-            panels.setdefault(key, []).append(record)
+            panels.setdefault(setting, []).append(record)
     if not panels:
         return
-    figure = Figure(figsize=(9, 6 * len(panels)), layout="constrained")
-    runtimes = sorted({record["runtime"] for record in records})
-    colors = {runtime: f"C{index % 10}" for index, runtime in enumerate(runtimes)}
-    for axes, (title, panel) in zip(
-        figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True
+    heights = [_AROUND + _BAR * len(panel) for panel in panels.values()]
+    figure = Figure(figsize=(9, sum(heights) + _BAR), layout="constrained")
+    for axes, (setting, panel) in zip(
+        figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0],
+        panels.items(),
+        strict=True,
     ):
-        _draw_panel(axes, panel, colors)
-        axes.set(
-            title=title,
-            xlabel="multiply-accumulates of an image's forward pass (10⁹)",
-            ylabel="images a second",
-            xscale="log",
-            yscale="log",
-        )
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(title="runtime")
+        _draw_panel(axes, panel)
+        axes.set(title=setting, xlabel="images per second")
     figure.supxlabel(command, fontsize=6, wrap=True)
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=120)
 
 
-def _draw_panel(axes, records, colors):
-    named = set()
-    for record in records:
-        speed = record["summary"]["images_per_second"]
-        operations = record["multiply_accumulates"] / 1e9
-        runtime = record["runtime"]
-        axes.errorbar(
-            operations,
-            speed["median"],
-            yerr=np.abs(np.subtract(speed["quartiles"], speed["median"]))[:, None],
-            fmt=_MARKERS[_library(record)],
-            color=colors[runtime],
-            label=None if runtime in named else runtime,
-        )
-        named.add(runtime)
-        axes.annotate(
-            record["name"].partition("@")[0],
-            (operations, speed["median"]),
-            xytext=(5, 3),
-            textcoords="offset points",
-            fontsize=7,
-        )
+def _draw_panel(axes, records):
+    """A bar to the median, a line between the quartiles, and the median as a number."""
+    records = sorted(records, key=_speed)
+    medians = [_speed(record) for record in records]
+    spreads = [record["summary"]["images_per_second"]["quartiles"] for record in records]
+    bars = axes.barh(
+        range(len(records)),
+        medians,
+        tick_label=[record["name"] for record in records],
+        xerr=np.abs(np.array(spreads) - np.array(medians)[:, None]).T,
+        color=[
+            _PEER_COLOR if record["model"].partition("/")[0] in _PEERS else _OWN_COLOR
+            for record in records
+        ],
+        error_kw={"elinewidth": 1},
+    )
+    axes.bar_label(bars, [f"{median:.1f}" for median in medians], padding=4, fontsize=8)
+    axes.margins(x=0.1)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
 
 
-def _library(record):
-    library = record["model"].partition("/")[0]
-    return library if library in _MARKERS else "dmformer"
+def _speed(record):
+    return record["summary"]["images_per_second"]["median"]

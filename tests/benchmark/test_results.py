@@ -116,6 +116,25 @@ def test_files_say_what_made_them_and_who_is_missing(tmp_path):
     assert "gone@torch failed: no memory" in page
 
 
+def test_the_picture_has_a_bar_for_each_that_was_measured():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from dmformer_keras.benchmark.plot import _draw_panel
+
+    records = [record("dmformer_n", [2.0]), record("keras-hub/attention", [1.0], operations=None)]
+    results.summarize(records)
+    axes = Figure().subplots()
+    _draw_panel(axes, records)
+    bars, colors = axes.patches, {bar.get_facecolor() for bar in axes.patches}
+    assert [bar.get_width() for bar in bars] == [0.5, 1.0]  # from the bottom up
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "dmformer_n@torch", "keras-hub/attention@torch",
+    ]  # fmt: skip
+    assert {text.get_text() for text in axes.texts} == {"0.5", "1.0"}
+    assert len(colors) == 2  # peers are told apart
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DMFormerError, match="--output"):
