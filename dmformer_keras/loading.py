@@ -189,7 +189,10 @@ def load_classifier(
     """
     loaded = load_trained(model, image_size)
     if is_segmenter(loaded):
-        raise DMFormerError(f"{str(model)!r} is a segmenter, where a classifier was expected.")
+        raise DMFormerError(
+            f"{str(model)!r} is a segmenter, where a classifier was expected; load it with "
+            "dmformer_keras.load."
+        )
     return loaded
 
 
@@ -206,7 +209,8 @@ def _load_keras_file(path, image_size):
     if not _is_trained_task(model):
         raise DMFormerError(
             f"{os.fspath(path)!r} holds a {type(model).__name__}, where one of "
-            f"{', '.join(TASKS)} or what dmformer_keras.fuse made of one was expected."
+            f"{', '.join(TASKS)} or what dmformer_keras.fuse made of one was expected; give "
+            "such a file."
         )
     if any(getattr(layer, "data_format", None) == "channels_first" for layer in _layers(model)):
         raise DMFormerError(

@@ -48,7 +48,7 @@ def convert(contestant, folder):
     facts = Path(folder) / "facts.json"
     if finished.returncode or not facts.is_file():
         last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DMFormerError(f"The conversion failed: {last[:300]}")
+        raise DMFormerError(f"The conversion failed ({last[:300]}); choose another runtime.")
     return json.loads(facts.read_text())
 
 
@@ -73,7 +73,9 @@ def prepare(contestant, folder, facts, threads):
     expected = np.load(Path(folder) / "logits.npy")
     difference = np.abs(step() - expected).max() / np.abs(expected).max()
     if not difference <= _LARGEST_DIFFERENCE[contestant.dtype]:
-        raise DMFormerError(f"The file's logits differ from the model's by {difference:.2g}.")
+        raise DMFormerError(
+            f"The file's logits differ from the model's by {difference:.2g}; please report this."
+        )
     return Prepared(step, facts["parameters"], facts["multiply_accumulates"])
 
 

@@ -63,7 +63,7 @@ def measure(
     if settings.threads > len(processors()):
         raise DMFormerError(
             f"{settings.threads} threads are asked for, but {len(processors())} processors may "
-            "be used here."
+            "be used here; ask for fewer (--threads)."
         )
     records, workers = [], {}
     with _terminated_by_an_exception(), contextlib.ExitStack() as stack:

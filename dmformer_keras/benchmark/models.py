@@ -94,7 +94,7 @@ def build_timm_model(contestant):
     torch.manual_seed(0)
     _, _, name = contestant.model.partition("/")
     if not timm.is_model(name):
-        raise DMFormerError(f"timm has no model {name!r}; `timm.list_models()` names all.")
+        raise DMFormerError(f"timm has no model {name!r}; choose one of `timm.list_models()`.")
     fixed = timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size
     size = {"img_size": contestant.image_size} if fixed else {}
     model = timm.create_model(name, num_classes=CLASSES, **size).eval()
@@ -161,7 +161,9 @@ def _of_applications(name, shape):
 
     build = getattr(keras.applications, name, None)
     if not callable(build):
-        raise DMFormerError(f"keras.applications has no {name!r}.")
+        raise DMFormerError(
+            f"keras.applications has no {name!r}; choose one of its functions, such as ResNet50."
+        )
     return build(weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None)
 
 
@@ -170,7 +172,7 @@ def _of_keras_hub(name, shape):
     import keras_hub
 
     if name not in _HUB:
-        raise DMFormerError(f"keras-hub/{name} is not one of {', '.join(_HUB)}.")
+        raise DMFormerError(f"There is no keras-hub/{name} here; choose one of {', '.join(_HUB)}.")
     cls, config = _HUB[name]
     backbone = getattr(keras_hub.models, cls)(image_shape=shape, **config)
     features = backbone.output

@@ -92,7 +92,7 @@ def _check_device(framework, device):
 
         found = "gpu" if torch.cuda.is_available() else "cpu"
     if found != device:
-        raise DMFormerError(f"{framework} finds no GPU here.")
+        raise DMFormerError(f"{framework} finds no GPU here; measure on the CPU (--device cpu).")
 
 
 def _tensorflow(contestant, model):
@@ -255,5 +255,5 @@ def first_values(outputs):
         outputs = outputs.detach().float().cpu()
     values = np.asarray(outputs, "float32").reshape(-1)[:8].tolist()
     if not all(map(math.isfinite, values)):
-        raise DMFormerError(f"The outputs are not finite: {values}.")
+        raise DMFormerError(f"The outputs are not finite ({values}); measure in float32.")
     return values

@@ -41,7 +41,9 @@ def run(args):
     else:
         print(results.page(records, args.command_line, machine, settings), end="")
     if not any("summary" in record for record in records if record["model"] != participants.LIMIT):
-        raise DMFormerError("No contestant could be measured; the reasons stand above.")
+        raise DMFormerError(
+            "No contestant could be measured, for the reasons above; mend them, or choose others."
+        )
 
 
 def _contestants(args):
@@ -75,7 +77,9 @@ def _check_baseline(baseline, chosen):
         ):
             return
     names = ", ".join(dict.fromkeys(contestant.name for contestant in chosen)) or "none"
-    raise DMFormerError(f"The baseline {baseline!r} is not among the contestants: {names}.")
+    raise DMFormerError(
+        f"The baseline {baseline!r} is not among the contestants; choose one of {names}."
+    )
 
 
 def _report(line):

@@ -129,6 +129,7 @@ def _library():
         import matplotlib  # noqa: F401, draws the heat
     except ImportError as error:
         raise DMFormerError(
-            'The page is made by gradio: pip install "dmformer-keras[demo]".'
+            "The page needs gradio, which is not installed; run "
+            '`pip install "dmformer-keras[demo]"`.'
         ) from error
     return gradio

@@ -13,7 +13,9 @@ def run(args):
         notes = Path(args.notes).read_text(encoding="utf-8") if args.notes else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "it is no text in UTF-8")
-        raise DMFormerError(f"The notes {args.notes!r} cannot be read: {reason}.") from None
+        raise DMFormerError(
+            f"The notes {args.notes!r} cannot be read ({reason}); give a text file."
+        ) from None
     evaluation = package(
         args.run, args.output, args.data, args.split, notes, on_corrupt=args.on_corrupt
     )

@@ -51,7 +51,7 @@ def open_arrays(arrays, split, *, channels, validation_fraction, seed):
     if len(arrays) not in (2, 3):
         raise DMFormerError(
             f"Arrays are given as (images, labels) or (images, labels, class_names), "
-            f"got {len(arrays)} parts."
+            f"not as {len(arrays)} parts; give these."
         )
     images = arrays[0] if isinstance(arrays[0], (list, tuple)) else np.asarray(arrays[0])
     labels = _checked_labels(arrays[1], len(images))
@@ -124,17 +124,17 @@ def _checked_labels(labels, image_count):
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DMFormerError(
-            "Labels must be a list of whole class numbers, one an image, got an array of shape "
+            "Labels must be a list of whole class numbers, one per image, not an array of shape "
             f"{labels.shape} and type {labels.dtype}; take np.argmax(labels, -1) of one-hot "
             "labels and .astype('int32') of others, and open masks with task='segment'."
         )
     if len(labels) != image_count or not image_count:
         raise DMFormerError(
-            f"There must be one label an image and at least one image, got {image_count} images "
+            f"There must be one label per image and at least one image, not {image_count} images "
             f"and {len(labels)} labels."
         )
     if labels.min() < 0:
-        raise DMFormerError(f"Labels must be 0 or more, got {labels.min()}.")
+        raise DMFormerError(f"Labels must be 0 or more, not {labels.min()}.")
     return labels.astype(np.int32)
 
 
@@ -162,7 +162,7 @@ def _checked_images(images):
     if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
         raise DMFormerError(
             "Images must be (number, height, width) or (number, height, width, channels), "
-            f"got an array of shape {images.shape}."
+            f"not an array of shape {images.shape}; reshape it."
         )
     counts, highest, any_float = set(), 0, False
     for number, image in enumerate(images):
@@ -170,7 +170,7 @@ def _checked_images(images):
         if image.ndim not in (2, 3) or not image.size:
             raise DMFormerError(
                 f"Image {number} must be (height, width) or (height, width, channels), "
-                f"got shape {image.shape}."
+                f"not of shape {image.shape}; reshape it."
             )
         is_float = np.issubdtype(image.dtype, np.floating)
         low, high = (image.min(), image.max()) if is_float else (0, 255)
@@ -183,7 +183,7 @@ def _checked_images(images):
         highest, any_float = max(highest, high), any_float or is_float
     if len(counts) > 1:
         raise DMFormerError(
-            f"Images must all have the same number of channels, got {sorted(counts)}."
+            f"Images must all have the same number of channels, not {sorted(counts)}; convert them."
         )
     if any_float and highest <= 1:
         raise DMFormerError(

@@ -314,7 +314,7 @@ def check_field(setting, field, expected, is_right):
     except (TypeError, ValueError):
         right = False
     if not right:
-        raise DMFormerError(f"{type(setting).__name__}: {field} must be {expected}, got {value!r}.")
+        raise DMFormerError(f"{type(setting).__name__}: {field} must be {expected}, not {value!r}.")
 
 
 def check_colours(setting):

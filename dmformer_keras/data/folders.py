@@ -189,7 +189,7 @@ def _read_classes_file(tree):
     if not rows or len(set(folders)) != len(rows):
         raise DMFormerError(
             f"{CLASSES_FILE} of {tree.title} must have a line for every class with tabs between "
-            "index (from 0, each once), folder (each once) and, optionally, name."
+            "index (from 0, each once), folder (each once) and, optionally, name; correct it."
         )
     return folders, [(by_index[index][1:2] or by_index[index])[0] for index in indexes]
 

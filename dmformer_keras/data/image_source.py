@@ -244,7 +244,8 @@ class EncodedSource(ImageSource):
         if emptied.size:
             raise DMFormerError(
                 f"{self.title} has no image left in class {self.class_names[emptied[0]]!r} after "
-                f"skipping {len(skipped)} that cannot be decoded; every class needs at least one."
+                f"skipping {len(skipped)} that cannot be decoded, and every class needs "
+                "one; replace these files, or remove the class."
             )
         return EncodedSource(
             self.title,

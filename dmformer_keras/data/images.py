@@ -224,7 +224,7 @@ def check_file_channels(channels):
     """
     if channels not in _PILLOW_MODES:
         raise DMFormerError(
-            f"Image files are decoded to 1 (luminance), 3 (RGB) or 4 (RGBA) channels, got "
+            f"Image files are decoded to 1 (luminance), 3 (RGB) or 4 (RGBA) channels, not "
             f"{channels!r}; give images of other channels as arrays: "
             "open_source((images, labels))."
         )
@@ -359,12 +359,12 @@ def check_geometry(resize, crop_fraction):
         DMFormerError: they are anything else.
     """
     if resize not in RESIZE_MODES:
-        raise DMFormerError(f"resize must be one of {', '.join(RESIZE_MODES)}, got {resize!r}.")
+        raise DMFormerError(f"resize must be one of {', '.join(RESIZE_MODES)}, not {resize!r}.")
     if not 0 < crop_fraction <= 1:
-        raise DMFormerError(f"crop_fraction must be over 0 and at most 1, got {crop_fraction!r}.")
+        raise DMFormerError(f"crop_fraction must be over 0 and at most 1, not {crop_fraction!r}.")
     if resize == "pad" and crop_fraction != 1:
         raise DMFormerError(
-            f"resize='pad' keeps the whole image: crop_fraction must be 1, got {crop_fraction!r}."
+            f"resize='pad' keeps the whole image: crop_fraction must be 1, not {crop_fraction!r}."
         )
 
 
@@ -393,7 +393,7 @@ def checked_size(image_size):
     if height < 1 or width < 1:
         raise DMFormerError(
             f"image_size must be a positive whole number of pixels or (height, width), "
-            f"got {image_size!r}."
+            f"not {image_size!r}."
         )
     return height, width
 

@@ -399,7 +399,8 @@ def _check_rows(rows, title):
             )
         if color is not None and not all(0 <= part <= 255 for part in color):
             raise DMFormerError(
-                f"{title} has the color {str(color)[:80]} for {quoted(name)}, not in 0..255."
+                f"{title} has the color {str(color)[:80]} for {quoted(name)}, not in 0..255; "
+                "correct it."
             )
 
 

@@ -110,14 +110,14 @@ class Plan:
     ):  # fmt: skip
         if not isinstance(source, ImageSource):
             raise DMFormerError(
-                f"Batches are made from what open_source returns, got {type(source).__name__}; "
+                f"Batches are made of what open_source returns, not of a {type(source).__name__}; "
                 "call open_source first."
             )
         kind = JointAugmentation if isinstance(source, SegmentationSource) else Augmentation
         if not isinstance(augmentation, (kind, type(None))):
             raise DMFormerError(
                 f"augmentation of a {type(source).__name__} must be of type {kind.__name__} or "
-                f"None, got {augmentation!r}; {kind.__name__}.named gives one by its name."
+                f"None, not {augmentation!r}; {kind.__name__}.named gives one by its name."
             )
         begins_later = first_epoch or first_step
         if not training and (augmentation is not None or begins_later or epochs is not None):
@@ -127,7 +127,7 @@ class Plan:
             )
         check_geometry(resize, crop_fraction)
         if not isinstance(mixing, (Mixing, type(None))):
-            raise DMFormerError(f"mixing must be of type Mixing or None, got {mixing!r}.")
+            raise DMFormerError(f"mixing must be of type Mixing or None, not {mixing!r}.")
         if mixing is not None and (not training or isinstance(source, SegmentationSource)):
             raise DMFormerError("mixing is for training a classifier; leave it out.")
         if answers is not None and (not training or source.labels is None):
@@ -310,7 +310,7 @@ def whole_number(name, value, least=0):
     except TypeError:
         number = least - 1
     if number < least:
-        raise DMFormerError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+        raise DMFormerError(f"{name} must be a whole number, {least} or more, not {value!r}.")
     return number
 
 

@@ -153,7 +153,8 @@ class SegmentationSource(ImageSource):
         if len(found) == len(self):
             raise DMFormerError(
                 f"{self.title[-80:]} has no pair of image and mask left after skipping the "
-                f"{len(found)} that cannot be used: {first_reasons(list(found.values()))}"
+                f"{len(found)} that cannot be used; mend these files: "
+                f"{first_reasons(list(found.values()))}"
             )
         rest = copy.copy(self)
         rest.skipped = [
@@ -271,7 +272,7 @@ def count_pixels(source: SegmentationSource) -> NDArray[np.int64]:
     """
     if not isinstance(source, SegmentationSource):
         raise DMFormerError(
-            f"Pixels are counted in what open_source(..., task='segment') returns, got {source!r}."
+            f"count_pixels takes what open_source(..., task='segment') returns, not {source!r}."
         )
     if source.pixel_counts is not None:
         return source.pixel_counts
@@ -294,7 +295,7 @@ def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, se
     if len(arrays) not in (2, 3):
         raise DMFormerError(
             f"Arrays are given as (images, masks) or (images, masks, class_names), "
-            f"got {len(arrays)} parts."
+            f"not as {len(arrays)} parts; give these."
         )
     masks = arrays[1]
     _check_masks(arrays[0], masks)
@@ -407,13 +408,13 @@ def _check_same_size(image, mask, image_name, mask_name):
 def _check_masks(images, masks):
     if len(masks) != len(images):
         raise DMFormerError(
-            f"There must be one mask an image, got {len(images)} images and {len(masks)} masks."
+            f"There must be one mask per image, not {len(masks)} masks for {len(images)} images."
         )
     for number, mask in enumerate(masks):
         mask = np.asarray(mask)
         if mask.ndim != 2 or not mask.size or not np.issubdtype(mask.dtype, np.integer):
             raise DMFormerError(
-                f"Mask {number} must hold a whole number for every pixel, (height, width), got an "
+                f"Mask {number} must hold a whole number for every pixel, (height, width), not an "
                 f"array of shape {mask.shape} and type {mask.dtype}; images with one class number "
                 "each are for task='classify'."
             )

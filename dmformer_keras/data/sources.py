@@ -147,7 +147,7 @@ def open_source(
     """
     _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels)
     if draw not in DRAWS:
-        raise DMFormerError(f"draw must be one of {', '.join(DRAWS)}, got {draw!r}.")
+        raise DMFormerError(f"draw must be one of {', '.join(DRAWS)}, not {draw!r}.")
     options = {"validation_fraction": validation_fraction, "seed": seed}
     segments = task == "segment"
     if segments:
@@ -159,7 +159,7 @@ def open_source(
     if not isinstance(source, (str, os.PathLike)):
         raise DMFormerError(
             "A data source is the path of a folder or zip, 'tfds:NAME', 'digits', (images, labels) "
-            f"or (images, masks), got {type(source).__name__}."
+            f"or (images, masks), not a {type(source).__name__}; give one of these."
         )
     if source == "digits":
         if segments:
@@ -203,22 +203,22 @@ def check_source(
 
 def _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels):
     if task not in ("classify", "segment"):
-        raise DMFormerError(f"task must be 'classify' or 'segment', got {task!r}.")
+        raise DMFormerError(f"task must be 'classify' or 'segment', not {task!r}.")
     numbers = isinstance(ignored_labels, (list, tuple, set, range)) and all(
         isinstance(label, int) for label in ignored_labels
     )
     if not numbers or (ignored_labels and task == "classify"):
         raise DMFormerError(
-            "ignored_labels must be a list of whole numbers, for task='segment' only, got "
+            "ignored_labels must be a list of whole numbers, for task='segment' only, not "
             f"{ignored_labels!r}."
         )
     if split not in SPLITS:
-        raise DMFormerError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
+        raise DMFormerError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
     if on_corrupt not in ("error", "skip"):
-        raise DMFormerError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}.")
+        raise DMFormerError(f"on_corrupt must be 'error' or 'skip', not {on_corrupt!r}.")
     if not 0 <= validation_fraction < 1:
         raise DMFormerError(
-            f"validation_fraction must be from 0 to below 1, got {validation_fraction!r}."
+            f"validation_fraction must be from 0 to below 1, not {validation_fraction!r}."
         )
     if not isinstance(seed, int) or seed < 0:
-        raise DMFormerError(f"seed must be a whole number, 0 or more, got {seed!r}.")
+        raise DMFormerError(f"seed must be a whole number, 0 or more, not {seed!r}.")

@@ -236,7 +236,7 @@ def _checked_features(builder, spec):
     if not right:
         raise DMFormerError(
             f"{spec} is no dataset for classification: an image and a class label were expected "
-            f"as its supervised keys, got {keys!r}; choose another dataset, or open one with masks "
+            f"as its supervised keys, not {keys!r}; choose another dataset, or open one with masks "
             "with task='segment'."
         )
     return keys

@@ -44,7 +44,10 @@ def gate_values(model: keras.Model, images: ArrayLike) -> dict[str, NDArray[np.f
     attentions = _attentions(model)
     gates = {name: layer.gate_expand for name, layer in attentions.items() if layer.use_gate}
     if not gates:
-        raise DMFormerError(f"{model.name!r} was built with use_gate=False: it has no gates.")
+        raise DMFormerError(
+            f"{model.name!r} was built with use_gate=False and has no gates; give a model "
+            "that has them."
+        )
     _, seen = outputs_of(model, gates, checked_images(model, images))
     return {name: ops.convert_to_numpy(values).astype("float32") for name, values in seen.items()}
 

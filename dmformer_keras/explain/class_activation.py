@@ -143,7 +143,7 @@ def _checked_class(outputs, class_index):
     if len(shape) not in (2, 4):
         raise DMFormerError(
             "Grad-CAM is of a model from images to (batch, classes) or (batch, height, width, "
-            f"classes), and this one gives {shape}."
+            f"classes), and this one gives {shape}; give such a model."
         )
     if class_index is None:
         values = ops.convert_to_numpy(outputs)

@@ -125,7 +125,10 @@ def gradient(function, value):
             value = value.detach().requires_grad_()
             (found,) = torch.autograd.grad(function(value), value)
     else:
-        raise DMFormerError(f"Gradients are not possible with Keras's backend {backend}.")
+        raise DMFormerError(
+            f"Gradients are not possible with Keras's backend {backend}; set KERAS_BACKEND to "
+            "tensorflow, jax or torch."
+        )
     return ops.convert_to_numpy(found)
 
 

@@ -60,7 +60,7 @@ def compare_exported(
         if expected.shape != actual.shape:
             raise DMFormerError(
                 f"{exported.path} gives outputs of shape {actual.shape[1:]}, but {model.name!r} "
-                f"gives {expected.shape[1:]}: it was made from another model."
+                f"gives {expected.shape[1:]}; compare it with the model that it was made from."
             )
         sums.add(expected.astype(np.float64), actual)
     return sums.figures()

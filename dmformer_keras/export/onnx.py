@@ -209,7 +209,8 @@ def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
         # PyTorch says what failed in the cause, behind pages of advice in colors.
         cause = re.sub(r"\x1b\[\d*m", "", str(error.__cause__ or error))
         raise DMFormerError(
-            f"PyTorch cannot convert {model.name!r} to ONNX: {shortened(cause)}"
+            f"PyTorch cannot convert {model.name!r} to ONNX ({shortened(cause)}); export a model "
+            "of layers that it knows."
         ) from error
 
 

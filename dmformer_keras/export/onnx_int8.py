@@ -51,7 +51,7 @@ def quantize(path, images, batch_size, data_format):
         )
     except Exception as error:  # of many kinds
         raise DMFormerError(
-            f"ONNX Runtime cannot quantize the model: {shortened(error)}"
+            f"ONNX Runtime cannot quantize the model ({shortened(error)}); leave out quantization."
         ) from error
     finally:
         root.setLevel(level)

@@ -162,5 +162,6 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, description
             openvino.save_model(converted, str(path), compress_to_fp16=False)
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         raise DMFormerError(
-            f"OpenVINO cannot convert {model.name!r}: {shortened(error)}"
+            f"OpenVINO cannot convert {model.name!r} ({shortened(error)}); export a model of "
+            "layers that it knows."
         ) from error

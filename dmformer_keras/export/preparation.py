@@ -65,12 +65,16 @@ def prepare(model, input_shape, fuse, resizable=False):
             "keras.Model(inputs, outputs)."
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise DMFormerError("An export takes a model with one image input and one output.")
+        raise DMFormerError(
+            f"An export takes a model with one image input and one output, and {model.name!r} "
+            f"has {len(model.inputs)} and {len(model.outputs)}; wrap it in "
+            "keras.Model(inputs, outputs)."
+        )
     output_shape = tuple(model.outputs[0].shape)
     if len(output_shape) not in _TASKS:
         raise DMFormerError(
-            f"{model.name!r} gives outputs of shape {output_shape}; an export takes a model "
-            "from images to classes, or to a map."
+            f"{model.name!r} gives outputs of shape {output_shape}, where (batch, classes) or a "
+            "map was expected; wrap it in keras.Model(inputs, outputs) with such outputs."
         )
     task = model.task if isinstance(model, FusedModel) else type(model).__name__
     source = _float32_channels_last(model)
@@ -141,7 +145,7 @@ def _image_shape(model, input_shape, resizable):
     if not open_sides and min(shape[:2]) < MINIMUM_SIZE:
         raise DMFormerError(
             f"input_shape {shape} has a side under {MINIMUM_SIZE} pixels, the least that a "
-            "DMFormer takes."
+            "DMFormer takes; give a larger one."
         )
     return tuple(None if size is None else int(size) for size in shape)
 

@@ -124,7 +124,8 @@ def convert(model, path, arrays, *, shape, description):
                 tf.saved_model.save(module, str(path), signatures)
         except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
             raise DMFormerError(
-                f"TensorFlow cannot write {model.name!r} as a SavedModel: {shortened(error)}"
+                f"TensorFlow cannot write {model.name!r} as a SavedModel ({shortened(error)}); "
+                "export a model of layers that it knows."
             ) from error
 
 

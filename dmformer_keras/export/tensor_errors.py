@@ -98,7 +98,9 @@ class _Layers:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         if load_exported(path).format != "TFLite":
-            raise DMFormerError(f"{path} is no TFLite file, of which alone layers can be seen.")
+            raise DMFormerError(
+                f"{path} is no TFLite file, and only of these layers can be seen; give one."
+            )
         self.interpreter = Interpreter(
             str(path),
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,

@@ -166,7 +166,8 @@ def convert(
             converted = file_tools.convert_bytearray_to_object(converter.convert())
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, converter_error) as error:
         raise DMFormerError(
-            f"TensorFlow cannot convert {model.name!r} to TFLite: {shortened(error)}"
+            f"TensorFlow cannot convert {model.name!r} to TFLite ({shortened(error)}); export a "
+            "model of layers that it knows."
         ) from error
     if quantization == "int8":
         coarsen_dead_outputs(converted)

@@ -113,7 +113,7 @@ def checked_path(path, suffix, what):
         raise DMFormerError(f"{path} is {found}, where {what} was to be written; choose another.")
     if path.suffix != suffix:
         ending = f"ends in {suffix}" if suffix else "has no suffix"
-        raise DMFormerError(f"The path of {what} {ending}, which {path} does not.")
+        raise DMFormerError(f"The path of {what} {ending}, which {path} does not; change it.")
     return path
 
 
@@ -250,7 +250,10 @@ def measured(path, shape):
     )
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DMFormerError(f"{path.name} was converted, but cannot be run here: {last[:300]}")
+        raise DMFormerError(
+            f"{path.name} was converted, but cannot be run here ({last[:300]}); export with "
+            "verify=False to run it elsewhere."
+        )
     return {
         **json.loads(finished.stdout.strip().splitlines()[-1]),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",

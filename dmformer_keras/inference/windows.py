@@ -367,7 +367,10 @@ def _window_for(size, window):
 def _checked_input_size(model):
     """Returns the (height, width) that a model takes, `None` for any; checks its shapes."""
     if not callable(getattr(model, "predict_on_batch", None)):
-        raise DMFormerError(f"model must be a Keras model, not a {type(model).__name__}.")
+        raise DMFormerError(
+            f"model must be a Keras model, not a {type(model).__name__}; load it with "
+            "dmformer_keras.load."
+        )
     output_shape = _shape_of(model, "outputs")
     if output_shape is not None and (len(output_shape) != 4 or output_shape[-1] in (0, 1)):
         raise _no_map(output_shape)

@@ -50,7 +50,10 @@ def download_preset(name: str) -> Path:
     """
     folder = _from_kaggle(name) if str(name).startswith(KAGGLE_SCHEME) else _from_hub(name)
     if not (folder / "config.json").is_file():
-        raise DMFormerError(f"{name} holds no preset: there is no config.json in it.")
+        raise DMFormerError(
+            f"{name} holds no preset: there is no config.json in it; look for a "
+            "typing error in its name."
+        )
     return folder
 
 
@@ -74,8 +77,8 @@ def _check_sizes(hub, name, repository, revision):
         limit = _LARGEST_WEIGHTS if file.endswith(".h5") else _LARGEST_FILE
         if sizes[file] > limit:
             raise DMFormerError(
-                f"{file} of {name} has {sizes[file]:,} bytes, over the limit of {limit:,}; this is "
-                "no preset of this package."
+                f"{file} of {name} has {sizes[file]:,} bytes, over the limit of {limit:,}; it is "
+                "no preset of this package, choose another."
             )
 
 
@@ -96,7 +99,10 @@ def _from_kaggle(name):
     try:
         return Path(kagglehub.model_download(handle))
     except _failures(errors) as error:
-        raise DMFormerError(f"Kaggle did not give {name}: {shortened(error)}") from error
+        raise DMFormerError(
+            f"Kaggle did not give {name} ({shortened(error)}); look for a typing error, and "
+            "for a network."
+        ) from error
 
 
 def repository_of(name):
@@ -148,7 +154,9 @@ def stated_errors(hub, name):
             f"{name} is not in the cache, and the Hub cannot be reached; try again with a network."
         ) from error
     except errors.HFValidationError as error:
-        raise DMFormerError(f"{name!r} is no name of a repository: {shortened(error)}") from error
+        raise DMFormerError(
+            f"{name!r} is no name of a repository ({shortened(error)}); give hf://user/repository."
+        ) from error
     except _failures(errors) as error:
         raise DMFormerError(
             f"The Hub did not do it for {name} ({type(error).__name__}: {shortened(error, 200)}); "

@@ -268,7 +268,10 @@ def join(distribute):
     kinds = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
     backend = keras.backend.backend()
     if backend not in kinds:
-        raise DMFormerError(f"Training on several devices is not possible with {backend}.")
+        raise DMFormerError(
+            f"Training on several devices is not possible with Keras's backend {backend}; set "
+            "KERAS_BACKEND to tensorflow, jax or torch."
+        )
     return kinds[backend]()
 
 

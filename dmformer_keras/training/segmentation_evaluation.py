@@ -162,7 +162,9 @@ def evaluate_segmenter(
             confusion += count_confusion(truth, segment_image(model, image, **how), classes)
             bar.update(1)
     if not confusion.any():
-        raise DMFormerError(f"No pixel of {source.title} has a class; there is nothing to measure.")
+        raise DMFormerError(
+            f"No pixel of {source.title} has a class, so nothing can be measured; check its masks."
+        )
     return SegmentationEvaluation(source.class_names, confusion, len(source))
 
 

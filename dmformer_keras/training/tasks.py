@@ -282,7 +282,9 @@ def class_weights(counts, weighting):
     counts = np.asarray(counts, np.float64)
     occurs = counts > 0
     if not occurs.any():
-        raise DMFormerError("No pixel of the masks has a class; classes cannot be weighted.")
+        raise DMFormerError(
+            "No pixel of the masks has a class, so classes cannot be weighted; check the masks."
+        )
     shares = counts / counts.sum()
     with np.errstate(divide="ignore"):
         weights = (

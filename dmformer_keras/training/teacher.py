@@ -218,8 +218,8 @@ def matched_classes(classes: list[str], source: ImageSource) -> tuple[list[int],
     if len(pairs) < 2:
         raise DMFormerError(
             f"The teacher knows {len(pairs)} of the classes of {source.title} by name, and two "
-            f"or more are needed: its classes are {', '.join(classes[:3])}, ..., the "
-            f"images' {', '.join(source.class_names[:3])}, ..."
+            f"or more are needed; call its classes ({', '.join(classes[:3])}, ...) as the images' "
+            f"({', '.join(source.class_names[:3])}, ...)."
         )
     return [number for number, _ in pairs], [column for _, column in pairs]
 

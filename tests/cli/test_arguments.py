@@ -83,7 +83,7 @@ def test_wrong_requests_are_refused_without_a_backend(tmp_path, tiny_preset, pic
             ),
             (["predict", str(tiny_preset), "nowhere.png"], "no file or folder 'nowhere.png'"),
             (["predict", "gone.tflite", picture], "no file or folder 'gone.tflite'"),
-            (["explain", str(tiny_preset)], "Give an image, or --data"),
+            (["explain", str(tiny_preset)], "takes an image, or --data"),
             (["explain", str(tiny_preset), picture, "--output", "a.jpg"], "must end in .png"),
             (["export", str(tiny_preset), "--output", "model.pb"], "ends in none of"),
             (["export", "gone.keras", "--output", "a.onnx"], "no file or folder 'gone.keras'"),

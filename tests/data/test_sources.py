@@ -372,7 +372,7 @@ GOOD = np.full((3, 4, 4, 3), 200, np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ((GOOD, [0, 1]), "one label an image"),
+        ((GOOD, [0, 1]), "one label per image"),
         ((GOOD, [0, -1, 1]), "0 or more"),
         ((GOOD, [0.0, 1.0, np.nan]), "whole class numbers"),
         ((GOOD, [0.5, 1, 1]), "whole class numbers"),

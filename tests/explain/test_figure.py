@@ -73,7 +73,7 @@ def test_the_command(model, image, tmp_path, capsys, monkeypatch):
         (["photo.png", "--class", "fox"], "no class 'fox'"),
         (["photo.png", "--output", "picture.jpg"], "must end in .png"),
         (["photo.png", "--output", "no/where.png"], "no folder"),
-        ([], "Give an image"),
+        ([], "takes an image, or --data"),
     ):
         assert main([*command, *wrong]) == 1
         assert sentence in capsys.readouterr().err

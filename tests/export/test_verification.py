@@ -39,7 +39,7 @@ def test_a_wrong_file_is_seen_as_wrong(exported):
     assert compared["relative_error"] > 0.1
     assert compared["relative_difference"] > 0.01
     assert compared["top1_agreement"] < 1.0
-    with pytest.raises(DMFormerError, match="made from another model"):
+    with pytest.raises(DMFormerError, match="the model that it was made from"):
         compare_exported(tiny_classifier(num_classes=4), path, x)
 
 

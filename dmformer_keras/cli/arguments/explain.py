@@ -51,11 +51,18 @@ def add_arguments(parser):
 def check(args):
     """Checks what can be known at once."""
     if (args.image is None) == (args.data is None):
-        raise DMFormerError("Give an image, or --data to see the gates by class, but not both.")
+        raise DMFormerError(
+            "explain takes an image, or --data for the gates by class; give one of the two."
+        )
     if args.data is not None and args.classes:
-        raise DMFormerError("--class is for an image; --data shows the gates of all classes.")
+        raise DMFormerError(
+            "--class is for an image, and --data shows the gates of all classes; leave one out."
+        )
     if args.classes and len(args.classes) > 3:
-        raise DMFormerError(f"Up to three classes are shown, not {len(args.classes)}.")
+        raise DMFormerError(
+            f"Up to three classes are shown, not {len(args.classes)}; give --class at most three "
+            "times."
+        )
     path = output_of(args)
     if path.suffix.lower() != ".png":
         raise DMFormerError(f"The picture is a PNG file: {str(path)!r} must end in .png.")
