@@ -259,26 +259,32 @@ class TeacherProbabilities(keras.layers.Layer):
     So they are neither trained nor saved with each epoch.
 
     Args:
-        teacher: Teacher, or None for a layer read from a file, which cannot be called.
+        teacher: Teacher, or None for a layer read from a file, which has a shape and no values.
+        known, of_pixels: int and bool, what a file says of the teacher; None asks the teacher.
         **kwargs: the usual arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, teacher: Teacher | None = None, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+    def __init__(
+        self,
+        teacher: Teacher | None = None,
+        known: int | None = None,
+        of_pixels: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
         # Keras would track a model, and does not look into other objects.
         self.teacher = teacher
+        self.known = len(teacher.known) if known is None else known
+        self.of_pixels = len(teacher.model.output.shape) == 4 if of_pixels is None else of_pixels
 
     def call(self, images: Tensor) -> Tensor:
         return self.teacher(images)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        places = shape[:3] if len(self.teacher.model.output.shape) == 4 else shape[:1]
-        return (*places, len(self.teacher.known))
+        return (*(shape[:3] if self.of_pixels else shape[:1]), self.known)
 
     def get_config(self) -> Config:
-        config = super().get_config()
-        del config["dtype"]
-        return config
+        return {**super().get_config(), "known": self.known, "of_pixels": self.of_pixels}
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

@@ -48,6 +48,7 @@ data = (images, np.arange(56) % 4, list("abcd"))
 
 
 def run(name, **options):
+    options |= {"teacher": folder / "preset", "teacher_classes": list("wbca")}
     return train(recipe, folder / "preset", data, folder / name, verbose=2, **options)
 
 

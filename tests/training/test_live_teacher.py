@@ -199,6 +199,8 @@ def test_the_student_holds_no_weight_of_the_teacher(source):
     model = student_model(student, Teacher(teacher_model(source), source, 1.0))
     assert model.count_params() == student.count_params()
     assert array(model(images(2, 32, 32, 1))).shape == (2, 9)
+    again = keras.Model.from_config(model.get_config())  # as a checkpoint is opened, without it
+    assert again.output.shape == model.output.shape == (None, 9)
 
 
 @pytest.mark.slow(on=["jax"])
