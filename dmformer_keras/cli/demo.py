@@ -1,6 +1,7 @@
 """`dmformer demo`"""
 
 import os
+import threading
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from dmformer_keras.loading import load
 _LIKELIEST = "the likeliest"
 _HEAT = 0.5  # opacity of Grad-CAM
 _SHOWN = 448  # pixels that its pictures are enlarged to
+_LARGEST_UPLOAD = "25mb"
 
 
 def run(args):
@@ -21,22 +23,48 @@ def run(args):
     gradio = _library()
     page = make_page(gradio, load(args.model, args.image_size), args.model)
     try:
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=args.port,
-            share=False,
-            inbrowser=not args.no_browser,
-            footer_links=[],
-            quiet=True,  # for it speaks of links for others
-            prevent_thread_lock=True,
-        )
+        serve(page, args.port, inbrowser=not args.no_browser)
     except OSError as error:
         raise DMFormerError(
             f"The page cannot be opened ({shortened(error)}); another program may have the port: "
             "choose another --port, or leave it out."
         ) from error
     print(f"At {page.local_url}, until Ctrl-C", flush=True)
-    page.block_thread()
+    try:
+        threading.Event().wait()
+    finally:
+        # Not after what browsers that have the page open may still ask for.
+        page.server.force_exit = True
+        page.close(verbose=False)
+
+
+def serve(page, port=None, inbrowser=False):
+    """Opens the page to this machine, and to nobody else.
+
+    Args:
+        page: `gradio.Blocks`.
+        port: int or None, for a free one.
+        inbrowser: bool, whether to open the browser.
+
+    Raises:
+        OSError: the port is not free.
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    # A page of somebody else's could lead its own name to this machine, and ask in the browser's.
+    own_names = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=False,
+        inbrowser=inbrowser,
+        footer_links=[],
+        quiet=True,  # for it speaks of links for others
+        prevent_thread_lock=True,
+        max_file_size=_LARGEST_UPLOAD,
+        app_kwargs={"middleware": [own_names]},
+    )
 
 
 def make_page(gradio, model, title):
@@ -66,6 +94,9 @@ def make_page(gradio, model, title):
                 type="filepath", sources=["upload", "clipboard"], label="Image",
                 image_mode=None,  # as it is: `load_image` brings it to the model's channels
             )  # fmt: skip
+            # It would open the file by rules of its own, and has no sentence for what is no image.
+            opened = image.preprocess
+            image.preprocess = lambda sent: (sent and sent.path) or opened(sent)
             picture = gradio.Image(
                 label="Where it is seen", format="png", buttons=["download", "fullscreen"],
                 interactive=False,

@@ -1,16 +1,15 @@
 """`dmformer package`"""
 
-from pathlib import Path
-
 from dmformer_keras.cli.options import print_metrics
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import read_regular_text
 from dmformer_keras.training.packaging import CARD_FILE, package
 
 
 def run(args):
     """Packages and prints."""
     try:
-        notes = Path(args.notes).read_text(encoding="utf-8") if args.notes else ""
+        notes = read_regular_text(args.notes) if args.notes else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "it is no text in UTF-8")
         raise DMFormerError(

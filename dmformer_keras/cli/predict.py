@@ -171,7 +171,7 @@ def image_files(arguments, on_corrupt="error"):
 
     def look(index):
         # Whoever wants damaged images skipped wants the others whole.
-        (load_image if on_corrupt == "skip" else check_image_file)(paths[index])
+        check_image_file(paths[index], fully=on_corrupt == "skip")
 
     problems = find_problems(len(paths), look)
     reasons += problems.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,7 +19,14 @@ import numpy as np
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.system.files import WRITING, FolderLock, written_whole
+from dmformer_keras.system.files import (
+    WRITING,
+    FolderLock,
+    open_regular_file,
+    read_regular_file,
+    read_regular_text,
+    written_whole,
+)
 from dmformer_keras.type_names import PathLike
 
 if TYPE_CHECKING:
@@ -120,7 +128,11 @@ def _in_folder(source, image_size, folder, say):
 
 
 def _fill(source, image_size, folder, content, say):
-    if not all(path.name.startswith(WRITING) for path in folder.iterdir()):
+    # A process that was killed leaves what it was writing, or files of which none says what they
+    # hold.
+    begun = {_PIXELS_FILE, _TABLE_FILE}
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(WRITING)}
+    if not found <= begun:
         raise DMFormerError(
             f"The cache folder {str(folder)!r} holds something else than the images of "
             f"{source.title}, split {source.split}, decoded for {image_size[0]}x"
@@ -157,8 +169,10 @@ class _FileReader:
 
     def __init__(self, source, folder):
         try:
-            self._table = np.load(folder / _TABLE_FILE, allow_pickle=False)
-            self._pixels = np.memmap(folder / _PIXELS_FILE, np.uint8, "r")
+            table = io.BytesIO(read_regular_file(folder / _TABLE_FILE))
+            self._table = np.load(table, allow_pickle=False)
+            with open_regular_file(folder / _PIXELS_FILE) as file:
+                self._pixels = np.memmap(file, np.uint8, "r")
             ends = self._table[:, 0] + self._table[:, 1] * self._table[:, 2] * self._planes(source)
             whole = len(ends) == len(source) and ends[-1] == len(self._pixels)
         except (OSError, ValueError, IndexError) as error:
@@ -256,7 +270,7 @@ def _content(source, image_size):
 
 def _holds(folder, content):
     try:
-        held = json.loads((folder / _CONTENT_FILE).read_text(encoding="utf-8"))
+        held = json.loads(read_regular_text(folder / _CONTENT_FILE))
         height, width = held.pop("image_size")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False

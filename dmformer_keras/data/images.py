@@ -44,6 +44,7 @@ TIFF_BITS_PER_SAMPLE = 258
 TIFF_PHOTOMETRIC = 262
 TIFF_WHITE_IS_ZERO = 0
 _JPEG_SCALES = (2, 4, 8)
+_STRIP_PIXELS = 2**20
 _REASON_LENGTH = 160
 # One very large image at a time is decoded, whatever the number of threads.
 _large_images = threading.Lock()
@@ -104,14 +105,15 @@ def decode_turned(encoded, channels, name, *, reduce=False):
     with (
         stating_what_is_wrong(name, encoded=encoded),
         open_image(encoded, reduce=reduce) as image,
-        _large_images if _pixels(image) > KEPT_PIXELS else contextlib.nullcontext(),
+        one_large_image(image),
     ):
         image.load()
         orientation = _orientation(image)
-        image = _reduced(_to_8_bits(image), reduce)  # now, where its mode allows
-        image = _reduced(_to_mode(image, _PILLOW_MODES[channels]), reduce)
-        array = np.asarray(_upright(image, orientation))
-    return array.reshape(*array.shape[:2], channels).copy(), orientation
+        image = _to_8_bits(image)
+        if reduce and _pixels(image) > KEPT_PIXELS:
+            image = _reduced(image)
+        image = _upright(_to_mode(image, _PILLOW_MODES[channels]), orientation)
+        return _array(image, channels), orientation
 
 
 def open_image(encoded, formats=FORMATS, *, reduce=False):
@@ -148,6 +150,11 @@ def open_image(encoded, formats=FORMATS, *, reduce=False):
     raise UnidentifiedImageError("no image of these formats")
 
 
+def one_large_image(image):
+    """A context in which no other thread decodes a very large image, if this is one."""
+    return _large_images if _pixels(image) > KEPT_PIXELS else contextlib.nullcontext()
+
+
 def _forget_other_threads():
     global _large_images
     _large_images = threading.Lock()
@@ -174,14 +181,27 @@ def _pixels(image):
     return image.size[0] * image.size[1]
 
 
-def _reduced(image, reduce):
-    """The image, or a smaller one where it is very large and may be made so."""
+def _reduced(image):
+    """A smaller image of a very large one, in a mode whose samples have a mean."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
     factor = 2
-    if not reduce or _pixels(image) <= KEPT_PIXELS or image.mode not in ("L", "RGB", "RGBA"):
-        return image
     while _pixels(image) > KEPT_PIXELS * factor**2:
         factor += 1
     return image.reduce(factor)
+
+
+def _array(image, channels):
+    """The pixels of an image, strip by strip: Pillow copies twice what is asked for at once."""
+    width, height = image.size
+    array = np.empty((height, width, channels), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        array[top : top + rows] = np.asarray(strip).reshape(-1, width, channels)
+    return array
 
 
 def turn_upright(mask, orientation):
@@ -271,17 +291,22 @@ def load_image(
     return resize_image(image, image_size, resize, crop_fraction)
 
 
-def check_image_file(path):
-    """Check that a file begins like an image that `load_image` reads, pixels unread.
+def check_image_file(path, *, fully=False):
+    """Check that a file begins like an image that `load_image` reads.
 
     Args:
         path: str or path of the file.
+        fully: bool, decode its pixels, too, as a source does: very large images at a smaller size.
 
     Raises:
-        DMFormerError: it cannot be read, or is no image.
+        DMFormerError: it cannot be read, or is no image, or is damaged.
     """
     name = quoted(str(path), 120)
-    check_image_header(_content(path, name), name)
+    encoded = _content(path, name)
+    if fully:
+        decode_image(encoded, 3, name, reduce=True)
+    else:
+        check_image_header(encoded, name)
 
 
 def _content(path, name):

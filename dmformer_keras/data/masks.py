@@ -10,6 +10,7 @@ from dmformer_keras.data.images import (
     TIFF_BITS_PER_SAMPLE,
     TIFF_PHOTOMETRIC,
     TIFF_WHITE_IS_ZERO,
+    one_large_image,
     open_image,
     stating_what_is_wrong,
 )
@@ -327,6 +328,7 @@ def read_mask(encoded, name="mask"):
     with (
         stating_what_is_wrong(name, MASK_FORMATS, encoded),
         open_image(encoded, MASK_FORMATS) as image,
+        one_large_image(image),
     ):
         tags = getattr(image, "tag_v2", {})
         if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:

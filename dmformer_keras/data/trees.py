@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import FILE_BYTES_LIMIT, open_regular_file, read_regular_file
 
 CLASSES_FILE = "classes.tsv"
 
@@ -37,8 +38,6 @@ _UNREADABLE_MEMBER = (
     zlib.error,
     lzma.LZMAError,
 )
-# A file is read whole into memory. No image comes near this; a zip bomb goes beyond.
-_FILE_BYTES_LIMIT = 2**29
 _DEEPEST_FOLDER = 64
 _QUOTED_LENGTH = 80
 _CLASS_NAME_LENGTH = 255
@@ -59,7 +58,7 @@ class FileTree:
         self._outside = {}
         self._hold(files, folders)
 
-    def read(self, path, limit=_FILE_BYTES_LIMIT):
+    def read(self, path, limit=FILE_BYTES_LIMIT):
         """The content of a file.
 
         Args:
@@ -344,47 +343,6 @@ def open_tree(path, layout):
     raise DMFormerError(
         f"The data source {quoted(str(path), 120)} {problem}; give {layout}, or a zip of it."
     )
-
-
-def open_regular_file(path):
-    """Open a regular file to read its bytes: no pipe, no device.
-
-    Args:
-        path: str or path.
-
-    Returns:
-        File object.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
-    # Opening a pipe would wait for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = open(os.open(path, flags), "rb")  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(0, "it is no regular file")
-    return file
-
-
-def read_regular_file(path, limit=_FILE_BYTES_LIMIT):
-    """The content of a regular file of bounded size.
-
-    Args:
-        path: str or path.
-        limit: int, bytes.
-
-    Returns:
-        bytes.
-
-    Raises:
-        OSError: it cannot be opened, is no regular file, or is larger than `limit`.
-    """
-    with open_regular_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise OSError(0, f"it has {size:,} bytes, over the limit of {limit:,}")
-        return file.read(limit)
 
 
 def is_junk(name):

@@ -62,7 +62,8 @@ def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel"
     kind = "" if path.is_dir() else path.suffix
     if not path.exists():
         raise DMFormerError(f"There is no file {str(path)!r}; give the path of an exported model.")
-    if kind not in _RUNNERS or (kind == "" and not (path / "saved_model.pb").is_file()):
+    file = path if kind else path / "saved_model.pb"
+    if kind not in _RUNNERS or not file.is_file():
         raise DMFormerError(
             f"{path} is no exported model; give a .tflite, .onnx or .xml file, or the folder of a "
             "SavedModel."

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.presets.download import (
@@ -14,22 +16,34 @@ from dmformer_keras.presets.download import (
     KAGGLE_SCHEME,
     SCHEME,
     hub_library,
+    is_address,
     repository_of,
     stated_errors,
 )
 from dmformer_keras.presets.finding import read_preset
-from dmformer_keras.presets.folder import Preset, verify_checksum
+from dmformer_keras.presets.folder import METADATA_FILE, Preset, verify_checksum
+from dmformer_keras.presets.markdown import code, escaped, fenced
+from dmformer_keras.system.files import read_regular_text, stated_write_errors
+from dmformer_keras.system.secrets import without_secrets
 from dmformer_keras.task_table import TASKS
 from dmformer_keras.type_names import PathLike
 
+_CARD_FILE = "README.md"
+
 
 def upload_preset(
-    name: str, preset: PathLike, *, licence: str | None = None, private: bool = False
+    name: str,
+    preset: PathLike,
+    *,
+    licence: str | None = None,
+    private: bool = False,
+    say: Callable[[str], Any] | None = None,
 ) -> str:
     """Puts a preset on the Hub, with a model card.
 
     Log in before, by `hf auth login` or the environment variable `HF_TOKEN`. Files in the
-    repository that the preset has not are left.
+    repository that the preset has not are left. Only files that a preset consists of go up, and no
+    links to files elsewhere; tokens and passwords in a recorded command are left out.
 
     Args:
         name: str, "hf://user/repository"; made if it is not there.
@@ -38,13 +52,14 @@ def upload_preset(
         licence: str or None, the Hub's name of a licence, such as "apache-2.0" or "other", for
             the card.
         private: bool, whether only its owner sees a repository that is made.
+        say: function that is given the list of the files before they go up, or None.
 
     Returns:
         str, where it is.
 
     Raises:
-        DMFormerError: the preset has no weights, the Hub refuses, or huggingface_hub is not
-            installed.
+        DMFormerError: the preset has no weights, a file of it is a link to one elsewhere, the Hub
+            refuses, or huggingface_hub is not installed.
     """
     if str(name).startswith(KAGGLE_SCHEME):
         raise DMFormerError(
@@ -62,13 +77,19 @@ def upload_preset(
         )
     for file in found.metadata.get("files", {}):
         verify_checksum(found.folder / file, found)
-    card = model_card(found, repository, licence)
+    files = _files_of(found)
+    texts = {_CARD_FILE: without_secrets(model_card(found, repository, licence))}
+    if METADATA_FILE in files:
+        texts[METADATA_FILE] = without_secrets(read_regular_text(files[METADATA_FILE]))
     hub = hub_library()
     with tempfile.TemporaryDirectory() as folder:
-        for file in FILES:
-            if (found.folder / file).is_file():
-                shutil.copyfile(found.folder / file, Path(folder) / file)
-        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        with stated_write_errors(folder, sum(path.stat().st_size for path in files.values())):
+            for file, path in files.items():
+                shutil.copyfile(path, Path(folder) / file)
+            for file, text in texts.items():
+                (Path(folder) / file).write_text(text, encoding="utf-8")
+        if say:
+            say(_listed(folder, name))
         with stated_errors(hub, name):
             api = hub.HfApi()
             address = api.create_repo(repository, private=private, exist_ok=True)
@@ -76,6 +97,32 @@ def upload_preset(
                 repo_id=repository, folder_path=folder, commit_message=f"Preset {repository}"
             )
     return str(address)
+
+
+def _files_of(preset):
+    """{name: path} of the files that a preset consists of, regular ones of its own folder."""
+    home = preset.folder.resolve()
+    found = {}
+    for name in FILES:
+        path = preset.folder / name
+        if not path.exists() and not path.is_symlink():
+            continue
+        # The Hub's own cache is made of links.
+        linked = path.resolve().parent != home and not is_address(preset.name)
+        if linked or not path.is_file():
+            reason = "a link to a file elsewhere" if linked else "no regular file"
+            raise DMFormerError(
+                f"{str(path)!r} is {reason}, which is not published; put the file itself there, or "
+                "remove it."
+            )
+        found[name] = path
+    return found
+
+
+def _listed(folder, name):
+    paths = sorted(Path(folder).iterdir())
+    lines = [f"  {path.name}  {path.stat().st_size:,} bytes" for path in paths]
+    return "\n".join([f"These {len(lines)} files go to {name}:", *lines])
 
 
 def model_card(preset: Preset, repository: str, licence: str | None = None) -> str:
@@ -104,7 +151,7 @@ def model_card(preset: Preset, repository: str, licence: str | None = None) -> s
     own = preset.folder / "README.md"
     address = SCHEME + repository
     if own.is_file():
-        body = _of_address(own.read_text(encoding="utf-8"), preset, address)
+        body = _of_address(read_regular_text(own), preset, address)
     else:
         body = _body(preset, address, task)
     if body.startswith("---\n"):  # of the Hub already
@@ -131,9 +178,13 @@ def _body(preset, address, task):
         for key in ("parameters", "class_names", "recipe", "metrics", "command")
         if metadata.get(key) is not None
     }
-    facts = "".join(f"| {key} | `{json.dumps(value)}` |\n" for key, value in told.items())
+    facts = "".join(
+        f"| {key} | {code(json.dumps(value, ensure_ascii=False))} |\n"
+        for key, value in told.items()
+    )
+    use = f"from dmformer_keras import {name}\n\nmodel = {name}.from_preset({json.dumps(address)})"
+    description = escaped(str(metadata.get("description", "A DMFormer model.")))
     return (
-        f"# {address.rpartition('/')[2]}\n\n{metadata.get('description', 'A DMFormer model.')}\n"
-        f"\n```python\nfrom dmformer_keras import {name}\n\n"
-        f'model = {name}.from_preset("{address}")\n```\n\n| | |\n|---|---|\n{facts}'
+        f"# {escaped(address.rpartition('/')[2])}\n\n{description}\n\n{fenced(use, 'python')}\n\n"
+        f"| | |\n|---|---|\n{facts}"
     )

@@ -5,14 +5,17 @@ import errno
 import math
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from dmformer_keras.errors import DMFormerError, shortened
 
 # How the name of a file begins while it is written.
 WRITING = ".writing-"
-
-
+# A file is read whole into memory. No image comes near this; a zip bomb goes beyond.
+FILE_BYTES_LIMIT = 2**29
+# Nor any table, list or JSON object near this.
+TEXT_BYTES_LIMIT = 2**26
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -106,6 +109,64 @@ def _write_error(path, reason, needed, full):
         size = f"it needs about {needed / 1e6:,.1f} MB, and " if needed else ""
         advice = f"{size}{_free(path) / 1e6:,.1f} MB are free: make room, or choose another disk"
     return WriteError(f"{str(path)!r} cannot be written ({reason}); {advice}.")
+
+
+def open_regular_file(path):
+    """Open a regular file to read its bytes: no pipe, no device.
+
+    Args:
+        path: str or path.
+
+    Returns:
+        File object.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    # Opening a pipe would wait for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = open(os.open(path, flags), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "it is no regular file")
+    return file
+
+
+def read_regular_file(path, limit=FILE_BYTES_LIMIT):
+    """The content of a regular file of bounded size.
+
+    Args:
+        path: str or path.
+        limit: int, bytes.
+
+    Returns:
+        bytes.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger than `limit`.
+    """
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(0, f"it has {size:,} bytes, over the limit of {limit:,}")
+        return file.read(limit)
+
+
+def read_regular_text(path, limit=TEXT_BYTES_LIMIT):
+    """The content of a regular file of bounded size that is UTF-8.
+
+    Args:
+        path: str or path.
+        limit: int, bytes.
+
+    Returns:
+        str.
+
+    Raises:
+        OSError: as `read_regular_file`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_regular_file(path, limit).decode("utf-8")
 
 
 class FolderLock:

@@ -25,8 +25,15 @@ from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
-from dmformer_keras.system.files import FolderLock, WriteError, check_room, written_whole
+from dmformer_keras.system.files import (
+    FolderLock,
+    WriteError,
+    check_room,
+    read_regular_text,
+    written_whole,
+)
 from dmformer_keras.system.machine import describe_machine
+from dmformer_keras.system.secrets import without_secrets
 from dmformer_keras.training import checkpoint, figures
 from dmformer_keras.training.averaging import (
     averaged_weights,
@@ -378,10 +385,12 @@ class _Run:
 
     def _begun(self):
         """How this run begins, for whoever asks how the weights were made."""
-        begun = {"command": self.command, "preset": self.preset_name, "earlier": []}
+        # Who reads the report or the model card shall not find a token there.
+        command = None if self.command is None else without_secrets(self.command)
+        begun = {"command": command, "preset": self.preset_name, "earlier": []}
         if self.preset.has_weights:
             with contextlib.suppress(OSError, ValueError):
-                text = (self.preset.folder / REPORT_FILE).read_text(encoding="utf-8")
+                text = read_regular_text(self.preset.folder / REPORT_FILE)
                 begun["earlier"] = earlier_trainings(json.loads(text))
         return begun
 

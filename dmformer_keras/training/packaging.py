@@ -17,8 +17,10 @@ from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import load_trained
-from dmformer_keras.system.files import stated_write_errors, stored_bytes
+from dmformer_keras.presets.markdown import escaped, fenced
+from dmformer_keras.system.files import read_regular_text, stated_write_errors, stored_bytes
 from dmformer_keras.system.machine import machine_sentence
+from dmformer_keras.system.secrets import without_secrets
 from dmformer_keras.training.engine import (
     CURVES_FILE,
     HISTORY_FILE,
@@ -132,7 +134,7 @@ def package(
 
 def _read_report(run):
     try:
-        return json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))
+        return json.loads(read_regular_text(run / REPORT_FILE))
     except (OSError, ValueError) as error:
         raise DMFormerError(
             f"{str(run)!r} holds no finished training run ({REPORT_FILE} cannot be read); give "
@@ -144,7 +146,10 @@ def _kept_metadata(run):
     """What the run's own preset says, but for what saving writes anew."""
     metadata = presets.read_preset(run).metadata
     written = ("parameters", "keras_version", "date_saved", "files")
-    return {key: value for key, value in metadata.items() if key not in written}
+    kept = {key: value for key, value in metadata.items() if key not in written}
+    if isinstance(kept.get("command"), str):
+        kept["command"] = without_secrets(kept["command"])
+    return kept
 
 
 @dataclasses.dataclass
@@ -165,7 +170,8 @@ class _Card:
 
     def text(self):
         sections = [self._head(), self._use(), self._result(), self._training(), self.notes]
-        return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+        text = "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+        return without_secrets(text)
 
     @property
     def data(self):
@@ -179,20 +185,18 @@ class _Card:
             operations = f", {count / 1e9:.2f} G multiply-accumulates at {size[0]}x{size[1]}"
         precision = "kernels in float16, the rest in float32" if self.half else "float32"
         return (
-            f"# {self.output.name}\n\nA DMFormer {self.task.kind} of "
+            f"# {escaped(self.output.name)}\n\nA DMFormer {self.task.kind} of "
             f"{len(self.source.class_names)} classes: {self.model.count_params():,} parameters"
-            f"{operations}. Stored: {precision}. Classes: {', '.join(self.source.class_names)}."
+            f"{operations}. Stored: {precision}. Classes: "
+            f"{', '.join(map(escaped, self.source.class_names))}."
         )
 
     def _use(self):
         cls = type(self.model).__name__
         name = json.dumps(self.address, ensure_ascii=False)
-        return (
-            "## Use\n\n```python\n"
-            f"from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset({name})\n"
-            "```\n\n```sh\n"
-            f"dmformer predict {shlex.quote(self.address)} IMAGE...\n```"
-        )
+        use = f"from dmformer_keras import {cls}\n\nmodel = {cls}.from_preset({name})"
+        predict = f"dmformer predict {shlex.quote(self.address)} IMAGE..."
+        return f"## Use\n\n{fenced(use, 'python')}\n\n{fenced(predict, 'sh')}"
 
     def _result(self):
         metrics = self.evaluation.metrics()
@@ -202,13 +206,15 @@ class _Card:
                 metrics.items()]  # fmt: skip
         by_class = getattr(self.evaluation, "class_iou", self.evaluation.class_accuracy)
         known = sorted(by_class.items(), key=lambda item: -(item[1] or 0))
-        classes = ", ".join(f"{name} {_figure('class', one)}" for name, one in known)
+        classes = ", ".join(f"{escaped(name)} {_figure('class', one)}" for name, one in known)
         kind = "Intersection over union" if hasattr(self.evaluation, "class_iou") else "Accuracy"
+        command = (
+            f"dmformer evaluate {shlex.quote(self.address)} --data {shlex.quote(self.data)}{split}"
+        )
         return (
-            f"## Result\n\nOn {self.data}, split {self.split}, {examples:,} images:"
+            f"## Result\n\nOn {escaped(self.data)}, split {self.split}, {examples:,} images:"
             f"\n\n| | |\n|---|---:|\n{chr(10).join(rows)}\n\n{kind} by class: "
-            f"{classes}.\n\n```sh\ndmformer evaluate {shlex.quote(self.address)} --data "
-            f"{shlex.quote(self.data)}{split}\n```"
+            f"{classes}.\n\n{fenced(command, 'sh')}"
         )
 
     def _training(self):
@@ -218,7 +224,7 @@ class _Card:
         hours = sum(one["training_seconds"] for one in trainings) / 3600
         machines = "; ".join(dict.fromkeys(_machine(one) for one in trainings))
         teachers = dict.fromkeys(one["teacher"] for one in trainings if one.get("teacher"))
-        taught = f" Taught by {'; '.join(teachers)}." if teachers else ""
+        taught = f" Taught by {'; '.join(map(escaped, teachers))}." if teachers else ""
         default = dataclasses.asdict(type(self.recipe)())
         # What is not on is not worth a word, unless it is by default.
         given = ", ".join(
@@ -228,7 +234,7 @@ class _Card:
         )
         curves = f"![Loss and accuracy by epoch]({CURVES_FILE})\n\n"
         return (
-            f"## Training\n\n```sh\n{commands}\n```\n\n"
+            f"## Training\n\n{fenced(commands, 'sh')}\n\n"
             f"{report['training_images']:,} images; the best of {report['epochs']} epochs, "
             f"{report['best_epoch']}, by the validation images; {hours:.1f} hours with "
             f"{machines}.{taught}\n\nRecipe: {given}.\n\n"

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.files import open_regular_file, written_whole
 from dmformer_keras.training import checkpoint
 
 IMAGES_FILE = "training_images.npy"
@@ -62,7 +62,7 @@ def changed_images(folder, sources):
         list of str, their names; empty where the run kept no record.
     """
     try:
-        with open(_file(folder, CONTENTS_FILE), "rb") as file:
+        with open_regular_file(_file(folder, CONTENTS_FILE)) as file:
             rows = np.load(file, allow_pickle=False)
         known = {int(code): (int(stamp), int(content)) for code, stamp, content in rows}
     except (OSError, ValueError, EOFError):
@@ -118,7 +118,7 @@ def count_trained_on(folder, source):
         int; None where that is not known.
     """
     try:
-        with open(_file(folder), "rb") as file:
+        with open_regular_file(_file(folder)) as file:
             known = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None

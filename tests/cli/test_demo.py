@@ -1,6 +1,13 @@
 """`dmformer demo`: what it says of an image, and the page, where gradio is installed."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -53,19 +60,96 @@ def test_gradio_is_asked_for(monkeypatch, capsys):
     assert "dmformer-keras[demo]" in capsys.readouterr().err
 
 
-@pytest.mark.backend_independent
-def test_the_page_answers(photo):
+@pytest.fixture
+def page():
+    """The page of a model that is tiny, while it is served, and a client of it."""
     gradio = pytest.importorskip("gradio", reason='needs "dmformer-keras[demo]"')
-    from gradio_client import Client, handle_file
+    from gradio_client import Client
 
     model = tiny_classifier(class_names=NAMES)
     page = demo.make_page(gradio, model, "tiny")
-    page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-    try:
-        client = Client(page.local_url, verbose=False)
-        label, picture = client.predict(handle_file(photo), "b", api_name="/shown")
-        expected, shown = demo.describe(model, photo, "b")
-        assert label["label"] == max(expected, key=expected.get)
-        assert same(Image.open(picture).convert("RGB"), shown)
-    finally:
-        page.close()
+    demo.serve(page)
+    yield SimpleNamespace(
+        model=model, url=page.local_url, client=Client(page.local_url, verbose=False)
+    )
+    page.close(verbose=False)
+
+
+@pytest.mark.backend_independent
+def test_the_page_answers(photo, page, tmp_path):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    label, picture = page.client.predict(handle_file(photo), "b", api_name="/shown")
+    expected, shown = demo.describe(page.model, photo, "b")
+    assert label["label"] == max(expected, key=expected.get)
+    assert same(Image.open(picture).convert("RGB"), shown)
+
+    # A bomb of 400 million pixels, and what is no image: one sentence each.
+    bomb, text = tmp_path / "bomb.png", tmp_path / "text.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    text.write_text("words")
+    for path, sentence in ((bomb, "over the limit of 134,217,728"), (text, "not a JPEG, PNG")):
+        with pytest.raises(AppError, match=sentence):
+            page.client.predict(handle_file(path), "b", api_name="/shown")
+
+
+@pytest.mark.backend_independent
+def test_the_page_is_this_machine_s_only_and_takes_no_large_files(page):
+    def status(path, host, body=None, **headers):
+        request = urllib.request.Request(
+            page.url + path, body, {"Host": host, **headers}, method="POST" if body else "GET"
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    own = page.url.removeprefix("http://").rstrip("/")
+    assert status("", own) == 200
+    assert status("", own.replace("127.0.0.1", "localhost")) == 200
+    for other in ("attacker.example", "127.0.0.1.attacker.example:7860", "0.0.0.0"):
+        assert status("", other) == 400
+
+    def sent(size):
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body = form + bytes(size) + b"\r\n--x--\r\n"
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        return status("gradio_api/upload", own, body, **kind)
+
+    assert sent(1000) == 200
+    assert sent(26 * 2**20) == 413
+
+
+@pytest.mark.backend_independent
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_ends_the_page_at_once(tmp_path):
+    pytest.importorskip("gradio", reason='needs "dmformer-keras[demo]"')
+    tiny_classifier(class_names=NAMES).save_to_preset(tmp_path / "tiny")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "dmformer_keras.cli",
+            "demo",
+            str(tmp_path / "tiny"),
+            "--no-browser",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    line = process.stdout.readline()
+    assert line.startswith("At http://127.0.0.1:"), process.communicate()
+    # A browser that has the page open, and waits for what comes.
+    address = line.split()[1].rstrip(",").rstrip("/")
+    waiting = urllib.request.urlopen(f"{address}/gradio_api/heartbeat/x")
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    waiting.close()

@@ -135,3 +135,26 @@ def test_what_would_not_fit_is_refused_before_it_is_taken(source, tmp_path, monk
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 9000}))
     with pytest.raises(DMFormerError, match="another disk"):
         cached(source, SIZE, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("left", [["pixels.bin"], ["pixels.bin", "table.npy"], [".writing-x"]])
+def test_what_a_process_left_that_was_killed_is_written_again(source, tmp_path, left):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_bytes(b"half")
+    kept = cached(source, SIZE, folder)
+    np.testing.assert_array_equal(kept.read(0)[0], cached(source, SIZE, "memory").read(0)[0])
+    (folder / "cache.json").write_text("{}")
+    with pytest.raises(DMFormerError, match="holds something else"):
+        cached(source, SIZE, folder)
+
+
+@pytest.mark.parametrize("name", ["cache.json", "table.npy", "pixels.bin"])
+def test_a_cache_is_of_regular_files(source, tmp_path, name):
+    folder = tmp_path / "cache"
+    cached(source, SIZE, folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DMFormerError, match=r"holds something else|is damaged"):
+        cached(source, SIZE, folder)
