@@ -1,8 +1,9 @@
 """Images in a folder of class folders, or in a zip of one, read in place."""
 
+import contextlib
 import os
 
-from dmformer_keras.data.image_source import EncodedSource
+from dmformer_keras.data.image_source import EncodedSource, refuse_layout
 from dmformer_keras.data.images import check_file_channels
 from dmformer_keras.data.layout import (
     IMAGE_FOLDERS,
@@ -74,13 +75,18 @@ def list_folder(path, split, *, channels, validation_fraction, seed, draw):
     tree = without_wrappers(open_tree(path, LAYOUT))
     prefixes = split_prefixes(tree)
     stored, carved = stored_split(tree.title, split, prefixes)
-    class_folders, class_names = _classes(tree, prefixes, stored)
+    complaints = []
+    class_folders, class_names = _classes(tree, prefixes, stored, complaints)
     prefix = prefixes[stored]
     by_folder, others = _files_by_class(tree, prefix)
     problems, passed_over = sort_others(tree, others)
-    _check_none_is_empty(tree, prefix, by_folder, problems)
+    with _collected(complaints):
+        _check_none_is_empty(tree, prefix, by_folder, problems)
     labels, paths = _in_order_of_classes(by_folder, class_folders)
-    passed_over += _beside_the_classes(tree, prefix, len(paths))
+    with _collected(complaints):
+        passed_over += _beside_the_classes(tree, prefix, len(paths))
+    if complaints:
+        refuse_layout(tree.title, complaints)
     if carved:
         names = [path[len(prefix) :] for path in paths] if draw == "name" else None
         chosen = carve(tree.title, split, labels, validation_fraction, seed, names)
@@ -140,8 +146,17 @@ def sort_others(tree, paths):
     return problems, passed_over
 
 
-def _classes(tree, prefixes, stored):
-    """The class folders and the class names, by index."""
+@contextlib.contextmanager
+def _collected(complaints):
+    """Adds what is refused in the block to others, to be said together."""
+    try:
+        yield
+    except DMFormerError as error:
+        complaints.append(str(error))
+
+
+def _classes(tree, prefixes, stored, complaints):
+    """The class folders and the class names, by index; adds to a list of complaints."""
     reference = "train" if "train" in prefixes else stored
     prefix = prefixes[reference]
     present = tree.child_folders(prefix)
@@ -156,17 +171,19 @@ def _classes(tree, prefixes, stored):
         folders, names = _read_classes_file(tree)
         missing = sorted(set(folders) - set(present))
         if missing and reference in ("train", "all"):
-            raise DMFormerError(
-                f"{tree.title} has no folder {quoted(prefix + missing[0])}, which its "
-                f"{CLASSES_FILE} names; add it or remove the line."
+            complaints.append(
+                f"{tree.title} has no folder {_first(prefix, missing)}, which its {CLASSES_FILE} "
+                "names; add it or remove the line."
             )
     else:
         if reference == "all":
             check_no_unknown_splits(tree, "class folders")
         folders = names = present
-    check_class_names(names, tree.title)
-    _check_known(tree, prefix, present, folders)
-    _check_known(tree, prefixes[stored], tree.child_folders(prefixes[stored]), folders)
+    with _collected(complaints):
+        check_class_names(names, tree.title)
+    for one in dict.fromkeys((prefix, prefixes[stored])):
+        with _collected(complaints):
+            _check_known(tree, one, tree.child_folders(one), folders)
     return folders, names
 
 
@@ -175,9 +192,15 @@ def _check_known(tree, prefix, present, folders):
     if unknown:
         where = CLASSES_FILE if CLASSES_FILE in tree.files else "the training classes"
         raise DMFormerError(
-            f"The class folder {quoted(prefix + unknown[0])} of {tree.title} is not in {where}; "
+            f"The class folder {_first(prefix, unknown)} of {tree.title} is not in {where}; "
             "name the class folders alike in every split."
         )
+
+
+def _first(prefix, folders):
+    """The first of some folders, and how many more there are."""
+    more = f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
+    return f"{quoted(prefix + folders[0])}{more}"
 
 
 def _read_classes_file(tree):
@@ -227,13 +250,13 @@ def _files_by_class(tree, prefix):
 
 
 def _check_none_is_empty(tree, prefix, by_folder, problems):
-    empty = [prefix + folder for folder, paths in by_folder.items() if not paths]
+    empty = [folder for folder, paths in by_folder.items() if not paths]
     if not empty:
         return
-    reason = next((text for path, text in problems if path.startswith(empty[0] + "/")), None)
-    more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+    start = f"{prefix}{empty[0]}/"
+    reason = next((text for path, text in problems if path.startswith(start)), None)
     raise DMFormerError(
-        f"The class folder {quoted(empty[0])}{more} of {tree.title} holds no image"
+        f"The class folder {_first(prefix, empty)} of {tree.title} holds no image"
         + (f": {reason}" if reason else "; add images or remove the folder.")
     )
 

@@ -18,6 +18,7 @@ from dmformer_keras.type_names import Pixels
 _VERIFY_CHUNK = 64
 # What an error quotes, so that all of it can be read.
 _SHOWN_REASONS = 200
+_SHOWN_COMPLAINTS = 280
 _SHOWN_TITLE = 80
 _SHOWN_SKIPPED = 10
 
@@ -347,19 +348,40 @@ def refuse_unusable(title, reasons, count):
     )
 
 
-def first_reasons(reasons):
+def refuse_layout(title, complaints):
+    """Says what is wrong with the folders of a data set, all of it at once.
+
+    Args:
+        title: str, of the source.
+        complaints: list of str, sentences.
+
+    Raises:
+        DMFormerError: always.
+    """
+    if len(complaints) == 1:
+        raise DMFormerError(complaints[0])
+    # Told once is enough.
+    complaints = [one.replace(f" of {title}", "").replace(title, "it") for one in complaints]
+    raise DMFormerError(
+        f"{title[-_SHOWN_TITLE:]} has {len(complaints)} problems: "
+        f"{first_reasons(complaints, _SHOWN_COMPLAINTS)}"
+    )
+
+
+def first_reasons(reasons, length=_SHOWN_REASONS):
     """As many of some sentences as an error may quote, and how many more there are.
 
     Args:
         reasons: list of str.
+        length: int, the most characters.
 
     Returns:
         str.
     """
-    shown = reasons[0] if len(reasons[0]) <= _SHOWN_REASONS else f"{reasons[0][:_SHOWN_REASONS]}…"
+    shown = reasons[0] if len(reasons[0]) <= length else f"{reasons[0][:length]}…"
     count = 1
     for reason in reasons[1:]:
-        if len(shown) + len(reason) >= _SHOWN_REASONS:
+        if len(shown) + len(reason) >= length:
             break
         shown, count = f"{shown} {reason}", count + 1
     return shown if count == len(reasons) else f"{shown} (and {len(reasons) - count} more)"

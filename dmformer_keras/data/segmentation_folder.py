@@ -3,7 +3,7 @@
 import collections
 
 from dmformer_keras.data.folders import read_classes_rows, sort_others
-from dmformer_keras.data.image_source import refuse_unusable
+from dmformer_keras.data.image_source import refuse_layout, refuse_unusable
 from dmformer_keras.data.images import check_file_channels
 from dmformer_keras.data.layout import (
     IMAGE_FOLDERS,
@@ -179,7 +179,7 @@ def _pairs(tree, images_prefix, masks_prefix):
 
 def _files_by_stem(tree, prefix):
     """{path without prefix and extension: path} of the images, and the paths of other files."""
-    by_stem, others = {}, []
+    by_stem, others, doubled = {}, [], []
     for path in tree.files:
         if not path.startswith(prefix):
             continue
@@ -188,11 +188,13 @@ def _files_by_stem(tree, prefix):
             continue
         stem = path[len(prefix) :].rpartition(".")[0]
         if stem in by_stem:
-            raise DMFormerError(
+            doubled.append(
                 f"{tree.title} has two files for one name, {quoted(by_stem[stem])} and "
                 f"{quoted(path)}; keep one."
             )
         by_stem[stem] = path
+    if doubled:
+        refuse_layout(tree.title, doubled)
     return by_stem, others
 
 

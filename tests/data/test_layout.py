@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from image_files import encode, random_image, two_classes
 from test_segmentation_source import pairs, segment
@@ -233,3 +234,69 @@ def test_files_whose_names_are_no_utf_8_are_read_and_printed(tmp_path):
     source.describe().encode("utf-8")
     assert r"\udcff.jpg" in source.describe()
     skipped_text(source, "there").encode("utf-8")
+
+
+def test_all_that_is_wrong_with_a_layout_is_said_at_once(make):
+    files = {f"train/{name}/{i}.png": i for name in ("cat", "dog") for i in (0, 1)}
+    files |= {"train/empty/notes.txt": b"x", "train/bird/1.png": 1, "train/fish/1.png": 1}
+    files |= {f"train/{i}.png": i for i in range(9)}
+    files["classes.tsv"] = b"0\tcat\n1\tdog\n2\tempty\n3\thorse\n4\tcow\n"
+    with pytest.raises(DMFormerError) as caught:
+        open_source(make(files), "train")
+    message = str(caught.value)
+    assert "has 4 problems: " in message
+    assert "no folder 'train/cow' (and 1 more), which its classes.tsv names" in message
+    assert "The class folder 'train/bird' (and 1 more) is not in classes.tsv" in message
+    assert message.endswith("(and 2 more)")
+    assert len(message) <= 400
+    # What is mended is not said again.
+    del files["train/empty/notes.txt"], files["train/bird/1.png"], files["train/fish/1.png"]
+    files["classes.tsv"] = b"0\tcat\n1\tdog\n"
+    with pytest.raises(DMFormerError, match="9 images outside of its class folders") as caught:
+        open_source(make(files, "again.zip"), "train")
+    assert "problems" not in str(caught.value)
+
+
+def of_page(text):
+    """{path: content} of a tree as docs/own_images.md draws it, by indentation."""
+    files, parents = {}, []
+    for line in text.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.strip().removesuffix(" ...")
+        parents[depth:] = [name]
+        if not name.endswith("/"):
+            path = "".join(parents)
+            masks = any(one in path for one in ("masks/", "annotations/", "label/"))
+            mask = encode(np.eye(24, 30, dtype=np.uint8))
+            files[path] = b"x" if name.endswith(".md") else mask if masks else len(files)
+    return files
+
+
+TREES = {
+    "wrapped": "a/\n  README.md\n  photos/\n    cat/1.jpg ...\n    dog/1.jpg\n  __MACOSX/",
+    "in themselves": "seg_train/\n  seg_train/\n    cat/1.jpg\n    dog/1.jpg\n"
+    "seg_test/\n  seg_test/\n    cat/1.jpg\n    dog/1.jpg",
+    "other names": "photos/\n  Training/\n    cat/1.jpg\n    dog/1.jpg\n"
+    "  Test/\n    cat/1.jpg\n    dog/1.jpg",
+}
+MASKED = {
+    "outside": "s/\n  train/\n    images/1.jpg\n    masks/1.png\n  val/\n    images/2.jpg\n"
+    "    masks/2.png",
+    "inside": "s/\n  images/\n    training/1.jpg\n    validation/2.jpg\n  annotations/\n"
+    "    training/1.png\n    validation/2.png",
+    "an ending": "s/\n  img/\n    1.jpg\n    2.jpg\n  label/\n    1_mask.png\n    2_mask.png",
+}
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_the_trees_of_the_page_are_understood(make, tree):
+    source = open_source(make(of_page(tree)), "train", validation_fraction=0)
+    assert source.class_names == ["cat", "dog"]
+    assert len(source) == 2
+
+
+@pytest.mark.parametrize("tree", MASKED.values(), ids=MASKED)
+def test_the_trees_of_the_page_with_masks_are_understood(make, tree):
+    options = {"task": "segment", "validation_fraction": 0}
+    source = open_source(make(of_page(tree)), "train", **options)
+    assert names(source)[0].endswith("1.jpg")
+    assert source.class_names == ["0", "1"]
