@@ -12,8 +12,8 @@ from dmformer_keras.cli.train import after_interruption, progress_style
 from dmformer_keras.data import load_example, open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import Recipe, evaluate, image_size_of, load_classifier, train
-from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 from dmformer_keras.training.figures import draw_confusion_matrix
+from dmformer_keras.training.run_report import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 
 __all__ = ["after_interruption", "run"]
 

@@ -8,7 +8,7 @@ from dmformer_keras.cli.arguments.train import recipe_of
 from dmformer_keras.cli.options import print_metrics
 from dmformer_keras.training import train
 from dmformer_keras.training.checkpoint import resumable_epoch
-from dmformer_keras.training.engine import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
+from dmformer_keras.training.run_report import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 
 
 def run(args):

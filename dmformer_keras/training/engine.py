@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import json
 import math
 import shutil
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,23 +16,13 @@ import keras
 import numpy as np
 
 from dmformer_keras import presets
-from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.cache import MEMORY, cached
-from dmformer_keras.data.image_source import skipped_text
-from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load_trained
-from dmformer_keras.system.files import (
-    FolderLock,
-    WriteError,
-    check_room,
-    read_regular_text,
-    written_whole,
-)
-from dmformer_keras.system.machine import describe_machine
+from dmformer_keras.system.files import FolderLock, WriteError, check_room, read_regular_text
 from dmformer_keras.system.secrets import without_secrets
-from dmformer_keras.training import checkpoint, figures
+from dmformer_keras.training import checkpoint
 from dmformer_keras.training.averaging import (
     averaged_weights,
     estimate_statistics,
@@ -45,7 +33,6 @@ from dmformer_keras.training.averaging import (
 from dmformer_keras.training.batches import (
     stated_data_errors,
     statistics_batches,
-    tensorflow_is_installed,
     training_batches,
 )
 from dmformer_keras.training.distribution import join
@@ -55,6 +42,21 @@ from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.probing import check_can_probe, solve_head
 from dmformer_keras.training.recipe import Recipe
+from dmformer_keras.training.run_checks import (
+    check_classes,
+    check_distribution,
+    check_tensorboard,
+    check_updates,
+    steps_of_epoch,
+)
+from dmformer_keras.training.run_report import (
+    REPORT_FILE,
+    beginning,
+    earlier_trainings,
+    name_without_path,
+    write_history,
+    write_report,
+)
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.teacher import TeacherAnswers, student_model
 from dmformer_keras.training.trained_images import (
@@ -71,10 +73,6 @@ if TYPE_CHECKING:
     from dmformer_keras.training.segmentation_evaluation import SegmentationEvaluation
 
 
-HISTORY_FILE = "history.csv"
-CURVES_FILE = "curves.png"
-CONFUSION_FILE = "confusion_matrix.png"
-REPORT_FILE = "report.json"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
@@ -189,11 +187,8 @@ class _Run:
         self, *, recipe, preset, source, folder, resume, on_corrupt, tensorboard, cache, teacher,
         teacher_cache, teacher_classes, command, callbacks, verbose, distribution, lock,
     ):  # fmt: skip
-        if tensorboard and not (tensorflow_is_installed() and find_spec("tensorboard")):
-            raise DMFormerError(
-                "Logs for TensorBoard are written by TensorFlow and tensorboard: pip install "
-                "tensorflow tensorboard; or leave tensorboard out, history.csv has the same."
-            )
+        if tensorboard:
+            check_tensorboard()
         self.distribution = distribution
         self.tensorboard = tensorboard
         self.recipe = recipe
@@ -226,11 +221,11 @@ class _Run:
         )
         self.image_size = self.task.training_size(self.preset)
         self.phases = recipe.phases(self.image_size)
-        self.steps = self._steps_per_epoch()
-        self._check_updates()
+        self.steps = steps_of_epoch(recipe, self.train_source)
+        check_updates(recipe, self.steps)
         if recipe.probe:
             check_can_probe(self.train_source)
-        self._check_distribution()
+        check_distribution(recipe, self.train_source, distribution)
         self.teacher = self._open_teacher(teacher, teacher_cache, teacher_classes)
         self.cache = MEMORY if cache is None and recipe.augment_on_device else cache
         self._check_identity()
@@ -255,7 +250,7 @@ class _Run:
             compile_for(recipe, model, self.steps, *objective, self.distribution.optimizer_class)
         if self.recipe.progressive_resizing or self.distribution.replicas > 1:
             self.twin = self._built_model(self.image_size)
-        self._say_what_is_done(self.classifier)
+        self._say(beginning(self, self.classifier))
         self._start_or_restore(model)
         self.distribution.connect(model)
         if self.state.epoch < self.recipe.epochs:
@@ -267,19 +262,7 @@ class _Run:
         self.state.history.append(row)
         checkpoint.save_epoch(self.folder, self.state, model)
         self._save_if_best(model)
-        self._write_history()
-
-    def _steps_per_epoch(self):
-        """The batches of an epoch: of a pass over the images, or of what the recipe says."""
-        images = self.recipe.images_per_epoch
-        if images is None:
-            return steps_per_epoch(self.train_source, self.recipe.batch_size)
-        if isinstance(self.train_source, StreamSource):
-            raise DMFormerError(
-                f"{self.train_source.title} is streamed, and its epochs are whole passes; leave "
-                "out images_per_epoch."
-            )
-        return max(1, images // min(self.recipe.batch_size, len(self.train_source)))
+        write_history(self.folder, self.state.history)
 
     def _open_teacher(self, teacher, folder, class_names):
         """What is learned from beside the labels: Teacher, TeacherAnswers or None."""
@@ -319,47 +302,9 @@ class _Run:
                     folder, self.train_source, self.image_size, progress=bool(self.verbose)
                 )
 
-    def _check_updates(self):
-        batches = self.recipe.epochs * self.steps
-        if self.recipe.accumulate > batches:
-            raise DMFormerError(
-                f"accumulate={self.recipe.accumulate} batches make one update, and the whole "
-                f"training has {batches}; accumulate fewer, or train for more epochs."
-            )
-
-    def _check_distribution(self):
-        recipe, distribution = self.recipe, self.distribution
-        batch_size = min(recipe.batch_size, len(self.train_source))
-        if batch_size % distribution.replicas:
-            raise DMFormerError(
-                f"A batch of {batch_size} images cannot be shared evenly by "
-                f"{distribution.replicas} devices; choose a batch size that can."
-            )
-        if recipe.augment_on_device and (distribution.replicas > 1 or distribution.shard[1] > 1):
-            raise DMFormerError(
-                "augment_on_device is for training on one device; leave it out on several."
-            )
-        # Where copies see a part of the batch each; under JAX there is one model.
-        if getattr(recipe, "lovasz", 0) and distribution.has_copies:
-            raise DMFormerError(
-                "The Lovász loss sorts all pixels of a batch, which lie on several devices; leave "
-                "out lovasz, or train with JAX."
-            )
-        # Both decide whether to update within the graph, where TensorFlow's copies cannot meet.
-        conditional = recipe.accumulate > 1 or recipe.precision == "mixed_float16"
-        if distribution.optimizer_class is not None and conditional:
-            raise DMFormerError(
-                "TensorFlow can neither accumulate gradients nor train in mixed_float16 on several "
-                "devices; leave out accumulate, take mixed_bfloat16, or train with JAX or PyTorch."
-            )
-
     def _check_identity(self):
         """Sets a new run's state, or checks that an old one's is of this very run."""
-        if len(self.train_source.class_names) < 2:
-            raise DMFormerError(
-                f"{self.train_source.title} has one class only; a {self.task.kind} needs two or "
-                "more."
-            )
+        check_classes(self.train_source, self.task.kind)
         identity = identity_of(
             self.recipe, self.preset, self.train_source, self.val_source, self.draw
         )
@@ -452,7 +397,7 @@ class _Run:
             for leftover in self.folder.glob(f"{presets.SAVING}*"):
                 shutil.rmtree(leftover)
             self._save_if_best(model)
-            self._write_history()
+            write_history(self.folder, self.state.history)
             return
         if self.recipe.probe:
             self._probe()
@@ -549,15 +494,6 @@ class _Run:
         validated = [row for row in self.state.history if self.is_validated(row["epoch"])]
         return max(validated, key=self.task.rank, default=None)
 
-    def _write_history(self):
-        with (
-            written_whole(self.folder / HISTORY_FILE) as path,
-            open(path, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=max(self.state.history, key=len))
-            writer.writeheader()
-            writer.writerows(self.state.history)
-
     def _report(self):
         """Measures the saved model as `dmformer evaluate` does, and writes that down."""
         history = self.state.history
@@ -571,70 +507,16 @@ class _Run:
         evaluation = self.task.evaluate(
             load_trained(self.folder), self.val_source, progress=bool(self.verbose)
         )
-        report = {
-            **self.state.begun,
-            "data": self.train_source.title,
-            "training_images": len(self.train_source),
-            "skipped_images": [*self.train_source.skipped, *self.val_source.skipped],
-            "backend": keras.backend.backend(),
-            "recipe": self.state.identity["recipe"],
-            "teacher": None if self.teacher is None else self.teacher.described(),
-            "epochs": len(history),
-            "best_epoch": best["epoch"],
-            "training_seconds": sum(row["seconds"] for row in history),
-            "machine": describe_machine(threads=None),
-            "validation": self.task.report(evaluation),
-        }
-        if figures.can_draw():
-            figures.draw_curves(history, self.task.curves, self.folder / CURVES_FILE)
-            self.task.draw_confusion(evaluation, self.folder / CONFUSION_FILE)
-        else:
+        if not write_report(self, best, evaluation):
             self._say(
                 "No pictures were drawn: matplotlib is not installed; "
                 'pip install "dmformer-keras[plots]" brings it.'
             )
-        with written_whole(self.folder / REPORT_FILE) as path:
-            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         return evaluation
-
-    def _say_what_is_done(self, model):
-        sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in self.phases)
-        start = "its weights" if self.preset.has_weights else "random weights"
-        if self.preset.has_weights and not self.task.keeps_head(
-            self.preset, self.train_source, model
-        ):
-            start = "its weights and a new head"
-        devices = self.distribution.replicas
-        self._say(
-            f"{name_without_path(self.preset.name)}: {model.count_params():,} parameters, {sizes}, "
-            f"{self.train_source.channels} channels, from {start}, on {keras.backend.backend()}"
-            f"{f', {devices} devices' if devices > 1 else ''}\n"
-            f"{self.train_source.title}: {len(self.train_source):,} training and "
-            f"{len(self.val_source):,} validation images of "
-            f"{len(self.train_source.class_names)} classes"
-        )
-        for source in (self.train_source, self.val_source):
-            if source.skipped:
-                self._say(skipped_text(source, REPORT_FILE))
-        if self.state.epoch:
-            self._say(f"Resuming after epoch {self.state.epoch} of {self.recipe.epochs}")
 
     def _say(self, text):
         if self.verbose:
             print(text, flush=True)
-
-
-def earlier_trainings(report):
-    """Lists the trainings that a run's weights came from, the run's own being the last.
-
-    Args:
-        report: dict, of `REPORT_FILE`.
-
-    Returns:
-        list of dicts: "command", "training_seconds", "backend", "machine", "teacher".
-    """
-    own = ("command", "training_seconds", "backend", "machine", "teacher")
-    return [*report.get("earlier", []), {name: report.get(name) for name in own}]
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -695,8 +577,3 @@ def _seed_torch(seed, epoch, process):
     import torch
 
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
-
-
-def name_without_path(title):
-    """The name of data or of a preset, which may be given by a path."""
-    return Path(title.strip("'")).name

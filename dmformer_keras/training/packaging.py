@@ -21,15 +21,15 @@ from dmformer_keras.presets.markdown import escaped, fenced
 from dmformer_keras.system.files import read_regular_text, stated_write_errors, stored_bytes
 from dmformer_keras.system.machine import machine_sentence
 from dmformer_keras.system.secrets import without_secrets
-from dmformer_keras.training.engine import (
+from dmformer_keras.training.folders import check_is_free
+from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
+from dmformer_keras.training.run_report import (
     CURVES_FILE,
     HISTORY_FILE,
     REPORT_FILE,
     earlier_trainings,
     name_without_path,
 )
-from dmformer_keras.training.folders import check_is_free
-from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
 from dmformer_keras.training.tasks import task_of
 from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
 from dmformer_keras.type_names import PathLike
