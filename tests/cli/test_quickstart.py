@@ -34,7 +34,8 @@ def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, ca
 
 
 def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quickstart, "_NEEDED", ("tensorflow", "a_package_nobody_has"))
+    needed = ("tensorflow", "a_package_nobody_has")
+    monkeypatch.setattr("dmformer_keras.cli.arguments.quickstart._NEEDED", needed)
     assert main(["quickstart", "--output", str(tmp_path / "quickstart")]) == 1
     message = capsys.readouterr().err
     assert "a_package_nobody_has" in message
