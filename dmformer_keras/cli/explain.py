@@ -1,6 +1,7 @@
 """`dmformer explain`"""
 
 from dmformer_keras.cli.arguments.explain import output_of
+from dmformer_keras.cli.options import print_skipped
 from dmformer_keras.data import load_image, open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
@@ -21,6 +22,7 @@ def run(args):
         source = open_source(
             args.data, "val", channels=model.input.shape[-1], on_corrupt=args.on_corrupt
         )
+        print_skipped(source)
         draw_gates(model, source, path)
         print(f"In {path}: the gates by stage and class")
         return

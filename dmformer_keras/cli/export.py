@@ -5,7 +5,8 @@ import logging
 import sys
 
 from dmformer_keras.cli.arguments.export import format_of, options_of
-from dmformer_keras.cli.options import percent
+from dmformer_keras.cli.options import percent, print_skipped
+from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load
 from dmformer_keras.training import image_size_of, is_segmenter
@@ -31,12 +32,27 @@ def run(args):
         options["input_shape"] = (*size, model.input.shape[-1])
     if args.data is not None:
         options["images"] = args.data
+    if args.on_corrupt == "skip":
+        _open_without_damaged(options, model)
     path = getattr(export, f"to_{form}")(
         model, args.output, fuse=not args.no_fuse, tolerance=args.tolerance, **options
     )
     report = json.loads(export.report_path(path).read_text(encoding="utf-8"))
     _print_report(path, report, is_segmenter(model))
     print(f"Report: {export.report_path(path)}")
+
+
+def _open_without_damaged(options, model):
+    """Opens the images of an export, without those that cannot be read."""
+    task = "segment" if is_segmenter(model) else "classify"
+    for name, split in (("images", "val"), ("representative_data", "train")):
+        if isinstance(options.get(name), str):
+            channels = model.input.shape[-1]
+            source = open_source(
+                options[name], split, task=task, channels=channels, on_corrupt="skip"
+            )
+            print_skipped(source)
+            options[name] = source
 
 
 def _print_progress():

@@ -127,12 +127,13 @@ def unique_names(paths):
     >>> unique_names([Path("a/street.jpg"), Path("b/street.png"), Path("park.jpg")])
     ['street', 'street-2', 'park']
     """
-    names = []
+    names, taken, numbers = [], set(), {}
     for path in paths:
-        name, number = path.stem, 1
-        while name in names:
-            number += 1
-            name = f"{path.stem}-{number}"
+        name = path.stem
+        while name in taken:
+            numbers[path.stem] = numbers.get(path.stem, 1) + 1
+            name = f"{path.stem}-{numbers[path.stem]}"
+        taken.add(name)
         names.append(name)
     return names
 

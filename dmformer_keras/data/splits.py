@@ -115,10 +115,9 @@ def carve(title, split, labels, validation_fraction, seed, names=None):
     """
     labels = np.asarray(labels)
     held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels) if validation_fraction else ():
-        members = np.flatnonzero(labels == label)
+    for members in _by_label(labels) if validation_fraction else ():
         if names is None:
-            order = np.random.default_rng([seed, int(label)]).permutation(members)
+            order = np.random.default_rng([seed, int(labels[members[0]])]).permutation(members)
             count = round(validation_fraction * len(members))
         else:
             places = np.array([_place(names[index], seed) for index in members])
@@ -131,6 +130,14 @@ def carve(title, split, labels, validation_fraction, seed, names=None):
             f"{validation_fraction}; give a fraction over 0 and a class of two or more images."
         )
     return indexes
+
+
+def _by_label(labels):
+    """The indexes of each label, ascending; in one pass, for there may be thousands of labels."""
+    order = np.argsort(labels, kind="stable")
+    if not len(order):
+        return []
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def _place(name, seed):

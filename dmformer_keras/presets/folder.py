@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import read_regular_text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -138,7 +139,7 @@ def _read_task(folder):
 
 def _read_json(path, folder):
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular_text(path))
     except FileNotFoundError:
         raise DMFormerError(
             f"Folder {str(folder)!r} is no preset: it has no {path.name}; give a folder written "
@@ -187,6 +188,12 @@ def verify_checksum(path: Path, preset: Preset) -> None:
     if expected is None:
         # Written by another library, which keeps no checksums.
         return
+    size = path.stat().st_size
+    if expected.get("bytes") not in (None, size):
+        raise DMFormerError(
+            f"{path} is altered or incomplete: it has {size:,} bytes, but {METADATA_FILE} says "
+            f"{expected['bytes']}; copy or save the preset again."
+        )
     actual = sha256(path)
     if actual != expected["sha256"]:
         raise DMFormerError(

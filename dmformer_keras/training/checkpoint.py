@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.system.files import WRITING, stored_bytes, written_whole
+from dmformer_keras.system.files import WRITING, read_regular_text, stored_bytes, written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
@@ -59,7 +59,7 @@ def read_state(folder):
     """
     path = folder / CHECKPOINT_FOLDER / STATE_FILE
     try:
-        return RunState(**json.loads(path.read_text(encoding="utf-8")))
+        return RunState(**json.loads(read_regular_text(path)))
     except (FileNotFoundError, NotADirectoryError):
         raise DMFormerError(
             f"There is no run to resume in {str(folder)!r}; leave out resume to start one, or "

@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.files import FILE_BYTES_LIMIT, read_regular_text
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
 from dmformer_keras.type_names import Config, PathLike, Tensor
 
@@ -128,7 +129,7 @@ class TeacherAnswers:
 
     def _lines(self, file):
         try:
-            return (self.folder / file).read_text(encoding="utf-8").splitlines()
+            return read_regular_text(self.folder / file, FILE_BYTES_LIMIT).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             raise DMFormerError(
@@ -185,7 +186,7 @@ class TeacherAnswers:
         if not path.is_file():
             return {}
         try:
-            card = json.loads(path.read_text(encoding="utf-8"))
+            card = json.loads(read_regular_text(path))
             return {"name": str(card["name"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DMFormerError(

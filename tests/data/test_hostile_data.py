@@ -36,7 +36,7 @@ TABLE = some.lists(some.lists(CELLS, max_size=6).map("\t".join), max_size=8).map
 
 # The same cases each time; a failing one is printed with how to run it again.
 settings = hypothesis.settings(
-    max_examples=150, deadline=5000, derandomize=True, print_blob=True, database=None,
+    max_examples=250, deadline=5000, derandomize=True, print_blob=True, database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )  # fmt: skip
 

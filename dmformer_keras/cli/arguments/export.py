@@ -4,6 +4,7 @@ from dmformer_keras.cli.arguments.shared import (
     MODEL_HELP,
     SOURCE_HELP,
     add_image_size_option,
+    add_on_corrupt_option,
     check_data,
     check_model,
 )
@@ -54,6 +55,7 @@ def add_arguments(parser):
         help="images to compare on (of the validation split), and to quantise by (of the training "
         f"split): {SOURCE_HELP} (default: made-up images, for comparison only)",
     )
+    add_on_corrupt_option(parser)
     add_image_size_option(parser)
     parser.add_argument("--no-fuse", action="store_true", help="keep every BatchNorm as it is")
     parser.add_argument(
