@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# The shared suites' assertions explain themselves as those of test modules do.
+pytest.register_assert_rewrite("suites", "helpers")
+
 # Quiet and steady: TensorFlow's start-up log, and torch's threads, which stall on few cores.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

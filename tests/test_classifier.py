@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import array, images, randomize, run_python, tiny_backbone, tiny_classifier
+from suites import TaskSuite
 
 import dmformer_keras
 from dmformer_keras import DMFormerClassifier, DMFormerError, DMFormerN
@@ -24,6 +25,10 @@ TABLE = {  # parameters in millions, GMACs
 }
 
 
+class TestDMFormerClassifier(TaskSuite):
+    cls = DMFormerClassifier
+
+
 @pytest.mark.parametrize("letter", VARIANTS)
 def test_parameters_and_multiply_accumulates(letter):
     model = getattr(dmformer_keras, f"DMFormer{letter}")()
@@ -37,16 +42,6 @@ def test_parameters_and_multiply_accumulates(letter):
     assert counted[1] / 1e9 == pytest.approx(giga, rel=0.01, abs=0.005)
     assert model.name == f"dmformer_{letter.lower()}"
     assert model.output.shape == (None, 1000)
-
-
-def test_gives_logits_and_activation_gives_probabilities():
-    model = randomize(tiny_classifier())
-    x = images(3, 64, 64, 3)
-    logits = array(model(x))
-    probabilities = DMFormerClassifier(model.backbone, 5, activation="softmax")
-    probabilities.head.set_weights(model.head.get_weights())
-    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    np.testing.assert_allclose(array(probabilities(x)), expected, atol=1e-5)
 
 
 def test_logits_are_the_head_on_the_last_feature_map():

@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 from helpers import TINIEST, array, images, randomize, shapes, tiny_backbone, tiny_classifier
+from suites import TaskSuite
 
 import dmformer_keras
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, SemanticFPN, fuse
 from dmformer_keras.layers import DMFormerBlock
 from dmformer_keras.segmenter import Segmenter
-from dmformer_keras.task_table import SEGMENTATION_HEADS, TASKS, register_task
+from dmformer_keras.task_table import register_task
 from dmformer_keras.training import SegmentationRecipe, train
 
 registered = keras.saving.register_keras_serializable(package="outside")
@@ -90,6 +91,10 @@ def exported(model, folder):
 # ------------------------------------------------------------------------------------ a head
 
 
+class TestToyHead(TaskSuite):
+    cls = ToyHead
+
+
 @pytest.mark.slow(on=["jax"])  # which compiles a training step
 def test_a_head_from_outside_trains_is_saved_fused_and_exported(tmp_path):
     pictures, masks, names = shapes(12, size=(64, 64))
@@ -124,16 +129,6 @@ def test_keras_hub_reads_the_preset_of_a_head_from_outside(tmp_path):
     np.testing.assert_allclose(
         array(loaded(images(1, 64, 64, 3))), array(model(images(1, 64, 64, 3))), atol=1e-4
     )
-
-
-def test_a_head_needs_names_of_its_own():
-    with pytest.raises(DMFormerError, match="'toy_head' is that of ToyHead"):
-        register_task("segment", recipe_name="toy_head")(type("OtherHead", (Segmenter,), {}))
-    with pytest.raises(DMFormerError, match="There is a task 'SemanticFPN' already"):
-        register_task("segment")(type("SemanticFPN", (Segmenter,), {}))
-    with pytest.raises(DMFormerError, match="kind must be one of classify, segment"):
-        register_task("detect")
-    assert TASKS["SemanticFPN"].cls is SEGMENTATION_HEADS["semantic_fpn"] is SemanticFPN
 
 
 # ----------------------------------------------------------------------------------- a mixer
