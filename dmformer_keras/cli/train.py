@@ -54,5 +54,5 @@ def after_interruption(args):
 
 
 def progress_style():
-    """Keras's `verbose`: a bar on a terminal, a line an epoch in a log file."""
+    """Keras's `verbose`: a bar on a terminal, a line per epoch in a log file."""
     return 1 if sys.stdout.isatty() else 2

@@ -38,7 +38,7 @@ def changed(images, all_changes, image_size, magnitude=0):
 
     Args:
         images: list of uint8 arrays (height, width, channels), of any sizes.
-        all_changes: list of Changes, one an image.
+        all_changes: list of Changes, one per image.
         image_size: (height, width), ints, of the result.
         magnitude: float, RandAugment's.
 

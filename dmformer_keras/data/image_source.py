@@ -172,7 +172,7 @@ class EncodedSource(ImageSource):
     """Images kept as the bytes of image files.
 
     Args:
-        keys: list, what `fetch` takes, one an image.
+        keys: list, what `fetch` takes, one per image.
         names: list of str, what to call the images.
         fetch: function from a key to the bytes; called from several threads.
         stamp: function from a key to what changes with its content; None reads the bytes.

@@ -85,7 +85,7 @@ def to_tf_dataset(
             the images are.
         shard: (which, of how many), ints: of every batch only this part, in training by several
             processes. Images are then mixed within each part.
-        num_parallel_calls: int, images prepared at a time; None means one a CPU.
+        num_parallel_calls: int, images prepared at a time; None means one per CPU.
 
     Returns:
         `tf.data.Dataset` of (float32 (batch, height, width, channels) in 0..255, int32
@@ -185,7 +185,7 @@ def to_py_dataset(
         source, image_size, batch_size, training, augmentation, seed, first_epoch, first_step,
             epochs, resize, crop_fraction, mixing, answers, shard: see `to_tf_dataset`; a streamed
             source is not taken.
-        workers: int, threads that prepare images; None means one a CPU. They are this
+        workers: int, threads that prepare images; None means one per CPU. They are this
             dataset's own: with Keras's workers, and with a count of epochs kept by
             `on_epoch_end`, the batch that `fit` reads to build a model displaces others.
         prefetch: int, batches prepared ahead.

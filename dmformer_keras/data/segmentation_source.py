@@ -388,7 +388,7 @@ def _look_and_count(source):
 
 def _check_more_than_one_class(source):
     present = np.flatnonzero(source.pixel_counts)
-    # So look black-and-white masks, whose white is 255.
+    # Black-and-white masks look like this: their white is 255.
     if source.split in ("train", "all") and present.size == 1 and source.ignored_pixels:
         raise DMFormerError(
             f"All pixels of the masks of {source.title} are "

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-# One line a step, for a program to show; silent unless it does.
+# One line per step, for a program to show; silent unless it does.
 LOG = logging.getLogger("dmformer_keras.export")
 
 

@@ -204,7 +204,7 @@ class DMFormerBlock(keras.layers.Layer):
         x = inputs + self.attention_drop(branch, training=training)
 
         branch = self.mlp_norm(x, training=training)
-        # Said to each layer: in the second run of gradient checkpointing Keras does not know.
+        # Given to each layer: in the second run of gradient checkpointing Keras has lost it.
         branch = self.mlp_expand(branch, training=training)
         branch = self.mlp_project(branch, training=training)
         if self.layer_scale is not None:

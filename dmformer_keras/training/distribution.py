@@ -197,7 +197,7 @@ class _Torch(OneDevice):
 
         if "WORLD_SIZE" not in os.environ:
             raise DMFormerError(
-                "Training with PyTorch on several devices is one process a device; start it with "
+                "Training with PyTorch on several devices is one process per device; start it with "
                 f"`torchrun --nproc-per-node=DEVICES {_module_of_command()} ...`."
             )
         on_gpus = torch.cuda.is_available()

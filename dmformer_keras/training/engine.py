@@ -134,7 +134,7 @@ def train(
             figures of the validation in their logs (`val_top1`, `val_miou`, `val_loss`, ...).
             Those that keep a state lose it where a run is resumed. Where images grow, `fit` is
             called for each size.
-        verbose: 0 for silence, 1 for progress bars, 2 for one line an epoch.
+        verbose: 0 for silence, 1 for progress bars, 2 for one line per epoch.
 
     Returns:
         Evaluation, or SegmentationEvaluation, of the saved model on the validation images;
@@ -244,7 +244,7 @@ class _Run:
             if self.teacher is not None:
                 model = student_model(self.classifier, self.teacher)
             objective = self.task.objective(self.train_source, self.teacher)
-            # The learning rate follows the images an update that there are.
+            # The learning rate follows the number of images per update.
             batch_size = min(self.recipe.batch_size, len(self.train_source))
             recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
             compile_for(recipe, model, self.steps, *objective, self.distribution.optimizer_class)

@@ -20,7 +20,7 @@ def draw_curves(history, charts, path):
     """Draws columns of a history over the epochs to a PNG file.
 
     Args:
-        history: list of dicts, one an epoch, with "epoch" and the columns drawn.
+        history: list of dicts, one per epoch, with "epoch" and the columns drawn.
         charts: list of (title, unit, {label: (column, factor)}), one chart each.
         path: str or path of the file.
     """

@@ -17,7 +17,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     Args:
         label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
-        class_weights: sequence of floats, one a class, or `None` for 1 each: what the loss of an
+        class_weights: sequence of floats, one per class, or `None` for 1 each: what the loss of an
             image is multiplied by, for its class or, in a mixture, by the shares.
         **kwargs: the usual arguments of `keras.losses.Loss`.
 
@@ -70,7 +70,7 @@ class SegmentationLoss(keras.losses.Loss):
     loss are over all of it; the Lovász loss, which sorts the pixels, over each device's part.
 
     Args:
-        class_weights: sequence of floats, one a class, or `None` for 1 each.
+        class_weights: sequence of floats, one per class, or `None` for 1 each.
         dice: float. Weight of the soft Dice loss, a mean over the classes that occur in
             the batch (Milletari et al. 2016, with sums in the denominator).
         lovasz: float. Weight of the Lovász-softmax loss, likewise (Berman et al. 2018), over

@@ -1,4 +1,4 @@
-"""From a finished run to a preset that can be given away: smaller weights, a model card."""
+"""From a finished run to a preset you can share: smaller weights, a model card."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def package(
     *,
     on_corrupt: str = "error",
 ) -> Evaluation | SegmentationEvaluation:
-    """Makes a preset to be given away of a training run: weights, metadata, history, model card.
+    """Creates a preset you can share from a training run: weights, metadata, history, model card.
 
     Kernels are stored in float16 where the accuracy or mIoU on `source` stays within 0.05
     points. All figures of the card are measured on what is in the folder then, as `dmformer

@@ -32,7 +32,7 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
         learning_rate: float, positive, the peak that the warm-up reaches.
-        base_batch_size: int, positive, the images an update for which `learning_rate` is
+        base_batch_size: int, positive, the images per update for which `learning_rate` is
             meant: with more or fewer it is scaled in proportion. None scales nothing.
         accumulate: int, positive, batches whose gradients are averaged for one update: as if
             the batch were so much larger, but for the statistics of norms.
@@ -145,7 +145,7 @@ class _CommonRecipe:
 
     @property
     def peak_learning_rate(self) -> float:
-        """float, `learning_rate` for this recipe's images an update."""
+        """float, `learning_rate` for this recipe's images per update."""
         if self.base_batch_size is None:
             return self.learning_rate
         return self.learning_rate * self.batch_size * self.accumulate / self.base_batch_size

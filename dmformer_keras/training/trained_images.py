@@ -1,4 +1,4 @@
-"""Which images a run was trained on, so that a measurement on them is told from an honest one."""
+"""Which images a run was trained on, to warn when a model is measured on them."""
 
 import hashlib
 

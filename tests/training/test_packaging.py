@@ -1,4 +1,4 @@
-"""What is given away of a run: smaller, measured again, and described."""
+"""The preset that is shared of a run: smaller, measured again, and described."""
 
 import dataclasses
 import json

@@ -4,7 +4,7 @@ from dmformer_keras.cli.arguments.shared import MODEL_HELP, add_image_size_optio
 from dmformer_keras.errors import DMFormerError
 
 DESCRIPTION = """\
-Open a page in the browser where one drops a photograph and sees its classes, and where in it they
+Open a page in the browser: drop a photograph on it to see its classes, and where in it they
 are seen (Grad-CAM) or, with a segmenter, the class of each pixel. Only this machine can open the
 page, and nothing leaves it."""
 EPILOG = """\
@@ -19,8 +19,12 @@ ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
 def add_arguments(parser):
     """Adds the arguments of this command."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--port", type=int, metavar="N", help="of the page (default: a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port of the page (default: a free one)"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address, do not open a browser"
+    )
     add_image_size_option(parser)
 
 

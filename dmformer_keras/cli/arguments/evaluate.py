@@ -33,14 +33,14 @@ def add_arguments(parser):
         "--split",
         choices=SPLITS,
         default="val",
-        help="all is everything in data without splits (default: val)",
+        help="split to measure on; all is for data without splits (default: val)",
     )
     add_image_size_option(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
         metavar="N",
-        help="images at a time, of a classifier (default: 64)",
+        help="images per batch, for a classifier (default: 64)",
     )
     add_segmentation_options(parser)
     parser.add_argument(

@@ -47,7 +47,9 @@ def add_arguments(parser):
         "--output", metavar="FILE", required=True, help="the file, or SavedModel folder, to write"
     )
     parser.add_argument(
-        "--format", choices=tuple(SUFFIXES), help="(default: what the suffix of FILE says)"
+        "--format",
+        choices=tuple(SUFFIXES),
+        help="format to write (default: from the suffix of FILE)",
     )
     parser.add_argument(
         "--data",
@@ -57,18 +59,21 @@ def add_arguments(parser):
     )
     add_on_corrupt_option(parser)
     add_image_size_option(parser)
-    parser.add_argument("--no-fuse", action="store_true", help="keep every BatchNorm as it is")
+    parser.add_argument(
+        "--no-fuse", action="store_true", help="do not fold BatchNorm into other layers"
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="X",
-        help="most that the outputs may differ, of their own spread (default: by precision)",
+        help="largest difference from Keras allowed, relative to the spread of the outputs "
+        "(default: by precision)",
     )
     parser.add_argument(
         "--batch-size",
         type=int,
         metavar="N",
-        help="images at once (default: 1; onnx: any number)",
+        help="images per call (default: 1; onnx: any number)",
     )
     parser.add_argument(
         "--quantization",
@@ -99,7 +104,9 @@ def add_arguments(parser):
         help="order of the input and of an output map (default: channels_last)",
     )
     parser.add_argument_group("openvino").add_argument(
-        "--precision", choices=("float32", "bfloat16"), help="to compute in (default: float32)"
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="precision to compute in (default: float32)",
     )
 
 

@@ -6,9 +6,9 @@ from dmformer_keras.cli.arguments.shared import add_on_corrupt_option, check_dat
 from dmformer_keras.training.folders import check_is_free
 
 DESCRIPTION = """\
-Make a preset to be given away of a finished training run: weights with kernels in half
+Create a preset you can share from a finished training run: weights with kernels in half
 precision where accuracy stays the same, checksums, history, and a model card whose figures are
-measured here on what is given away."""
+measured on this preset."""
 EPILOG = """\
 examples:
   dmformer package runs/photos --output weights/photos --data photos.zip --notes licence.md
@@ -20,19 +20,26 @@ def add_arguments(parser):
     """Adds the arguments of this command."""
     parser.add_argument("run", metavar="RUN", help="the folder of a finished `dmformer train`")
     parser.add_argument(
-        "--output", metavar="DIR", required=True, help="a new or empty folder, named as the preset"
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="a new or empty folder; its name becomes the name of the preset",
     )
     parser.add_argument(
-        "--data", metavar="SOURCE", required=True, help="what the card's figures are measured on"
+        "--data",
+        metavar="SOURCE",
+        required=True,
+        help="the data that the figures on the model card are measured on",
     )
     parser.add_argument(
-        "--split", choices=("val", "test"), default="val", help="of it (default: val)"
+        "--split", choices=("val", "test"), default="val", help="split of the data (default: val)"
     )
     add_on_corrupt_option(parser)
     parser.add_argument(
         "--notes",
         metavar="FILE",
-        help="Markdown that the card ends with: the licence of the data, limits",
+        help="a Markdown file added to the end of the model card, such as the data's licence and "
+        "limits",
     )
 
 

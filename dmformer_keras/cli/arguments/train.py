@@ -56,13 +56,13 @@ _COMMON_OPTIONS = {
     "images_per_epoch": (
         int,
         "N",
-        "images that make an epoch, where a pass takes too long for one checkpoint; one pass",
+        "images per epoch, when a whole pass takes too long for one checkpoint; one pass",
     ),
     "batch_size": (int, "N", "images per step"),
     "image_size": (
         int,
         "S",
-        "height and width in pixels, 32 or more, of the images or, to segment, of the crops; "
+        "height and width in pixels of the images or, to segment, of the crops; 32 or more; "
         "the preset's own, or 224",
     ),
     "channels": (int, "C", "channels of the images: 1, 3 or 4; 3 for image files"),
@@ -70,10 +70,10 @@ _COMMON_OPTIONS = {
     "base_batch_size": (
         int,
         "N",
-        "images an update that the learning rate is meant for, scaled in proportion for more or "
-        "fewer; it is not scaled",
+        "images per update that the learning rate is meant for; it is scaled in proportion when "
+        "there are more or fewer; not scaled",
     ),
-    "accumulate": (int, "N", "batches for one update"),
+    "accumulate": (int, "N", "batches per update"),
     "warmup_epochs": (float, "X", "epochs of linear warm-up; a tenth of the epochs, at most 5"),
     "weight_decay": (float, "X", "decay of kernels"),
     "layer_decay": (
@@ -99,21 +99,29 @@ _COMMON_OPTIONS = {
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
     "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
     "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher"),
-    "temperature": (float, "X", "that the teacher's and the student's logits are divided by"),
+    "temperature": (float, "X", "number that the logits of teacher and student are divided by"),
     "teacher_image_size": (
         _size_or_student,
         "S|student",
-        "height and width in pixels that the teacher sees, or student for the training images' "
-        "own; the teacher's own",
+        "height and width in pixels of the images the teacher sees, or student for the size of "
+        "the training images; the teacher's own",
     ),
-    "validate_every": (int, "N", "epochs from one validation to the next"),
-    "seed": (int, "N", "of initial weights, order and changes of the images"),
+    "validate_every": (int, "N", "epochs between validations"),
+    "seed": (
+        int,
+        "N",
+        "seed of the initial weights, the order of the images and their random changes",
+    ),
 }
 _TASK_OPTIONS = {
     "classify": {
-        "label_smoothing": (float, "X", "share of the target that all classes share"),
-        "mixup": (float, "X", "mix images in shares drawn from Beta(X, X)"),
-        "cutmix": (float, "X", "mix images by boxes, of shares drawn likewise"),
+        "label_smoothing": (float, "X", "part of the target that is spread over all classes"),
+        "mixup": (float, "X", "mix pairs of images, with shares drawn from Beta(X, X)"),
+        "cutmix": (
+            float,
+            "X",
+            "paste boxes of other images, with shares of the area drawn from Beta(X, X)",
+        ),
         "feature_weight": (float, "X", "weight of the error of a teacher's stored features"),
         "probe": (
             bool,
@@ -124,16 +132,20 @@ _TASK_OPTIONS = {
         "augment_on_device": (
             bool,
             None,
-            "hold the images in memory, and change and mix them on the device that trains: for "
+            "keep the images in memory, and augment and mix them on the training device: for "
             "fast GPUs with JAX or PyTorch",
         ),
     },
     "segment": {
-        "head": (head_names(), None, "of the segmenter"),
+        "head": (head_names(), None, "head of the segmenter"),
         "head_channels": (int, "C", "width of the head; the head's own"),
-        "normalization": (("batch", "group"), None, "of the head; the preset's, or batch"),
+        "normalization": (
+            ("batch", "group"),
+            None,
+            "normalization of the head; the preset's, or batch",
+        ),
         "schedule": (SCHEDULES, None, "decay of the learning rate"),
-        "power": (float, "X", "of the polynomial decay, 1 is linear"),
+        "power": (float, "X", "exponent of the polynomial decay; 1 is linear"),
         "dice": (float, "X", "weight of the Dice loss beside the cross-entropy"),
         "lovasz": (float, "X", "weight of the Lovász-softmax loss beside it"),
     },
@@ -145,7 +157,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--preset",
         default="dmformer_n",
-        help="what to start from: a preset's name or folder, with its weights if it has some "
+        help="what to start from: the name or folder of a preset, with its weights if it has any "
         "(default: dmformer_n)",
     )
     add_data_options(parser)
@@ -160,8 +172,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--distribute",
         action="store_true",
-        help="train on all devices that are there, and with the processes that were started "
-        "together, see docs/distributed.md",
+        help="train on all devices of this machine, and together with the other processes of this "
+        "run; see docs/distributed.md",
     )
     parser.add_argument(
         "--cache",
@@ -172,8 +184,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="learn also from what a trained classifier or segmenter says of each batch: a "
-        "preset, the folder of a run, or a .keras file; see docs/teacher.md",
+        help="also learn from the outputs of a trained classifier or segmenter: a preset, the "
+        "folder of a run, or a .keras file; see docs/teacher.md",
     )
     parser.add_argument(
         "--teacher-cache",
@@ -192,7 +204,7 @@ def add_arguments(parser):
     common.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"take what is not given from this recipe: {', '.join(recipes.names())}; "
+        help=f"use this recipe for what is not given: {', '.join(recipes.names())}; "
         "`--clip-norm none` and the like undo what it sets",
     )
     for field, option in _COMMON_OPTIONS.items():
@@ -203,7 +215,7 @@ def add_arguments(parser):
         nargs="*",
         metavar="S:N",
         help="smaller images in the first epochs: 64:20 96:10 for 20 epochs at 64x64 and 10 at "
-        "96x96 before those at --image-size (default, and where nothing is named: the same size "
+        "96x96, then the rest at --image-size (default, and if nothing is given: one size "
         "throughout)",
     )
     common.add_argument(
@@ -215,7 +227,7 @@ def add_arguments(parser):
         choices=range(1, 5),
         nargs="*",
         metavar="STAGE",
-        help="compute these stages (1 to 4; all where none is named) again in the backward pass: "
+        help="compute these stages (1 to 4; all if none is given) again in the backward pass: "
         "less memory, more time, the same results; may be added when a run is resumed "
         "(default: none)",
     )

@@ -15,7 +15,9 @@ def add_arguments(parser):
     parser.add_argument("preset", metavar="PRESET", help="the folder of a preset with weights")
     parser.add_argument("address", metavar="ADDRESS", help="hf://user/repository")
     parser.add_argument(
-        "--licence", metavar="NAME", help="the Hub's name of a licence, for the card"
+        "--licence",
+        metavar="NAME",
+        help="the licence to put on the model card, by its name on the Hub",
     )
     parser.add_argument(
         "--private", action="store_true", help="make a repository that only you see"

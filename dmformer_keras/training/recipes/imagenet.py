@@ -10,7 +10,7 @@ clipped at 5; stochastic depth is the preset's (0.1 for S, 0.15 for B, 0.2 for L
 Result: the paper reports 82.8 % top-1 for S and 83.6 % for L. This project has not run it.
 Cost: 384 million images, forward and backward; the paper used 8 GPUs. Of smaller memory:
 `--batch-size 128 --accumulate 8` makes the same updates but for BatchNorm, and fewer
-images an update scale the learning rate, for `base_batch_size` is set.
+images per update scale the learning rate, for `base_batch_size` is set.
 """
 
 from dmformer_keras.training.recipe import Recipe
