@@ -1,10 +1,13 @@
 """`dmformer demo`"""
 
+import importlib.util
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 
+from dmformer_keras.cli.arguments.demo import SHIPPED
 from dmformer_keras.data import load_image
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference import classify, segment
@@ -12,16 +15,18 @@ from dmformer_keras.inference.mask_pictures import class_table, draw_overlay
 from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
 from dmformer_keras.loading import load
 
+TITLE = "What is in the photograph, and where?"
 _LIKELIEST = "the likeliest"
 _HEAT = 0.5  # opacity of Grad-CAM
 _SHOWN = 448  # pixels that its pictures are enlarged to
 _LARGEST_UPLOAD = "25mb"
+_MOST_NAMED = 12  # classes that the page lists
 
 
 def run(args):
     """Serves the page until it is interrupted."""
     gradio = _library()
-    page = make_page(gradio, load(args.model, args.image_size), args.model)
+    page = make_page(gradio, load_models(args.models, args.image_size), example_photo())
     try:
         serve(page, args.port, inbrowser=not args.no_browser)
     except OSError as error:
@@ -67,50 +72,107 @@ def serve(page, port=None, inbrowser=False):
     )
 
 
-def make_page(gradio, model, title):
-    """Returns the page.
+def load_models(names, image_size=None):
+    """Loads the models of the page: those that are named, then shipped ones of other kinds.
+
+    Args:
+        names: sequence of str, at most one classifier and one segmenter.
+        image_size: (height, width) or None, of those that are named.
+
+    Returns:
+        dict {name: model}.
+
+    Raises:
+        DMFormerError: a model cannot be loaded, or two are of the same kind.
+    """
+    models = {}
+    for name in names or [SHIPPED[False]]:
+        model = load(name, image_size)
+        for other, shown in models.items():
+            if is_segmenter(model) == is_segmenter(shown):
+                raise DMFormerError(
+                    f"The page shows one classifier and one segmenter, and {other} and {name} are "
+                    "of the same kind; leave one out."
+                )
+        models[name] = model
+    for missing in {False, True} - {is_segmenter(model) for model in models.values()}:
+        models[SHIPPED[missing]] = load(SHIPPED[missing])
+    return models
+
+
+def example_photo():
+    """Returns the path of a photograph to begin with, or None without scikit-learn.
+
+    Source: china.jpg of scikit-learn's sample images, by danielbuechele, CC BY 2.0.
+    """
+    found = importlib.util.find_spec("sklearn")
+    if found is None:
+        return None
+    path = Path(found.origin).parent / "datasets" / "images" / "china.jpg"
+    return path if path.is_file() else None
+
+
+def make_page(gradio, models, example=None):
+    """Returns the page, a tab for each model.
 
     Args:
         gradio: the module.
-        model: what `load_trained` returns.
-        title: str, at its head.
+        models: dict {name: model}, as `load_models` returns.
+        example: path of the photograph that the page opens with, or None.
 
     Returns:
         `gradio.Blocks`.
     """
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 600)) as page:
+        gradio.Markdown(f"# {TITLE}\nDrop a photograph of your own on the first picture.")
+        with gradio.Tabs():
+            for number, (name, model) in enumerate(models.items()):
+                with gradio.Tab("Each pixel" if is_segmenter(model) else "The photograph") as tab:
+                    _add_tab(gradio, name, model, example, tab.select if number else page.load)
+        if example is not None:
+            gradio.Markdown("The photograph to begin with is danielbuechele's, CC BY 2.0.")
+    return page
 
-    def shown(path, name):
+
+def _add_tab(gradio, name, model, example, opened):
+    """What is on a tab; `opened` is the event on which it is first filled."""
+    names, segments = class_names_of(model), is_segmenter(model)
+
+    def shown(path, looked_for):
         if path is None:
             return None, None
         try:
-            return describe(model, path, None if name == _LIKELIEST else name)
+            return describe(model, path, None if looked_for == _LIKELIEST else looked_for)
         except DMFormerError as error:
             raise gradio.Error(str(error)) from None
 
-    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as page:
-        gradio.Markdown(f"# {title}\nDrop a photograph.")
-        with gradio.Row():
-            image = gradio.Image(
-                type="filepath", sources=["upload", "clipboard"], label="Image",
-                image_mode=None,  # as it is: `load_image` brings it to the model's channels
-            )  # fmt: skip
-            # It would open the file by rules of its own, and has no sentence for what is no image.
-            opened = image.preprocess
-            image.preprocess = lambda sent: (sent and sent.path) or opened(sent)
-            picture = gradio.Image(
-                label="Where it is seen", format="png", buttons=["download", "fullscreen"],
-                interactive=False,
-            )  # fmt: skip
-            classes = gradio.Label(num_top_classes=5, label="Classes")
-        looked_for = gradio.Dropdown(
-            [_LIKELIEST, *class_names_of(model)],
-            value=_LIKELIEST,
-            label="Class to look for",
-            visible=not is_segmenter(model),
-        )
-        for changed in (image, looked_for):
-            changed.change(shown, [image, looked_for], [classes, picture])
-    return page
+    what = "the class of each pixel" if segments else "the classes of the photograph"
+    known = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+    gradio.Markdown(f"`{name}` finds {what}. It knows {len(names)}: {known}.")
+    with gradio.Row():
+        image = gradio.Image(
+            None if example is None else str(example),
+            type="filepath", sources=["upload", "clipboard"], label="Photograph",
+            image_mode=None,  # as it is: `load_image` brings it to the model's channels
+        )  # fmt: skip
+        # It would open the file by rules of its own, and has no sentence for what is no image.
+        opener = image.preprocess
+        image.preprocess = lambda sent: (sent and sent.path) or opener(sent)
+        picture = gradio.Image(
+            label="Classes of the pixels" if segments else "Where it is seen", format="png",
+            buttons=["download", "fullscreen"], interactive=False,
+        )  # fmt: skip
+        classes = gradio.Label(num_top_classes=5, label="Share" if segments else "Probability")
+    looked_for = gradio.Dropdown(
+        [_LIKELIEST, *names], value=_LIKELIEST, label="Class to look for", visible=not segments
+    )
+    gradio.on(
+        [opened, image.change, looked_for.change],
+        shown,
+        [image, looked_for],
+        [classes, picture],
+        api_name="segment" if segments else "classify",
+    )
 
 
 def describe(model, path, name=None):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dmformer_keras import SemanticFPN
 from dmformer_keras.cli import demo, main
+from dmformer_keras.errors import DMFormerError
 
 NAMES = list("abcde")
 
@@ -60,17 +61,45 @@ def test_gradio_is_asked_for(monkeypatch, capsys):
     assert "dmformer-keras[demo]" in capsys.readouterr().err
 
 
+@pytest.mark.backend_independent
+def test_a_shipped_model_takes_the_tab_that_nobody_asked_for(tmp_path):
+    tiny_classifier(class_names=NAMES).save_to_preset(tmp_path / "tiny")
+    name = str(tmp_path / "tiny")
+    models = demo.load_models([name])
+    assert list(models) == [name, "dmformer_t_camvid"]
+    assert [model.count_params() > 1e6 for model in models.values()] == [False, True]
+    with pytest.raises(DMFormerError, match="same kind; leave one out"):
+        demo.load_models([name, name + "/"])
+
+
+@pytest.mark.backend_independent
+def test_the_example_is_a_photograph_that_a_model_takes(monkeypatch):
+    pytest.importorskip("sklearn")
+    assert demo.example_photo().name == "china.jpg"
+    assert demo.describe(tiny_classifier(class_names=NAMES), demo.example_photo())[0]
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    assert demo.example_photo() is None
+
+
+@pytest.mark.backend_independent
+def test_three_models_are_refused_at_once(capsys):
+    assert main(["demo", "one", "two", "three"]) == 1
+    assert "no more than two models, not 3" in capsys.readouterr().err
+
+
 @pytest.fixture
 def page():
-    """The page of a model that is tiny, while it is served, and a client of it."""
+    """The page of two models that are tiny, while it is served, and a client of it."""
     gradio = pytest.importorskip("gradio", reason='needs "dmformer-keras[demo]"')
     from gradio_client import Client
 
     model = tiny_classifier(class_names=NAMES)
-    page = demo.make_page(gradio, model, "tiny")
+    segmenter = SemanticFPN(tiny_backbone(input_shape=(None, None, 3)), 3, head_channels=8)
+    models = {"tiny": model, "streets": segmenter}
+    page = demo.make_page(gradio, models, demo.example_photo())
     demo.serve(page)
     yield SimpleNamespace(
-        model=model, url=page.local_url, client=Client(page.local_url, verbose=False)
+        models=models, url=page.local_url, client=Client(page.local_url, verbose=False)
     )
     page.close(verbose=False)
 
@@ -80,10 +109,15 @@ def test_the_page_answers(photo, page, tmp_path):
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    label, picture = page.client.predict(handle_file(photo), "b", api_name="/shown")
-    expected, shown = demo.describe(page.model, photo, "b")
-    assert label["label"] == max(expected, key=expected.get)
-    assert same(Image.open(picture).convert("RGB"), shown)
+    for name, looked_for, api_name in (
+        ("tiny", "b", "/classify"),
+        ("streets", "the likeliest", "/segment"),
+    ):
+        label, picture = page.client.predict(handle_file(photo), looked_for, api_name=api_name)
+        sought = None if name == "streets" else looked_for
+        expected, shown = demo.describe(page.models[name], photo, sought)
+        assert label["label"] == max(expected, key=expected.get)
+        assert same(Image.open(picture).convert("RGB"), shown)
 
     # A bomb of 400 million pixels, and what is no image: one sentence each.
     bomb, text = tmp_path / "bomb.png", tmp_path / "text.png"
@@ -91,7 +125,7 @@ def test_the_page_answers(photo, page, tmp_path):
     text.write_text("words")
     for path, sentence in ((bomb, "over the limit of 134,217,728"), (text, "not a JPEG, PNG")):
         with pytest.raises(AppError, match=sentence):
-            page.client.predict(handle_file(path), "b", api_name="/shown")
+            page.client.predict(handle_file(path), "b", api_name="/classify")
 
 
 @pytest.mark.backend_independent

@@ -3,14 +3,18 @@
 from dmformer_keras.cli.arguments.shared import MODEL_HELP, add_image_size_option, check_model
 from dmformer_keras.errors import DMFormerError
 
+# {whether a segmenter: the shipped preset that the page shows if no other is given}
+SHIPPED = {False: "dmformer_t_imagenette", True: "dmformer_t_camvid"}
+
 DESCRIPTION = """\
-Open a page in the browser: drop a photograph on it to see its classes, and where in it they
-are seen (Grad-CAM) or, with a segmenter, the class of each pixel. Only this machine can open the
-page, and nothing leaves it."""
+Open a page in the browser that names what is in a photograph, and shows where: a tab with the
+classes of a classifier and where in the photograph they are seen (Grad-CAM), and one with a
+segmenter's class of each pixel. Only this machine can open the page, and nothing leaves it."""
 EPILOG = """\
 examples:
-  dmformer demo dmformer_t_imagenette
-  dmformer demo runs/streets --port 8000 --no-browser
+  dmformer demo
+  dmformer demo runs/photos
+  dmformer demo runs/photos runs/streets --port 8000 --no-browser
 
 ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
 """
@@ -18,7 +22,13 @@ ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
 
 def add_arguments(parser):
     """Adds the arguments of this command."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="*",
+        help=f"a classifier, a segmenter, or one of each (default: {SHIPPED[False]} and "
+        f"{SHIPPED[True]}): {MODEL_HELP}",
+    )
     parser.add_argument(
         "--port", type=int, metavar="N", help="port of the page (default: a free one)"
     )
@@ -32,4 +42,10 @@ def check(args):
     """Checks what can be known at once."""
     if args.port is not None and not 1 <= args.port <= 65535:
         raise DMFormerError(f"--port must be from 1 to 65535, not {args.port}.")
-    check_model(args.model, exported=False)
+    if len(args.models) > len(SHIPPED):
+        raise DMFormerError(
+            "The page shows one classifier and one segmenter; give no more than two models, not "
+            f"{len(args.models)}."
+        )
+    for model in args.models:
+        check_model(model, exported=False)
