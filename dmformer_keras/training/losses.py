@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from dmformer_keras.data import IGNORED_LABEL
+from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers import replicas
 from dmformer_keras.type_names import Config, Tensor
 
@@ -82,6 +83,15 @@ class SegmentationLoss(keras.losses.Loss):
     Targets: `(batch, height, width)` ints, or with a last axis of 1. Predictions: `(batch, height,
     width, classes)` logits, or probabilities. The loss: one number.
 
+    A `sample_weight`, also that of `fit`, multiplies the losses of pixels `(batch, height, width)`
+    or of images `(batch,)` before they are added up; as in Keras, the mean does not divide by it
+    (but does with `reduction="mean_with_sample_weight"`). The Dice and Lovász losses are of areas,
+    which such weights do not multiply: with them, it is refused.
+
+    Raises:
+        DMFormerError: a `sample_weight` fits neither the pixels nor the images, or is given
+            together with `dice` or `lovasz`.
+
     Example:
 
     >>> import numpy as np
@@ -109,10 +119,25 @@ class SegmentationLoss(keras.losses.Loss):
         self.ignored_label = ignored_label
         self.from_logits = from_logits
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self._total(y_true, y_pred, _cross_entropies)
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        if sample_weight is None:
+            return super().__call__(y_true, y_pred)
+        if self.dice or self.lovasz:
+            raise DMFormerError(
+                "The Dice and Lovász losses are of areas, which a sample_weight does not multiply; "
+                f"leave out dice and lovasz, or give pixels that must not count the label "
+                f"{self.ignored_label}."
+            )
+        with keras.name_scope(self.name):
+            y_pred = ops.convert_to_tensor(y_pred, self.dtype)
+            return ops.cast(self.call(y_true, y_pred, sample_weight), self.dtype)
 
-    def _total(self, y_true, y_pred, pixel_losses):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        return self._total(y_true, y_pred, _cross_entropies, sample_weight)
+
+    def _total(self, y_true, y_pred, pixel_losses, sample_weight=None):
         """The loss, where a function of (labels, logits) gives that of each pixel."""
         classes = y_pred.shape[-1]
         logits = ops.cast(ops.reshape(y_pred, (-1, classes)), "float32")
@@ -123,7 +148,10 @@ class SegmentationLoss(keras.losses.Loss):
         known = labels != self.ignored_label
         labels = ops.where(known, labels, 0)
         known = ops.cast(known, "float32")
-        loss = self._mean(pixel_losses(labels, logits), labels, known)
+        chosen = ops.ones_like(known)
+        if sample_weight is not None:
+            chosen = ops.reshape(_pixel_weights(sample_weight, y_pred), (-1,))
+        loss = self._mean(pixel_losses(labels, logits), labels, known, chosen)
         if self.dice or self.lovasz:
             probabilities = ops.softmax(logits) * known[:, None]
             truth = ops.one_hot(labels, classes, dtype="float32") * known[:, None]
@@ -134,13 +162,16 @@ class SegmentationLoss(keras.losses.Loss):
                 loss = loss + self.lovasz * _mean(_lovasz(truth, probabilities), occurs)
         return loss
 
-    def _mean(self, losses, labels, known):
+    def _mean(self, losses, labels, known, chosen):
         weights = known
         if self.class_weights is not None:
             weights = known * ops.take(ops.array(self.class_weights, "float32"), labels)
+        counted = weights * chosen
+        if self.reduction == "mean_with_sample_weight":
+            weights = counted
         # The mean over the copies of this is the mean over all pixels.
         share = replicas.count() / ops.maximum(replicas.total(ops.sum(weights)), 1e-12)
-        return share * ops.sum(losses * weights)
+        return share * ops.sum(losses * counted)
 
     def get_config(self) -> Config:
         return {
@@ -155,6 +186,35 @@ class SegmentationLoss(keras.losses.Loss):
 
 def _cross_entropies(labels, logits):
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def _pixel_weights(sample_weight, y_pred):
+    """A `sample_weight` of images or pixels as one float32 weight per pixel.
+
+    Args:
+        sample_weight: tensor or array: one number, `(batch,)`, or `(batch, height, width)`; axes
+            of 1 behind change nothing.
+        y_pred: tensor (batch, height, width, classes).
+
+    Returns:
+        float32 tensor (batch, height, width).
+    """
+    weights = ops.convert_to_tensor(sample_weight, "float32")
+    shape, pixels = tuple(weights.shape), tuple(y_pred.shape[:-1])
+    if len(shape) == 4 and shape[-1] == 1:
+        weights = ops.squeeze(weights, axis=-1)
+    elif len(shape) <= 1 or (len(shape) == 2 and shape[-1] == 1):
+        weights = ops.reshape(weights, (-1, 1, 1))
+    own = tuple(weights.shape)
+    if len(own) != 3 or any(
+        size not in (1, None, whole) and whole is not None
+        for size, whole in zip(own, pixels, strict=True)
+    ):
+        raise DMFormerError(
+            "A sample_weight of masks must have one weight per pixel, (batch, height, width), or "
+            f"per image, (batch,): here {pixels} or {pixels[:1]}, not {shape}."
+        )
+    return ops.broadcast_to(weights, ops.shape(y_pred)[:-1])
 
 
 def _mean(values, weights):
@@ -196,6 +256,12 @@ class PixelAccuracy(keras.metrics.Mean):
         ignored_label: int. The label of pixels without a class.
         **kwargs: the usual arguments of `keras.metrics.Mean`.
 
+    A `sample_weight`, which Keras gives to `weighted_metrics`, says how much each pixel
+    `(batch, height, width)` or each image `(batch,)` counts.
+
+    Raises:
+        DMFormerError: a `sample_weight` fits neither the pixels nor the images.
+
     Example:
 
     >>> import numpy as np
@@ -216,10 +282,12 @@ class PixelAccuracy(keras.metrics.Mean):
     ) -> None:
         labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
         right = ops.cast(ops.argmax(y_pred, axis=-1), "int32") == labels
-        known = labels != self.ignored_label
-        counts = [ops.sum(ops.cast(part, "float32")) for part in (right & known, known)]
+        weights = ops.cast(labels != self.ignored_label, "float32")
+        if sample_weight is not None:
+            weights = weights * _pixel_weights(sample_weight, y_pred)
+        counts = [ops.sum(ops.cast(right, "float32") * weights), ops.sum(weights)]
         right, known = ops.unstack(replicas.total(ops.stack(counts)), axis=0)
-        super().update_state(right / ops.maximum(known, 1.0), sample_weight=known)
+        super().update_state(right / ops.maximum(known, 1e-12), sample_weight=known)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "ignored_label": self.ignored_label}

@@ -402,7 +402,7 @@ class TaughtSegmentationLoss(SegmentationLoss):
         self.teacher_weight = teacher_weight
         self.temperature = temperature
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, sample_weight=None):
         taught = ops.cast(
             ops.reshape(y_pred[..., self.classes :], (-1, len(self.known))), "float32"
         )
@@ -414,7 +414,7 @@ class TaughtSegmentationLoss(SegmentationLoss):
             weight = self.teacher_weight * ops.take(ops.array(is_known), labels)
             return (1 - weight) * by_mask + weight * divergence
 
-        return self._total(y_true, y_pred[..., : self.classes], pixel_losses)
+        return self._total(y_true, y_pred[..., : self.classes], pixel_losses, sample_weight)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import array
 
+from dmformer_keras import DMFormerError
 from dmformer_keras.data import IGNORED_LABEL
 from dmformer_keras.training import PixelAccuracy, SegmentationLoss
 from dmformer_keras.training.losses import SmoothedCrossEntropy
@@ -159,3 +160,90 @@ def test_pixel_accuracy_counts_known_pixels_over_batches():
         labels, probabilities = known_pixels(masks, logits)
         right, count = right + (probabilities.argmax(-1) == labels).sum(), count + len(labels)
     assert float(array(accuracy.result())) == pytest.approx(right / count)
+
+
+def pixel_weights(kind):
+    """Weights of images or pixels, some of them 0."""
+    rng = np.random.default_rng(3)
+    weights = rng.choice([0.0, 0.5, 3.0], (2,) if kind == "images" else (2, 6, 7))
+    return weights.astype("float32")
+
+
+@pytest.mark.parametrize("kind", ["images", "pixels"])
+@pytest.mark.parametrize("class_weights", [None, (1.0, 0.5, 4.0, 2.0, 9.0)])
+def test_sample_weights_multiply_the_losses_of_pixels(kind, class_weights):
+    masks, logits = masks_and_logits()
+    weights = pixel_weights(kind)
+    every = np.broadcast_to(
+        weights.reshape(2, *(1, 1) if kind == "images" else (6, 7)), masks.shape
+    )
+    labels, probabilities = known_pixels(masks, logits)
+    of_truth = -np.log(probabilities[np.arange(len(labels)), labels])
+    base = np.ones(len(labels)) if class_weights is None else np.array(class_weights)[labels]
+    chosen = every[masks != IGNORED_LABEL]
+    total = (of_truth * base * chosen).sum()
+    loss = SegmentationLoss(class_weights)
+    np.testing.assert_allclose(array(loss(masks, logits, weights)), total / base.sum(), rtol=1e-5)
+    divided = SegmentationLoss(class_weights, reduction="mean_with_sample_weight")
+    np.testing.assert_allclose(
+        array(divided(masks, logits, weights)), total / (base * chosen).sum(), rtol=1e-5
+    )
+    found = gradients(lambda truth, x: loss(truth, x, weights), masks, logits)
+    counts = (masks != IGNORED_LABEL) & (every > 0)
+    assert np.abs(found[~counts]).max() == 0
+    assert np.abs(found[counts]).max(axis=-1).min() > 0
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 1, 1), (2, 6, 7), (2, 6, 7, 1)])
+def test_fit_weighs_pixels_as_keras_does(shape):
+    """Without void pixels and class weights, the loss and the step are those of Keras's own."""
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, CLASSES, (2, 6, 7, 1))
+    pictures = rng.normal(size=(2, 6, 7, 3)).astype("float32")
+    weights = rng.choice([0.0, 0.5, 3.0], shape).astype("float32")
+    every = np.broadcast_to(weights.reshape([*shape[:3], 1, 1][:3]), (2, 6, 7))
+    kernel = rng.normal(size=(1, 1, 3, CLASSES)).astype("float32")
+
+    def trained(loss, sample_weight):
+        model = keras.Sequential([keras.Input((6, 7, 3)), keras.layers.Conv2D(CLASSES, 1)])
+        model.set_weights([kernel, np.zeros(CLASSES, "float32")])
+        model.compile("sgd", loss, weighted_metrics=[PixelAccuracy()])
+        history = model.fit(
+            pictures, masks, batch_size=2, sample_weight=sample_weight, verbose=0
+        ).history
+        return history["loss"][0], history["accuracy"][0], model.get_weights()
+
+    own = trained(SegmentationLoss(), weights)
+    expected = trained(keras.losses.SparseCategoricalCrossentropy(from_logits=True), every)
+    right = (pictures @ kernel[0, 0]).argmax(-1) == masks[..., 0]
+    assert own[0] == pytest.approx(expected[0], rel=1e-5)
+    assert own[1] == pytest.approx(np.average(right, weights=every), rel=1e-5)
+    for found, wanted in zip(own[2], expected[2], strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "message"),
+    [
+        ({"dice": 1.0}, (2, 6, 7), "losses are of areas"),
+        ({"lovasz": 1.0}, (2,), "losses are of areas"),
+        ({}, (2, 7, 6), r"per pixel.*\(2, 6, 7\).*not \(2, 7, 6\)"),
+        ({}, (6, 7), "per pixel"),
+        ({}, (3,), "per pixel"),
+    ],
+)
+def test_sample_weights_that_have_no_meaning_are_refused(arguments, shape, message):
+    masks, logits = masks_and_logits()
+    with pytest.raises(DMFormerError, match=message):
+        SegmentationLoss(**arguments)(masks, logits, np.ones(shape, "float32"))
+
+
+def test_pixel_accuracy_weighs_over_batches():
+    accuracy, right, total = PixelAccuracy(), 0.0, 0.0
+    for seed, kind in enumerate(("pixels", "images")):
+        masks, logits = masks_and_logits(seed)
+        weights = pixel_weights(kind)
+        accuracy.update_state(masks, logits, sample_weight=0.01 * weights)
+        every = (weights.reshape(2, *weights.shape[1:] or (1, 1))) * (masks != IGNORED_LABEL)
+        right, total = right + every[logits.argmax(-1) == masks].sum(), total + every.sum()
+    assert float(array(accuracy.result())) == pytest.approx(right / total)
