@@ -31,11 +31,13 @@ class DMFormerClassifier(TaskModel):
 
     Args:
         backbone: a `DMFormerBackbone`.
-        num_classes: positive int.
+        num_classes: positive int. 1 is for two classes, as binary cross-entropy trains them:
+            the output speaks for the second.
         dropout: float in `[0, 1)`. Dropout before the dense layer.
         activation: name of a Keras activation for the outputs, such as `"softmax"`,
             or `None` for logits.
-        class_names: sequence of `num_classes` strings, kept with the model, or `None`.
+        class_names: sequence of `num_classes` strings, kept with the model, or `None`; of one
+            output the name of the second class, or of both.
         name: str or `None`. The model's name.
         trainable: bool. Whether the weights, and the BatchNorm statistics, change in training.
 

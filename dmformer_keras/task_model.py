@@ -94,11 +94,12 @@ def checked_class_names(class_names, num_classes):
         num_classes: int.
 
     Raises:
-        DMFormerError: if they are not as many as the classes.
+        DMFormerError: if they are not as many as the classes; one output may have the names of
+            both its classes.
     """
     if class_names is None:
         return None
-    if len(class_names) != num_classes:
+    if len(class_names) != num_classes and (num_classes, len(class_names)) != (1, 2):
         raise DMFormerError(
             f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
             "one for each class."

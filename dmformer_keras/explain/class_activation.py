@@ -18,6 +18,7 @@ from dmformer_keras.explain.inside import (
     gradient,
     outputs_of,
 )
+from dmformer_keras.fusing import output_activation
 from dmformer_keras.layers.common import channel_axis, spatial_axes
 
 
@@ -58,6 +59,7 @@ def grad_cam(
         image: array (height, width, channels) in 0..255; (channels, height, width) where the model
             is channels_first.
         class_index: int, or None for the likeliest class; of a segmenter, that of most pixels.
+            Of a model of one output, 1 is the class that it speaks for, and 0 the other.
         layer: `keras.layers.Layer` inside the model whose output, (batch, height, width,
             channels) or channels first, are the features; None for the last DMFormer block, or the
             name of one, such as "stage3_block2".
@@ -81,7 +83,7 @@ def grad_cam(
     layer = _features_layer(model, layer)
     data_format = next(iter(blocks_of(model).values())).data_format
     outputs, seen = outputs_of(model, {"features": layer}, images)
-    outputs = _classes_last(outputs, data_format)
+    outputs = _by_class(model, outputs, data_format)
     class_index = _checked_class(outputs, class_index)
     counted = _counted_pixels(outputs, class_index)
     features = _checked_features(layer, seen)
@@ -92,7 +94,7 @@ def grad_cam(
 
         with changed_outputs([(layer, moved)]):
             found = model(ops.convert_to_tensor(images), training=False)
-        values = _classes_last(found, data_format)[..., class_index]
+        values = _by_class(model, found, data_format)[..., class_index]
         return ops.sum(ops.cast(values, "float32") * ops.array(counted))
 
     # The gradient with respect to the features is that with respect to what is added to them.
@@ -105,9 +107,13 @@ def grad_cam(
     return GradCam(_enlarged(heatmap, size), class_index, float(value))
 
 
-def _classes_last(outputs, data_format):
+def _by_class(model, outputs, data_format):
+    """A model's outputs with the classes last; one output per image as those of two classes."""
     if len(outputs.shape) == 4 and data_format == "channels_first":
         return ops.transpose(outputs, (0, 2, 3, 1))
+    if len(outputs.shape) == 2 and outputs.shape[-1] == 1:
+        other = 1 - outputs if output_activation(model) == "sigmoid" else -outputs
+        return ops.concatenate([other, outputs], axis=-1)
     return outputs
 
 

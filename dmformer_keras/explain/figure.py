@@ -13,6 +13,7 @@ from dmformer_keras.explain.class_activation import grad_cam
 from dmformer_keras.explain.inside import blocks_of
 from dmformer_keras.inference.mask_pictures import class_table, draw_overlay
 from dmformer_keras.inference.model_outputs import (
+    class_names_of,
     image_size_of,
     is_segmenter,
     to_probabilities,
@@ -45,7 +46,7 @@ def draw_explanation(model, image, path, classes=None):
     _check_can_draw()
     from matplotlib.figure import Figure
 
-    names = model.class_names or [str(index) for index in range(model.num_classes)]
+    names = class_names_of(model)
     figure = Figure(figsize=(3.4 * _COLUMNS, 11), layout="constrained")
     seen, levels, insides = figure.subfigures(3, 1)
     found = _draw_classes(seen, model, image, classes, names)

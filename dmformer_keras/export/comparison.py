@@ -40,7 +40,7 @@ def compare_exported(
         `max_difference` over it; `relative_error`, the root mean square of the
         differences over the standard deviation of Keras's outputs; `top1_agreement`, the
         part of all positions (images, or pixels of a map) whose largest channel is the
-        same in both.
+        same in both, or of one channel the side of the threshold.
 
     Raises:
         DMFormerError: the file cannot be run on these images, or is of another model.
@@ -50,7 +50,7 @@ def compare_exported(
     >>> compare_exported(model, "classifier.tflite", images)  # doctest: +SKIP
     """
     exported = load_exported(exported) if isinstance(exported, (str, os.PathLike)) else exported
-    sums = _Sums()
+    sums = _Sums(exported.description.get("output", {}).get("threshold"))
     # Maps one at a time: a batch of them may take gigabytes.
     batch_size = 1 if len(exported.output.shape) == 4 else batch_size
     for start in range(0, len(images), batch_size):
@@ -69,7 +69,8 @@ def compare_exported(
 class _Sums:
     """What `compare_exported` needs of all outputs, without keeping them."""
 
-    def __init__(self):
+    def __init__(self, threshold=None):
+        self.threshold = threshold
         self.count = self.total = self.squares = self.differences = self.square_differences = 0
         self.largest_difference, self.least, self.most = 0.0, np.inf, -np.inf
         self.positions = self.agreeing = 0
@@ -84,9 +85,12 @@ class _Sums:
         self.largest_difference = np.maximum(self.largest_difference, differences.max())
         self.least = min(self.least, expected.min())
         self.most = max(self.most, expected.max())
-        agreeing = expected.argmax(-1) == actual.argmax(-1)
+        agreeing = self._likeliest(expected) == self._likeliest(actual)
         self.positions += agreeing.size
         self.agreeing += agreeing.sum()
+
+    def _likeliest(self, outputs):
+        return outputs.argmax(-1) if self.threshold is None else outputs > self.threshold
 
     def figures(self):
         tiny = np.finfo("float32").tiny

@@ -30,13 +30,19 @@ def side_files(description):
         description: dict, see `preparation`.
 
     Returns:
-        dict {name: text}: the description, and the class names if there are any, a line each.
+        dict {name: text}: the description, and the class names if there are any, a line for
+            each output.
     """
     files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
-    if description["class_names"]:
+    if has_labels(description):
         lines = (" ".join(name.split()) for name in description["class_names"])
         files[LABELS_FILE] = "".join(f"{line}\n" for line in lines)
     return files
+
+
+def has_labels(description: dict[str, Any]) -> bool:
+    """Tells whether an export has a name for each output: not where one is of two classes."""
+    return bool(description["class_names"]) and "threshold" not in description["output"]
 
 
 def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel":

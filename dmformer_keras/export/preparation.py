@@ -12,6 +12,7 @@ from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.rebuilding import rebuilt
 from dmformer_keras.fusing import FusedModel, output_activation
 from dmformer_keras.fusing import fuse as fuse_model
+from dmformer_keras.inference.model_outputs import THRESHOLDS, class_names_of, is_binary
 from dmformer_keras.system.files import stored_bytes
 from dmformer_keras.task_model import TaskModel
 
@@ -91,6 +92,11 @@ def _description(model, task, shape):
     is_features = task.endswith("Backbone")
     takes_pixels = _takes_pixels(model)
     colors = getattr(model, "class_colors", None)
+    names = getattr(model, "class_names", None)
+    output = {"activation": "linear" if is_features else output_activation(model)}
+    if is_binary(model) and output["activation"] in THRESHOLDS:
+        output["threshold"] = THRESHOLDS[output["activation"]]  # the second class lies above
+        names = names and class_names_of(model)
     return {
         "format": 1,
         "name": model.name,
@@ -104,8 +110,8 @@ def _description(model, task, shape):
             "mean": 0.0 if takes_pixels else 127.5,
             "std": 1.0 if takes_pixels else 127.5,
         },
-        "output": {"activation": "linear" if is_features else output_activation(model)},
-        "class_names": getattr(model, "class_names", None),
+        "output": output,
+        "class_names": names,
         "class_colors": colors and [[int(part) for part in color] for color in colors],
     }
 

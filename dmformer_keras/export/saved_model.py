@@ -155,10 +155,14 @@ def _served(outputs, description):
     if description["task"] == "features":
         return {"outputs": outputs}
     linear = description["output"]["activation"] == "linear"
-    probabilities = tf.nn.softmax(outputs) if linear else outputs
+    if "threshold" in description["output"]:  # one output, of two classes
+        outputs = tf.nn.sigmoid(outputs) if linear else outputs
+        probabilities = tf.concat([1 - outputs, outputs], axis=-1)
+    else:
+        probabilities = tf.nn.softmax(outputs) if linear else outputs
     served = {
         "probabilities": probabilities,
-        "class": tf.argmax(outputs, axis=-1, output_type=tf.int32),
+        "class": tf.argmax(probabilities, axis=-1, output_type=tf.int32),
     }
     if description["class_names"]:
         served["name"] = tf.gather(tf.constant(description["class_names"]), served["class"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dmformer_keras.export import tf_lite
-from dmformer_keras.export.exported_model import LABELS_FILE, side_files
+from dmformer_keras.export.exported_model import LABELS_FILE, has_labels, side_files
 
 _METADATA_NAME = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
@@ -122,7 +122,7 @@ def _encoded(description):
         }
     )
     target = {0: "outputs", 1: f"Output with the activation {description['output']['activation']}."}
-    if description["class_names"]:
+    if has_labels(description):
         labels = _Table({0: LABELS_FILE, 1: "Names of the classes.", 2: _Byte(_TENSOR_AXIS_LABELS)})
         target[6] = [labels]
     slots = {2: [source], 3: [_Table(target)]}

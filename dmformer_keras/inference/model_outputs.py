@@ -10,6 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.errors import DMFormerError
 
+# Above which one output that stands for two classes is of the second, by its activation.
+THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
+
+
+def is_binary(model: Any) -> bool:
+    """Tells whether a model gives one output per image, which stands for two classes.
+
+    Args:
+        model: what `load_trained` returns.
+
+    Returns:
+        bool.
+    """
+    return len(model.output.shape) == 2 and model.output.shape[-1] == 1
+
 
 def is_segmenter(model: Any) -> bool:
     """Tells whether a model gives its classes for each pixel.
@@ -45,24 +60,30 @@ def image_size_of(model: Any) -> tuple[int, int]:
 def class_names_of(model: Any) -> list[str]:
     """The names of a model's classes, or their numbers where it has no names.
 
+    A model of one output has two classes: 0, and 1, which the output speaks for.
+
     Args:
         model: what `dmformer_keras.load` returns.
 
     Returns:
         list of str.
     """
-    return list(model.class_names or map(str, range(model.num_classes)))
+    names = list(model.class_names or ())
+    if is_binary(model) and len(names) == 1:
+        return [f"not {names[0]}", names[0]]
+    return names or [str(index) for index in range(2 if is_binary(model) else model.num_classes)]
 
 
 def to_probabilities(outputs: ArrayLike, activation: str | None) -> NDArray[np.float64]:
     """A classifier's outputs as probabilities, in float64.
 
     Args:
-        outputs: array (batch, classes), logits, or probabilities of a softmax.
-        activation: the classifier's: None, "linear" or "softmax".
+        outputs: array (batch, classes), logits, or probabilities of a softmax; or (batch, 1), the
+            logit or the sigmoid of the second of two classes.
+        activation: the classifier's: None, "linear", "softmax" or, of one output, "sigmoid".
 
     Returns:
-        float64 array (batch, classes), every row of sum 1.
+        float64 array (batch, classes), every row of sum 1; of one output (batch, 2).
 
     Raises:
         DMFormerError: the outputs are of another kind, or not finite.
@@ -72,18 +93,23 @@ def to_probabilities(outputs: ArrayLike, activation: str | None) -> NDArray[np.f
     >>> to_probabilities(np.array([[0.0, np.log(3.0)]]), None).round(2).tolist()
     [[0.25, 0.75]]
     """
-    if activation not in (None, "linear", "softmax"):
-        raise DMFormerError(
-            f"The model ends in {activation!r}, where logits or a softmax were expected; save it "
-            "with activation=None."
-        )
     outputs = np.asarray(outputs, np.float64)
+    binary = outputs.shape[-1] == 1
+    squashed = "sigmoid" if binary else "softmax"
+    if activation not in (None, "linear", squashed):
+        raise DMFormerError(
+            f"The model ends in {activation!r}, where logits or a {squashed} were expected; save "
+            "it with activation=None."
+        )
     if not np.isfinite(outputs).all():
         raise DMFormerError(
             "The model's outputs are not finite: its weights are broken, or overflow in 16 bits; "
             "train it again at a lower learning rate, or in float32."
         )
-    if activation == "softmax":
+    if binary:
+        first = 1 - outputs if activation == "sigmoid" else np.zeros_like(outputs)
+        outputs = np.concatenate([first, outputs], axis=-1)
+    if activation == squashed:
         return outputs / outputs.sum(axis=-1, keepdims=True)
     exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

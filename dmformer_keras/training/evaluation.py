@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.inference.model_outputs import image_size_of, to_probabilities
+from dmformer_keras.inference.model_outputs import (
+    class_names_of,
+    image_size_of,
+    is_binary,
+    to_probabilities,
+)
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
 from dmformer_keras.type_names import Model
 
@@ -93,7 +98,7 @@ def evaluate(
     """Measures a classifier on a source, streaming over its images.
 
     Args:
-        model: `DMFormerClassifier`, its outputs logits or a softmax.
+        model: `DMFormerClassifier`, its outputs logits or a softmax; one output is of two classes.
         source: ImageSource, with the model's classes and channels.
         batch_size: int, positive.
         progress: bool, show a progress bar on stderr.
@@ -136,6 +141,8 @@ def check_classes(model, source):
         DMFormerError: it has others.
     """
     own_names, num_classes = getattr(model, "class_names", None), model.output.shape[-1]
+    if is_binary(model):
+        own_names, num_classes = own_names and class_names_of(model), 2
     names = own_names or source.class_names
     if num_classes != len(source.class_names) or list(names) != source.class_names:
         raise DMFormerError(

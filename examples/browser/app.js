@@ -53,7 +53,8 @@ async function showAnswer(file, description, session) {
   });
   const outputs = results[session.outputNames[0]];
   page.status.textContent = `${file.name}: ${Math.round(performance.now() - start)} ms`;
-  const names = description.class_names ?? [...Array(outputs.dims.at(-1)).keys()].map(String);
+  const count = "threshold" in description.output ? 2 : outputs.dims.at(-1);
+  const names = description.class_names ?? [...Array(count).keys()].map(String);
   if (description.task === "classify") {
     drawPicture(pixels, height, width, channels);
     showClasses(probabilities(outputs.data, description), names);
@@ -96,6 +97,12 @@ async function uprightPixels(file, channels) {
 }
 
 function probabilities(outputs, description) {
+  if ("threshold" in description.output) {
+    // One output, of two classes.
+    const [value] = outputs;
+    const second = description.output.activation === "linear" ? 1 / (1 + Math.exp(-value)) : value;
+    return [1 - second, second];
+  }
   if (description.output.activation !== "linear") return outputs;
   const highest = Math.max(...outputs);
   const exponentials = outputs.map((value) => Math.exp(value - highest));

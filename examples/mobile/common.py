@@ -97,7 +97,11 @@ def names_of_classes(count, description):
 
 def print_classes(outputs, description):
     """Prints the three likeliest classes."""
-    if description["output"]["activation"] == "linear":
+    if "threshold" in description["output"]:  # one output, of two classes
+        if description["output"]["activation"] == "linear":
+            outputs = 1 / (1 + np.exp(-outputs))
+        outputs = np.array([1 - outputs[0], outputs[0]])
+    elif description["output"]["activation"] == "linear":
         outputs = np.exp(outputs - outputs.max())
         outputs = outputs / outputs.sum()
     names = names_of_classes(len(outputs), description)
