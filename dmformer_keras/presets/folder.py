@@ -4,7 +4,7 @@
     model.weights.h5   the backbone's weights (may be absent)
     task.json          the head on the backbone, for a classifier or a segmenter
     task.weights.h5    the head's weights
-    metadata.json      sizes, versions, and the SHA-256 of each weights file
+    metadata.json      sizes, versions, and the SHA-256 of each file above
     image_converter.json   for KerasHub: the size that images are brought to
     preprocessor.json      of KerasHub's tasks, where one of them has written the folder
 
@@ -78,7 +78,7 @@ def read_folder(folder):
         backbone["input_shape"] = backbone.pop("image_shape")
     if isinstance(backbone.get("dtype"), dict):
         backbone["dtype"] = _policy_name(backbone["dtype"], folder / CONFIG_FILE)
-    return Preset(
+    preset = Preset(
         name=str(folder),
         config=backbone,
         metadata=_read_metadata(folder),
@@ -86,6 +86,29 @@ def read_folder(folder):
         task=_read_task(folder),
         backbone_class=_own_class(config),
     )
+    _check_belongs_together(preset)
+    return preset
+
+
+def _check_belongs_together(preset):
+    """Refuses files of two presets, as a save that was killed leaves them.
+
+    The weights are checked when they are read. Presets of earlier versions list nothing else.
+    """
+    listed = preset.metadata.get("files", {})
+    for name in (CONFIG_FILE, TASK_FILE):
+        if name in listed:
+            verify_checksum(preset.folder / name, preset)
+    if preset.task is None and TASK_WEIGHTS_FILE in listed:
+        raise DMFormerError(
+            f"{preset.folder / TASK_FILE} is missing, though {METADATA_FILE} lists its weights; "
+            "copy or save the preset again."
+        )
+    if preset.task is not None and CONFIG_FILE in listed and TASK_FILE not in listed:
+        raise DMFormerError(
+            f"{preset.folder / TASK_FILE} belongs to another preset: {METADATA_FILE} does not list "
+            "it; remove it, or save the preset again."
+        )
 
 
 def _own_class(config):
@@ -118,11 +141,12 @@ def _read_metadata(folder):
     metadata = _read_json(path, folder)
     files = metadata.setdefault("files", {})
     if not isinstance(files, dict) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in files.values()
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and Path(name).name == name
+        for name, entry in files.items()
     ):
         raise DMFormerError(
-            f'{path} is damaged: "files" must give a "sha256" for each weights file; copy or save '
-            "the preset again."
+            f'{path} is damaged: "files" must give a "sha256" for each file of the folder; copy or '
+            "save the preset again."
         )
     return metadata
 
@@ -171,7 +195,7 @@ def image_shape(config: dict[str, Any]) -> tuple[int | None, int | None, int]:
 
 
 def verify_checksum(path: Path, preset: Preset) -> None:
-    """Checks a file of weights against what its preset says of it.
+    """Checks a file against what its preset's metadata says of it.
 
     Args:
         path: Path of the file.

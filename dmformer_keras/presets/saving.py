@@ -1,9 +1,7 @@
-"""From a model to a preset's folder, which is whole at every moment."""
+"""From a model to a preset's folder, which at every moment is whole, or refused by its readers."""
 
 import json
 import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from dmformer_keras.presets.folder import (
 )
 from dmformer_keras.presets.keras_hub_format import converter_config, preset_config, task_config
 from dmformer_keras.system.files import stated_write_errors, stored_bytes
+from dmformer_keras.system.scratch import scratch_folder
 from dmformer_keras.type_names import PathLike
 
 # How the folder is called that holds what is being saved, beside what it will replace.
@@ -67,23 +66,25 @@ def _save(folder, backbone, task, metadata, half_precision=False):
     # Half precision is a copy beside what it is made of.
     needed = stored_bytes(model.weights) * (1.5 if half_precision else 1)
     with stated_write_errors(folder, needed):
-        _replace_files(folder, backbone, task, metadata, half_precision)
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(folder, SAVING) as beside:
+            _write_files(beside, backbone, task, metadata, half_precision)
+            _put_in_place(beside, folder)
 
 
-def _replace_files(folder, backbone, task, metadata, half_precision):
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=SAVING, dir=folder))
-    try:
-        _write_files(beside, backbone, task, metadata, half_precision)
-        written = {path.name for path in beside.iterdir()}
-        stale = {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE, SHARDED_FILE}
-        stale |= {path.name for path in folder.glob("model_*.weights.h5")}
-        for name in stale - written:
-            (folder / name).unlink(missing_ok=True)
-        for path in sorted(beside.iterdir()):
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def _put_in_place(beside, folder):
+    """Moves the files of a preset to its folder, and removes what was there of another.
+
+    The metadata first: it says what belongs together. Until the last step readers find that
+    another file is not what it lists, or that it does not list one, and refuse.
+    """
+    written = sorted(path.name for path in beside.iterdir())
+    for name in sorted(written, key=lambda name: name != METADATA_FILE):
+        os.replace(beside / name, folder / name)
+    stale = {TASK_FILE, TASK_WEIGHTS_FILE, PREPROCESSOR_FILE, SHARDED_FILE}
+    stale |= {path.name for path in folder.glob("model_*.weights.h5")}
+    for name in sorted(stale - set(written)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_files(folder, backbone, task, metadata, half_precision):
@@ -99,9 +100,11 @@ def _write_files(folder, backbone, task, metadata, half_precision):
     if half_precision:
         for path in folder.glob("*.weights.h5"):
             _store_kernels_in_half(path)
+    checked = [folder / CONFIG_FILE, folder / TASK_FILE, *folder.glob("*.weights.h5")]
     files = {
         path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.glob("*.weights.h5"))
+        for path in sorted(checked)
+        if path.is_file()
     }
     _write_json(
         folder / METADATA_FILE,
