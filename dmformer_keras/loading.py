@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from dmformer_keras import presets
 from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.classifier import DMFormerClassifier
 from dmformer_keras.data.images import checked_size
-from dmformer_keras.errors import DMFormerError, shortened
+from dmformer_keras.errors import DAMAGE, DMFormerError, shortened, shown
 from dmformer_keras.exported_files import is_exported
 from dmformer_keras.fusing import FusedModel
 from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 KERAS_SUFFIX = ".keras"
 # An image size for `load_trained`: the model then takes images of any.
 ANY_SIZE = (None, None)
+_WEIGHTS_MEMBER = "model.weights.h5"
 
 
 def load(what: PathLike, image_size: ImageSize | None = None) -> Model:
@@ -68,7 +70,7 @@ def load(what: PathLike, image_size: ImageSize | None = None) -> Model:
     if not isinstance(what, (str, os.PathLike)) or not os.fspath(what):
         raise DMFormerError(
             "A model to load must be given by the name of a preset, a path or an address, not by "
-            f"{what!r}."
+            f"{shown(what)}."
         )
     return _load_exported(what, image_size) if is_exported(what) else load_trained(what, image_size)
 
@@ -153,7 +155,7 @@ def task_class(preset: presets.Preset) -> type[TaskModel]:
     found = class_of_stored_task(preset.task)
     if found is None or not issubclass(found, TaskModel):
         raise DMFormerError(
-            f"{preset.name!r} holds a {preset.task.get('class_name')}, where one of "
+            f"{preset.name!r} holds a {shown(preset.task.get('class_name'))[1:-1]}, where one of "
             f"{', '.join(TASKS)} was expected; import the module that registers this class, or "
             "load it with the library that wrote it."
         )
@@ -201,7 +203,10 @@ def _load_keras_file(path, image_size):
         raise DMFormerError(f"There is no file {os.fspath(path)!r}; give a model that was saved.")
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        _check_stored_weights(path, model)
+    except DMFormerError:
+        raise
+    except DAMAGE as error:
         raise DMFormerError(
             f"{os.fspath(path)!r} cannot be loaded ({shortened(error)}); it is damaged or no "
             "Keras model, save it again."
@@ -233,6 +238,13 @@ def _load_keras_file(path, image_size):
             "save the model with save_to_preset and give that folder."
         )
     return model
+
+
+def _check_stored_weights(path, model):
+    with zipfile.ZipFile(path) as archive:
+        if _WEIGHTS_MEMBER in archive.namelist():
+            content = io.BytesIO(archive.read(_WEIGHTS_MEMBER))
+            presets.check_weights(content, path, model.count_params())
 
 
 def _is_trained_task(model):

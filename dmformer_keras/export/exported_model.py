@@ -130,7 +130,7 @@ class ExportedModel:
         self.path = path
         self.name = path.stem
         self.format = format_name
-        self.description = runner.description or {}
+        self.description = _checked_description(runner.description)
         self._runner = runner
         self.inputs = [keras.KerasTensor(runner.input_shape, name="images")]
         self.outputs = [keras.KerasTensor(runner.output_shape, name="outputs")]
@@ -228,6 +228,29 @@ class ExportedModel:
         return np.concatenate(
             [self.predict_on_batch(images[start : start + batch_size]) for start in starts]
         )
+
+
+def _checked_description(found):
+    """Returns what a file says of itself, or raises a ValueError where it was not written here."""
+    if found is None:
+        return {}
+    right = isinstance(found, dict) and all(
+        isinstance(found.get(part, {}), dict) for part in ("input", "output")
+    )
+    if right:
+        numbers = [found.get("input", {}).get(name, 1.0) for name in ("mean", "std")]
+        names, colors = found.get("class_names") or [], found.get("class_colors") or []
+        right = (
+            all(isinstance(number, int | float) for number in numbers)
+            and isinstance(found.get("output", {}).get("activation", ""), str)
+            and isinstance(names, list)
+            and all(isinstance(name, str) for name in names)
+            and isinstance(colors, list)
+            and all(isinstance(color, list) and len(color) == 3 for color in colors)
+        )
+    if not right:
+        raise ValueError(f"its {DESCRIPTION_FILE} is of another kind")
+    return found
 
 
 _RUNNERS = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What TensorFlow decodes files to; images of other channels come as arrays only.
 _CHANNELS_OF_FILES = (1, 3, 4)
+_PNG = b"\x89PNG"
 
 
 def to_saved_model(
@@ -134,7 +135,7 @@ def _decoded(file, shape):
     import tensorflow as tf
 
     height, width, channels = shape
-    image = tf.io.decode_image(file, channels=channels, expand_animations=False)
+    image = _pixels(file, channels)
     image.set_shape((None, None, channels))
     found = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.minimum(found[0] / height, found[1] / width)
@@ -144,6 +145,29 @@ def _decoded(file, shape):
     image = image[first[0] : first[0] + part[0], first[1] : first[1] + part[1]]
     resized = tf.image.resize(image, (height, width), antialias=True)
     return tf.round(tf.clip_by_value(resized, 0.0, 255.0))
+
+
+def _pixels(file, channels):
+    """Decodes a file; transparent parts of a PNG lie on white, as `decode_image` lays them."""
+    import tensorflow as tf
+
+    def decoded():
+        return tf.io.decode_image(file, channels=channels, expand_animations=False)
+
+    if channels == 4:
+        return decoded()
+
+    def on_white():
+        image = tf.cast(tf.io.decode_png(file, channels=4), tf.int32)
+        color, alpha = image[..., :3], image[..., 3:]
+        color = (color * alpha + 255 * (255 - alpha) + 127) // 255
+        if channels == 1:  # Pillow's luminance
+            color = tf.reduce_sum(color * [19595, 38470, 7471], axis=-1, keepdims=True)
+            color = (color + 32768) // 65536
+        return tf.cast(color, tf.uint8)
+
+    is_png = tf.strings.substr(file, 0, len(_PNG)) == _PNG
+    return tf.cond(is_png, on_white, decoded)
 
 
 def _served(outputs, description):

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dmformer_keras.export.comparison import compare_exported
 from dmformer_keras.export.exported_model import check_runner, load_exported
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.system.files import stated_write_errors
+from dmformer_keras.system.scratch import scratch_folder
 from dmformer_keras.type_names import PathLike
 
 # The most that an error may be of the outputs' own spread, see `compare_exported`.
@@ -36,6 +36,7 @@ TOLERANCES = {
 }
 _MOST_IMAGES = 16
 _REPORT = ".report.json"
+EXPORTING = ".exporting-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +131,12 @@ def verified(path, check, needed=0):
         DMFormerError: the path cannot be written, or the file's outputs are not the
             model's. What was at `path` before stays.
     """
+    stack = contextlib.ExitStack()
     with stated_write_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent)
-    with folder as name:
-        beside = Path(name) / "new" / path.name
+        folder = stack.enter_context(scratch_folder(path.parent, EXPORTING))
+    with stack:
+        beside = folder / "new" / path.name
         beside.parent.mkdir()
         with stated_write_errors(path):
             yield beside
@@ -142,7 +144,7 @@ def verified(path, check, needed=0):
         with stated_write_errors(path):
             if report is not None:
                 report_path(beside).write_text(report)
-            _move(beside.parent, path.parent, Path(name) / "old")
+            _move(beside.parent, path.parent, folder / "old")
             if report is None:  # that of an older file would be taken for this one's
                 report_path(path).unlink(missing_ok=True)
 

@@ -37,6 +37,7 @@ from dmformer_keras.presets.folder import (
     verify_checksum,
 )
 from dmformer_keras.presets.upload import model_card, upload_preset
+from dmformer_keras.presets.weights_files import check_weights
 from dmformer_keras.task_table import TASKS
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "Preset",
     "adapt_input_channels",
+    "check_weights",
     "class_to_build",
     "download_preset",
     "has_head_for",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmformer_keras.architectures import ARCHITECTURES
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.presets.download import download_preset, is_address
 from dmformer_keras.presets.folder import CONFIG_FILE, Preset, check_is_whole, read_folder
 from dmformer_keras.type_names import PathLike
@@ -37,7 +37,7 @@ def read_preset(preset: PathLike | Preset) -> Preset:
         return preset
     name = os.fspath(preset) if isinstance(preset, (str, os.PathLike)) else None
     if not name:
-        raise DMFormerError(f"A preset is given by its name or folder, not by {preset!r}.")
+        raise DMFormerError(f"A preset is given by its name or folder, not by {shown(preset)}.")
     if is_address(name):
         found = read_folder(download_preset(name))._replace(name=name)
         check_is_whole(found)

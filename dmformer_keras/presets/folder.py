@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError, shortened, shown
 from dmformer_keras.system.files import read_regular_text
 
 CONFIG_FILE = "config.json"
@@ -76,6 +76,12 @@ def read_folder(folder):
     if "image_shape" in backbone:
         # KerasHub's name for it.
         backbone["input_shape"] = backbone.pop("image_shape")
+    shape = backbone.get("input_shape")
+    if shape is not None and not (isinstance(shape, list) and len(shape) == 3):
+        raise DMFormerError(
+            f"{folder / CONFIG_FILE} must have an input_shape of three numbers or null, not "
+            f"{shown(shape)}; save the preset again."
+        )
     if isinstance(backbone.get("dtype"), dict):
         backbone["dtype"] = _policy_name(backbone["dtype"], folder / CONFIG_FILE)
     preset = Preset(
@@ -128,8 +134,8 @@ def _policy_name(dtype, path):
     name = dtype["config"].get("name") if isinstance(dtype.get("config"), dict) else None
     if dtype.get("class_name") != "DTypePolicy" or not isinstance(name, str):
         raise DMFormerError(
-            f"{path} has a dtype that is no plain policy: {dtype.get('class_name')!r}; save the "
-            'model with a dtype policy such as "float32" or "mixed_bfloat16".'
+            f"{path} has a dtype that is no plain policy: {shown(dtype.get('class_name'))}; save "
+            'the model with a dtype policy such as "float32" or "mixed_bfloat16".'
         )
     return name
 
@@ -169,10 +175,18 @@ def _read_json(path, folder):
             f"Folder {str(folder)!r} is no preset: it has no {path.name}; give a folder written "
             "by save_to_preset."
         ) from None
-    except (OSError, ValueError) as error:
-        raise DMFormerError(f"{path} cannot be read as JSON ({error}); save it again.") from None
+    except DAMAGE as error:
+        raise DMFormerError(
+            f"{path} cannot be read as JSON ({shortened(error, 150)}); save it again."
+        ) from None
     if not isinstance(content, dict):
         raise DMFormerError(f"{path} must hold a JSON object; save the preset again.")
+    for name in ("class_name", "registered_name"):
+        if not isinstance(content.get(name), str | None):
+            raise DMFormerError(
+                f"{path} must have a str as {name}, not {shown(content[name])}; save the preset "
+                "again."
+            )
     return content
 
 

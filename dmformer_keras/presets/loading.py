@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from dmformer_keras.errors import DMFormerError, shortened
+from dmformer_keras.errors import DAMAGE, DMFormerError, shortened, shown
 from dmformer_keras.presets.finding import read_preset
 from dmformer_keras.presets.folder import (
     TASK_WEIGHTS_FILE,
@@ -16,6 +16,7 @@ from dmformer_keras.presets.folder import (
     verify_checksum,
 )
 from dmformer_keras.presets.keras_hub_format import KERAS_HUB_ARGUMENTS
+from dmformer_keras.presets.weights_files import check_weights
 from dmformer_keras.task_table import class_of_stored_task
 from dmformer_keras.type_names import PathLike
 
@@ -102,7 +103,7 @@ def _backbone_class(cls, preset):
     if isinstance(found, type) and issubclass(found, cls):
         return found
     raise DMFormerError(
-        f"{preset.name!r} describes a {name!r}, not a {cls.__name__}; import the module that "
+        f"{preset.name!r} describes a {shown(name)}, not a {cls.__name__}; import the module that "
         "registers this class, or load it with the library that wrote it."
     )
 
@@ -128,11 +129,15 @@ def class_to_build(cls: type[Any], preset: Preset, num_classes: int | None = Non
         return found
     if num_classes is None and not stored_head(preset, cls):
         raise DMFormerError(
-            f"{preset.name!r} holds a {preset.task.get('class_name')}, where a {cls.__name__} was "
+            f"{preset.name!r} holds a {_class_of(preset)}, where a {cls.__name__} was "
             "expected; load it with dmformer_keras.load after importing the module that registers "
             "its class, or give num_classes to put a new head on its backbone."
         )
     return cls
+
+
+def _class_of(preset):
+    return shown(preset.task.get("class_name"))[1:-1]  # without the quotes
 
 
 def has_head_for(preset: Preset, model: keras.Model) -> bool:
@@ -219,10 +224,10 @@ def _construct(cls, config, name):
         return cls.from_config(config)
     except DMFormerError:
         raise
-    except (TypeError, ValueError, OverflowError) as error:
+    except DAMAGE as error:
         raise DMFormerError(
-            f"{cls.__name__} cannot be built from preset {name!r}: {error}; check the overrides "
-            "against the class's arguments."
+            f"{cls.__name__} cannot be built from preset {name!r}: {shortened(error, 150)}; check "
+            "the overrides against the class's arguments."
         ) from error
 
 
@@ -232,8 +237,9 @@ def _check_weights_fit(preset, overrides):
             continue
         if _plain(overrides[key]) != _plain(preset.config[key]):
             raise DMFormerError(
-                f"The weights of preset {preset.name!r} do not fit {key}={overrides[key]!r}: they "
-                f"were made with {preset.config[key]!r}; leave it out, or pass load_weights=False."
+                f"The weights of preset {preset.name!r} do not fit {key}="
+                f"{shown(overrides[key])}: they were made with {shown(preset.config[key])}; leave "
+                "it out, or pass load_weights=False."
             )
 
 
@@ -259,9 +265,10 @@ def _load_backbone_weights(backbone, cls, preset, config):
 
 def _load_weights_file(model, path, preset):
     verify_checksum(path, preset)
+    check_weights(path, path, model.count_params())
     try:
         model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise DMFormerError(
             f"The weights {path} do not fit {model.name!r}: {shortened(error)}; leave out "
             "overrides that change the architecture, or pass load_weights=False."

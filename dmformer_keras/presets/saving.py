@@ -128,8 +128,11 @@ def _store_kernels_in_half(path):
             if isinstance(item, h5py.Group):
                 copied(item, target.create_group(name))
                 continue
+            values = item[()]
             half = item.ndim > 1 and item.dtype == np.float32
-            values = item[()].astype(np.float16) if half else item[()]
+            # What float16 has no numbers for stays as it is.
+            if half and np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
+                values = values.astype(np.float16)
             target.create_dataset(name, data=values).attrs.update(item.attrs)
 
     smaller = path.with_suffix(".half")

@@ -7,12 +7,11 @@ state and its file.
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError, shortened
+from dmformer_keras.errors import DAMAGE, DMFormerError, shortened
 from dmformer_keras.system.files import WRITING, read_regular_text, stored_bytes, written_whole
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -59,16 +58,38 @@ def read_state(folder):
     """
     path = folder / CHECKPOINT_FOLDER / STATE_FILE
     try:
-        return RunState(**json.loads(read_regular_text(path)))
+        state = RunState(**json.loads(read_regular_text(path)))
+        _check_kinds(state)
+        return state
     except (FileNotFoundError, NotADirectoryError):
         raise DMFormerError(
             f"There is no run to resume in {str(folder)!r}; leave out resume to start one, or "
             "give the folder of the interrupted run."
         ) from None
-    except (OSError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise DMFormerError(
-            f"{path} cannot be read ({error}); start the run again in another folder."
+            f"{path} cannot be read ({shortened(error, 150)}); start the run again in another "
+            "folder."
         ) from error
+
+
+def _check_kinds(state):
+    """Raises a ValueError where a state holds what this package does not write."""
+    name = state.weights_file
+    expected = {
+        "identity": isinstance(state.identity, dict)
+        and all(isinstance(part, dict) for part in state.identity.values()),
+        "history": isinstance(state.history, list)
+        and all(isinstance(row, dict) for row in state.history)
+        and [row.get("epoch") for row in state.history] == [*range(1, len(state.history) + 1)]
+        and all(isinstance(one, int | float) for row in state.history for one in row.values()),
+        "weights_file": name is None or (isinstance(name, str) and Path(name).name == name),
+        "seeds": isinstance(state.seeds, list),
+        "begun": isinstance(state.begun, dict) and isinstance(state.begun.get("earlier", []), list),
+    }
+    wrong = [part for part, is_right in expected.items() if not is_right]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is of another kind")
 
 
 def is_untouched(folder):
@@ -144,13 +165,13 @@ def restore_epoch(folder, state, model):
     path = folder / CHECKPOINT_FOLDER / state.weights_file
     try:
         model.load_weights(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        for variable, seed in zip(_seed_states(model), state.seeds, strict=True):
+            variable.assign(keras.ops.convert_to_tensor(seed, dtype=variable.dtype))
+    except DAMAGE as error:
         raise DMFormerError(
             f"The checkpoint {path} cannot be loaded ({shortened(error)}); start the run again "
             "in another folder."
         ) from error
-    for variable, seed in zip(_seed_states(model), state.seeds, strict=True):
-        variable.assign(keras.ops.convert_to_tensor(seed, dtype=variable.dtype))
 
 
 def resumable_epoch(folder):

@@ -49,8 +49,9 @@ def told_differences(started, now, kind):
     """
     # A setting that came with a later version was what it is by default.
     defaults = _json_values(dataclasses.asdict(kind()))
-    earlier = {name: (defaults | started["recipe"])[name] for name in now["recipe"]}
-    data = {"draw": draw_of(started)} | started["data"]
+    stored = defaults | started.get("recipe", {})
+    earlier = {name: stored[name] for name in now["recipe"]}
+    data = {"draw": draw_of(started)} | started.get("data", {})
     started = started | {"recipe": earlier, "data": data}
     if "teacher" in started and MATCHES in now.get("teacher", {}):
         # Runs of earlier versions do not say which answer was matched with which image.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.complexity import count_multiply_accumulates
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import load_trained
 from dmformer_keras.presets.markdown import escaped, fenced
 from dmformer_keras.system.files import read_regular_text, stated_write_errors, stored_bytes
 from dmformer_keras.system.machine import machine_sentence
+from dmformer_keras.system.scratch import scratch_folder
 from dmformer_keras.system.secrets import without_secrets
 from dmformer_keras.training.folders import check_is_free
 from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
@@ -105,11 +106,12 @@ def package(
     whole = task.evaluate(model, opened)
 
     name = task.best.removeprefix("val_")
+    stack = contextlib.ExitStack()
     with stated_write_errors(output, stored_bytes(model.weights)):
         output.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix=presets.SAVING, dir=output.parent)
-    with made as beside:
-        folder = Path(beside) / output.name
+        beside = stack.enter_context(scratch_folder(output.parent, presets.SAVING))
+    with stack:
+        folder = beside / output.name
 
         def stored(half_precision):
             model.save_to_preset(folder, half_precision=half_precision, **metadata)
@@ -134,12 +136,22 @@ def package(
 
 def _read_report(run):
     try:
-        return json.loads(read_regular_text(run / REPORT_FILE))
-    except (OSError, ValueError) as error:
+        return _checked_report(json.loads(read_regular_text(run / REPORT_FILE)))
+    except DAMAGE as error:
         raise DMFormerError(
             f"{str(run)!r} holds no finished training run ({REPORT_FILE} cannot be read); give "
             "the --output of `dmformer train` after it has ended."
         ) from error
+
+
+def _checked_report(report):
+    """Returns a report, or raises a ValueError where it lacks what a card says of it."""
+    numbers = ("training_images", "epochs", "best_epoch", "training_seconds")
+    right = isinstance(report["recipe"], dict) and isinstance(report["data"], str)
+    right = right and all(isinstance(report[name], int | float) for name in numbers)
+    if not right or not isinstance(report["backend"], str):
+        raise ValueError("it is of another kind")
+    return report
 
 
 def _kept_metadata(run):

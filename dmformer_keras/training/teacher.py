@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError, shortened
 from dmformer_keras.system.files import FILE_BYTES_LIMIT, read_regular_text
 from dmformer_keras.training.losses import PixelAccuracy, SegmentationLoss
 from dmformer_keras.type_names import Config, PathLike, Tensor
@@ -144,9 +144,10 @@ class TeacherAnswers:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             right = array.ndim == 2 and array.dtype.kind == "f" and len(array) == rows
-        except (OSError, ValueError, EOFError) as error:
+        except DAMAGE as error:
             raise DMFormerError(
-                f"The teacher's {str(path)!r} cannot be read: {error}; write it with numpy.save."
+                f"The teacher's {str(path)!r} cannot be read: {shortened(error, 150)}; write it "
+                "with numpy.save."
             ) from error
         if not right:
             raise DMFormerError(
@@ -188,7 +189,7 @@ class TeacherAnswers:
         try:
             card = json.loads(read_regular_text(path))
             return {"name": str(card["name"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGE as error:
             raise DMFormerError(
                 f"The teacher's {str(path)!r} must be JSON with a name; correct it."
             ) from error
@@ -239,10 +240,9 @@ def student_model(model: keras.Model, teacher: TeacherAnswers | Teacher) -> kera
     """
     parts = [model.output]
     if teacher.outputs:
-        norm, pool, dropout, logits = model.head.layers
-        pooled = pool(norm(model.backbone(model.input)))
+        pooled, logits = _pooled_and_logits(model)
         guess = keras.layers.Dense(teacher.outputs, dtype="float32", name="teacher_features")
-        parts = [logits(dropout(pooled)), guess(pooled)]
+        parts = [logits, guess(pooled)]
     if teacher.is_live:
         parts.append(TeacherProbabilities(teacher, name="teacher")(model.input))
     if len(parts) == 1:
@@ -286,6 +286,26 @@ class TeacherProbabilities(keras.layers.Layer):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "known": self.known, "of_pixels": self.of_pixels}
+
+
+def _pooled_and_logits(classifier):
+    """The first features without height and width in a classifier's head, and its outputs."""
+    head, features = classifier.head, classifier.backbone(classifier.input)
+    if isinstance(head, keras.Sequential):
+        # Layer by layer, under whose names a checkpoint keeps them.
+        steps = [features]
+        for layer in head.layers:
+            steps.append(layer(steps[-1]))
+    else:
+        inner = [layer.output for layer in head.layers[:-1]]
+        steps = keras.Model(head.inputs, [*inner, head.outputs[0]])(features)
+    pooled = next((step for step in steps[1:-1] if len(step.shape) == 2), None)
+    if pooled is None:
+        raise DMFormerError(
+            f"The head of {classifier.name!r} has no pooled features, (images, features), before "
+            "its last layer, which a teacher's features could be learned from; leave them out."
+        )
+    return pooled, steps[-1]
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError
 from dmformer_keras.system.files import open_regular_file, written_whole
 from dmformer_keras.training import checkpoint
 
@@ -65,7 +65,7 @@ def changed_images(folder, sources):
         with open_regular_file(_file(folder, CONTENTS_FILE)) as file:
             rows = np.load(file, allow_pickle=False)
         known = {int(code): (int(stamp), int(content)) for code, stamp, content in rows}
-    except (OSError, ValueError, EOFError):
+    except DAMAGE:
         return []
     changed = []
     for source in filter(_is_known, sources):
@@ -120,7 +120,7 @@ def count_trained_on(folder, source):
     try:
         with open_regular_file(_file(folder)) as file:
             known = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except DAMAGE:
         return None
     if not _is_known(source):
         return None

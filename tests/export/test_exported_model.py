@@ -92,3 +92,21 @@ def test_which_paths_look_like_exported_files(tmp_path):
     assert not is_exported(tmp_path)
     (tmp_path / "saved_model.pb").write_bytes(b"")
     assert is_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        [], 3, {"class_names": 5}, {"class_names": [5]}, {"input": []}, {"input": {"std": "1"}},
+        {"output": {"activation": None}}, {"class_colors": [[1, 2]]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_descriptions_of_other_kinds_are_refused(path, tmp_path, change, monkeypatch):
+    from dmformer_keras.export import runners
+
+    known = load_exported(path).description
+    told = {**known, **change} if isinstance(change, dict) else change
+    monkeypatch.setattr(runners, "_description_in_zip", lambda path: told)
+    with pytest.raises(DMFormerError, match=r"model\.tflite cannot be run .*of another kind"):
+        load_exported(path)

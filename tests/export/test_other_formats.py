@@ -1,3 +1,4 @@
+import io
 import json
 import os
 
@@ -5,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import images, randomize, tiny_backbone, tiny_classifier
+from PIL import Image
 
 from dmformer_keras import DMFormerError, SemanticFPN
 from dmformer_keras.data import load_image, resize_image
@@ -163,3 +165,24 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, convert, path, ar
         convert(tiny_classifier(), tmp_path / path, **arguments)
     assert sorted(os.listdir(tmp_path)) == ["file", "occupied"]
     assert os.listdir(tmp_path / "occupied") == ["thesis.txt"]
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_saved_models_lay_transparent_parts_on_white_as_predict_does(mode, channels):
+    tf = pytest.importorskip("tensorflow", reason="a SavedModel needs TensorFlow")
+    from dmformer_keras.data import decode_image
+    from dmformer_keras.export.saved_model import _decoded
+
+    samples = np.random.default_rng(0).integers(0, 256, (20, 30, 4), "uint8")
+    image = Image.fromarray(samples, "RGBA")
+    options = {}
+    if mode == "P":
+        image = image.convert("RGB").quantize(16)
+        options["transparency"] = bytes(range(0, 256, 17))
+    encoded = io.BytesIO()
+    image.convert(mode).save(encoded, "PNG", **options)
+    expected = decode_image(encoded.getvalue(), channels, "the image")
+    found = tf.function(_decoded)(tf.constant(encoded.getvalue()), (20, 30, channels)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1 if mode == "LA" and channels == 1 else 0)

@@ -198,7 +198,7 @@ def test_truncated_weights_are_refused_even_without_a_checksum(saved):
     (folder / "metadata.json").unlink()
     path = folder / "model.weights.h5"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DMFormerError, match="do not fit"):
+    with pytest.raises(DMFormerError, match="are damaged or no HDF5 file"):
         DMFormerBackbone.from_preset(folder)
 
 
@@ -216,7 +216,7 @@ def test_truncated_weights_are_refused_even_without_a_checksum(saved):
             '{"class_name": "DMFormerBackbone", "config": {"dtype": {"class_name": "Lambda"}}}',
             "no plain policy",
         ),
-        ('{"class_name": "DMFormerBackbone", "config": {"dtype": "nope"}}', "cannot be built"),
+        ('{"class_name": "DMFormerBackbone", "config": {"dtype": "nope"}}', "dtype must be"),
     ],
 )
 def test_broken_configs_are_named(tmp_path, content, message):

@@ -198,6 +198,25 @@ def test_the_student_is_the_classifier_with_guesses_beside_its_logits():
     assert student_model(classifier, answers) is classifier
 
 
+def test_a_student_has_whatever_head_its_classifier_has():
+    classifier, batch = tiny_classifier(), images(2, 64, 64, 3)
+    answers = types.SimpleNamespace(outputs=7, is_live=False)
+    features = keras.Input(classifier.backbone.output.shape[1:])
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    wide = keras.layers.Dense(9, "relu")(pooled)
+    functional = keras.Model(features, keras.layers.Dense(5)(keras.layers.Add()([wide, wide])))
+    chain = keras.Sequential([keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(5)])
+    for head in (functional, chain):
+        model = keras.Model(classifier.input, head(classifier.backbone(classifier.input)))
+        model.backbone, model.head = classifier.backbone, head
+        outputs = array(student_model(model, answers)(batch))
+        assert outputs.shape == (2, 12)
+        np.testing.assert_allclose(outputs[:, :5], array(model(batch)), atol=1e-5)
+    model.head = keras.Sequential([keras.layers.GlobalMaxPooling2D()])
+    with pytest.raises(DMFormerError, match="no pooled features"):
+        student_model(model, answers)
+
+
 @pytest.mark.slow(on=["jax"])
 def test_a_taught_run_is_resumed_and_keeps_no_part_of_the_teacher(
     data, recipe, tiny_preset, folder, tmp_path
