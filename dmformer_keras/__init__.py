@@ -10,7 +10,11 @@ Its parts, `dmformer_keras.training` for instance, are imported when they are fi
 
 from typing import TYPE_CHECKING
 
-from dmformer_keras import integrations, layers
+from dmformer_keras import (
+    grouped_optimizers,  # noqa: F401, known to Keras from here on
+    integrations,
+    layers,
+)
 from dmformer_keras.backbone import DMFormerBackbone
 from dmformer_keras.classifier import (
     DMFormerB,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
 from dmformer_keras.architectures import MINIMUM_SIZE
-from dmformer_keras.checks import check_bool, check_rate, check_stages, is_positive_int
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.checks import (
+    check_activation,
+    check_bool,
+    check_name,
+    check_positive_int,
+    check_rate,
+    check_stages,
+    checked_policy,
+    is_positive_int,
+)
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, check_levels
-from dmformer_keras.layers.block import DMFormerBlock
+from dmformer_keras.layers.block import DMFormerBlock, check_layer_scale, check_mlp_ratio
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
+    refuse_quantize,
     spatial_axes,
     spatial_initializer,
     standard_data_format,
@@ -24,6 +35,11 @@ from dmformer_keras.presets import Preset, list_presets, load_backbone, save_bac
 from dmformer_keras.type_names import InputShape, Levels, PathLike
 
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
+# What is larger is a slip: it would be built for hours, or fill the memory.
+MOST_CHANNELS = 8192
+MOST_BLOCKS = 100
+MOST_SIDE = 2**16
+MOST_PARAMETERS = 2**28  # six times those of DMFormer-L, 1 GB
 
 
 class _ClassProperty:
@@ -125,17 +141,16 @@ class DMFormerBackbone(keras.Model):
         trainable: bool = True,
     ) -> None:
         config = {
-            "channels": _four_positive_ints("channels", channels),
-            "depths": _four_positive_ints("depths", depths),
+            "channels": _four_positive_ints("channels", channels, MOST_CHANNELS),
+            "depths": _four_positive_ints("depths", depths, MOST_BLOCKS),
             "levels": check_levels(levels),
-            "gate_reduction": gate_reduction,
-            "use_gate": use_gate,
-            "inner_residual": inner_residual,
-            "mlp_ratio": mlp_ratio,
-            "activation": activation,
-            # Checked here too: each block's is a fraction of it.
+            "gate_reduction": check_positive_int("gate_reduction", gate_reduction),
+            "use_gate": check_bool("use_gate", use_gate),
+            "inner_residual": check_bool("inner_residual", inner_residual),
+            "mlp_ratio": check_mlp_ratio(mlp_ratio),
+            "activation": check_activation(activation),
             "stochastic_depth": check_rate("stochastic_depth", stochastic_depth),
-            "layer_scale": layer_scale,
+            "layer_scale": check_layer_scale(layer_scale),
             "gradient_checkpointing": check_stages(
                 "gradient_checkpointing", gradient_checkpointing
             ),
@@ -144,7 +159,10 @@ class DMFormerBackbone(keras.Model):
             "data_format": standard_data_format(data_format),
         }
         config["input_shape"] = check_input_shape(input_shape, config["data_format"])
-        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
+        check_name(name)
+        check_bool("trainable", trainable)
+        policy = checked_policy(dtype)
+        _check_parameters(config)
 
         inputs = keras.Input(config["input_shape"], name="images")
         outputs = _build_graph(inputs, config, policy, self.block_class)
@@ -357,27 +375,37 @@ def _linear_rates(last, count):
         yield last * index / max(count - 1, 1)
 
 
-def _four_positive_ints(name, values):
-    values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+def _four_positive_ints(name, values, most):
+    values = values if isinstance(values, (list, tuple)) else (values,)
     if len(values) != 4 or not all(is_positive_int(value) for value in values):
         raise DMFormerError(
-            f"{name} must be four positive integers, one for each stage, not {values!r}."
+            f"{name} must be four positive integers, one for each stage, not {shown(values)}."
         )
-    return tuple(int(value) for value in values)
+    return tuple(check_positive_int(name, value, most) for value in values)
+
+
+def _check_parameters(config):
+    """Refuses sizes whose product no one means, before anything is built."""
+    channels, levels = config["channels"], config["levels"]
+    axis = channel_axis(config["data_format"]) - 1
+    first = channels[0]
+    # The convolutions' kernels, and of each channel some ten weights more.
+    count = 49 * config["input_shape"][axis] * first + 13 * first**2
+    count += sum(4 * one * two for one, two in itertools.pairwise(channels))
+    for width, depth in zip(channels, config["depths"], strict=True):
+        mixing = sum(kernel**2 for kernel, _ in levels) + 10
+        count += depth * width * ((2 * len(levels) + 1 + 2 * config["mlp_ratio"]) * width + mixing)
+    if count > MOST_PARAMETERS:
+        raise DMFormerError(
+            f"channels, depths, levels and mlp_ratio make a backbone of about {count:,.0f} "
+            f"weights, and at most {MOST_PARAMETERS:,} are built; choose smaller ones."
+        )
 
 
 def _check_output_stride(output_stride):
-    if output_stride not in (8, 16, 32):
-        raise DMFormerError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
-    return output_stride
-
-
-def refuse_quantize() -> NoReturn:
-    """Raises: Keras's `quantize` reaches only the gate and the classifier of a DMFormer."""
-    raise DMFormerError(
-        "Keras quantises dense layers only, which a DMFormer has hardly any of; export it with "
-        'dmformer_keras.export.to_tflite(model, path, quantization="int8") instead.'
-    )
+    if not is_positive_int(output_stride) or output_stride not in (8, 16, 32):
+        raise DMFormerError(f"output_stride must be 8, 16 or 32, not {shown(output_stride)}.")
+    return int(output_stride)
 
 
 def check_input_shape(input_shape, data_format):
@@ -397,18 +425,21 @@ def check_input_shape(input_shape, data_format):
         layout = "(channels, height, width)"
     if input_shape is None:
         return (None, None, 3) if data_format == "channels_last" else (3, None, None)
-    shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else (input_shape,)
+    shape = input_shape if isinstance(input_shape, (list, tuple)) else (input_shape,)
     if len(shape) != 3 or not is_positive_int(shape[channel_axis(data_format) - 1]):
         raise DMFormerError(
             f"input_shape must be {layout} with a known number of channels, such as "
             f"{'(224, 224, 3)' if data_format == 'channels_last' else '(3, 224, 224)'}, "
-            f"not {input_shape!r}."
+            f"not {shown(input_shape)}."
         )
+    shape = tuple(shape)
     for axis in spatial_axes(data_format):
         size = shape[axis - 1]
-        if size is not None and not (is_positive_int(size) and size >= MINIMUM_SIZE):
+        fits = is_positive_int(size) and MINIMUM_SIZE <= size <= MOST_SIDE
+        if size is not None and not fits:
             raise DMFormerError(
-                f"input_shape {shape} has a side of {size!r} pixels, but height and width must "
-                f"be at least {MINIMUM_SIZE} (or None for any size); resize the images."
+                f"input_shape {shown(shape)} has a side of {shown(size)} pixels, but height and "
+                f"width must be at least {MINIMUM_SIZE} and at most {MOST_SIDE} (or None for any "
+                "size); resize the images."
             )
     return tuple(size if size is None else int(size) for size in shape)

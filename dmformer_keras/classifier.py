@@ -9,10 +9,15 @@ import keras
 
 from dmformer_keras import presets
 from dmformer_keras.architectures import ARCHITECTURES
-from dmformer_keras.backbone import DMFormerBackbone
-from dmformer_keras.errors import DMFormerError
-from dmformer_keras.layers.common import batch_norm, pointwise_initializer
-from dmformer_keras.task_model import TaskModel, check_head, checked_class_names
+from dmformer_keras.backbone import MOST_PARAMETERS, DMFormerBackbone
+from dmformer_keras.errors import DMFormerError, shown
+from dmformer_keras.layers.common import (
+    batch_norm,
+    channel_axis,
+    pointwise_initializer,
+    refuse_quantize,
+)
+from dmformer_keras.task_model import TaskModel, check_backbone, check_head, checked_class_names
 from dmformer_keras.task_table import register_task
 from dmformer_keras.type_names import InputShape, PathLike
 
@@ -66,9 +71,16 @@ class DMFormerClassifier(TaskModel):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        check_head(num_classes, dropout, activation)
+        check_backbone(backbone)
+        check_head(num_classes, dropout, activation, name, trainable)
         class_names = checked_class_names(class_names, num_classes)
         num_classes = int(num_classes)
+        width = backbone.output.shape[channel_axis(backbone.data_format)]
+        if width * num_classes > MOST_PARAMETERS:
+            raise DMFormerError(
+                f"num_classes={num_classes} on {width} channels make more weights than the "
+                f"{MOST_PARAMETERS:,} that are built; choose a smaller backbone, or fewer classes."
+            )
         policy = backbone.dtype_policy
         head = keras.Sequential(
             [
@@ -87,6 +99,8 @@ class DMFormerClassifier(TaskModel):
             ],
             name="head",
         )
+        # Also where `quantize` of a model around this one reaches it.
+        head.layers[-1].quantize = refuse_quantize
         inputs = backbone.input
         outputs = head(backbone(inputs))
         super().__init__(inputs=inputs, outputs=outputs, name=name)
@@ -167,10 +181,12 @@ def _classifier(
     if weights is not None:
         source = presets.read_preset(weights)
         for key in ("channels", "depths"):
-            if tuple(source.config[key]) != tuple(architecture.config[key]):
+            found = source.config.get(key)
+            found = tuple(found) if isinstance(found, list | tuple) else found
+            if found != tuple(architecture.config[key]):
                 raise DMFormerError(
-                    f"The weights {source.name!r} have {key} {tuple(source.config[key])}, but "
-                    f"{architecture.name} has {tuple(architecture.config[key])}; choose weights "
+                    f"The weights {source.name!r} have {key} {shown(found)}, but "
+                    f"{architecture.name} has {shown(architecture.config[key])}; choose weights "
                     "of this variant, or the variant of these weights."
                 )
         preset = weights

@@ -11,7 +11,7 @@ import keras
 from dmformer_keras import presets
 from dmformer_keras.backbone import PYRAMID_LEVELS, DMFormerBackbone
 from dmformer_keras.checks import check_positive_int
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers.common import batch_norm, channel_axis, spatial_initializer
 from dmformer_keras.layers.convolution import Convolution
 from dmformer_keras.layers.pooling import PartAverages
@@ -22,6 +22,7 @@ from dmformer_keras.type_names import PathLike, Tensor
 
 NORMALIZATIONS = ("batch", "group")
 POOLED_SIZES = (1, 2, 3, 6)
+MOST_HEAD_CHANNELS = 1024
 # Kirillov et al. 2019 and Wu and He 2018.
 _GROUPS = 32
 
@@ -63,10 +64,13 @@ class Segmenter(TaskModel):
     ) -> None:
         given = {"head_channels": head_channels, "normalization": normalization, "dropout": dropout}
         given = self.paper | {key: value for key, value in given.items() if value is not None}
-        check_head(num_classes, given["dropout"], activation)
-        check_positive_int("head_channels", given["head_channels"])
-        if given["normalization"] not in NORMALIZATIONS:
-            raise DMFormerError(f'normalization must be "batch" or "group", not {normalization!r}.')
+        check_head(num_classes, given["dropout"], activation, name, trainable)
+        check_positive_int("head_channels", given["head_channels"], MOST_HEAD_CHANNELS)
+        known = isinstance(given["normalization"], str)
+        if not known or given["normalization"] not in NORMALIZATIONS:
+            raise DMFormerError(
+                f'normalization must be "batch" or "group", not {shown(normalization)}.'
+            )
         class_names = checked_class_names(class_names, num_classes)
         class_colors = _checked_colors(class_colors, num_classes)
         pyramid = pyramid_outputs(backbone)
@@ -410,6 +414,8 @@ def pyramid_outputs(backbone: keras.Model) -> dict[str, keras.KerasTensor]:
     >>> pyramid_outputs(backbone)["P3"].shape
     (None, 8, 12, 48)
     """
+    if not isinstance(backbone, keras.Model):
+        raise DMFormerError(f"backbone must be a DMFormerBackbone, not {shown(backbone)}.")
     levels = getattr(backbone, "pyramid_outputs", None)
     if levels is None:
         names = getattr(backbone, "pyramid_level_inputs", {})
@@ -440,12 +446,17 @@ def _finer(strides, index):
 def _checked_colors(colors, num_classes):
     if colors is None:
         return None
-    colors = [[int(value) for value in color] for color in colors]
-    if len(colors) != num_classes or not all(
-        len(color) == 3 and all(0 <= value <= 255 for value in color) for color in colors
-    ):
+    given = colors
+    try:
+        colors = [[int(value) for value in color] for color in colors]
+        right = len(colors) == num_classes and all(
+            len(color) == 3 and all(0 <= value <= 255 for value in color) for color in colors
+        )
+    except (TypeError, ValueError, OverflowError):
+        right = False
+    if not right:
         raise DMFormerError(
             f"class_colors must be num_classes={num_classes} colors (r, g, b) in 0..255, not "
-            f"{colors!r}."
+            f"{shown(given)}."
         )
     return colors

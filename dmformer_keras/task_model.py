@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, Self
 
 import keras
 
 from dmformer_keras import presets
-from dmformer_keras.backbone import DMFormerBackbone, refuse_quantize
-from dmformer_keras.checks import check_activation, check_positive_int, check_rate
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.backbone import DMFormerBackbone
+from dmformer_keras.checks import (
+    check_activation,
+    check_bool,
+    check_name,
+    check_positive_int,
+    check_rate,
+    is_text,
+)
+from dmformer_keras.errors import DMFormerError, shown
+from dmformer_keras.layers.common import refuse_quantize
 from dmformer_keras.type_names import PathLike
 
 
@@ -71,16 +80,36 @@ class TaskModel(keras.Model):
         return cls(**config)
 
 
-def check_head(num_classes, dropout, activation):
+# Four times what the largest data sets of images know.
+MOST_CLASSES = 2**17
+
+
+def check_backbone(backbone):
+    """Checks that a classifier's backbone is a model from images to one map of features.
+
+    Args:
+        backbone: anything.
+
+    Raises:
+        DMFormerError: it is none.
+    """
+    is_model = isinstance(backbone, keras.Model) and hasattr(backbone, "data_format")
+    if not is_model or len(backbone.outputs) != 1 or len(backbone.outputs[0].shape) != 4:
+        raise DMFormerError(f"backbone must be a DMFormerBackbone, not {shown(backbone)}.")
+
+
+def check_head(num_classes, dropout, activation, name=None, trainable=True):
     """Checks what every head is given.
 
     Args:
-        num_classes, dropout, activation: as in `DMFormerClassifier`.
+        num_classes, dropout, activation, name, trainable: as in `DMFormerClassifier`.
 
     Raises:
         DMFormerError: if one is invalid.
     """
-    check_positive_int("num_classes", num_classes)
+    check_positive_int("num_classes", num_classes, MOST_CLASSES)
+    check_name(name)
+    check_bool("trainable", trainable)
     check_rate("dropout", dropout)
     if activation is not None:
         check_activation(activation)
@@ -99,9 +128,25 @@ def checked_class_names(class_names, num_classes):
     """
     if class_names is None:
         return None
+    if not hasattr(class_names, "__len__") or not _are_labels(class_names):
+        raise DMFormerError(
+            f"class_names must be a list of str, one for each class, not {shown(class_names)}."
+        )
     if len(class_names) != num_classes and (num_classes, len(class_names)) != (1, 2):
         raise DMFormerError(
             f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
             "one for each class."
         )
     return [str(name) for name in class_names]
+
+
+def _are_labels(names):
+    try:
+        return not isinstance(names, str | bytes | dict) and all(map(_is_label, names))
+    except TypeError:
+        return False
+
+
+def _is_label(name):
+    """Whether a class's name is text, or a number."""
+    return is_text(name) or isinstance(name, numbers.Integral)

@@ -53,12 +53,15 @@ ELSEWHERE = {
         *("layers/backend_paths", "layers/common", "layers/filter_gradient"),
     ],
     "presets/test_presets.py": [
-        *("presets/finding", "presets/folder", "presets/loading", "presets/saving"),
+        *("presets/finding", "presets/folder", "presets/loading"),
     ],
+    "presets/test_saving.py": ["system/scratch"],
+    "presets/test_damage.py": ["presets/weights_files"],
     "presets/test_hub.py": ["presets/download"],
     "presets/test_upload.py": ["cli/upload", "presets/markdown", "system/secrets"],
     "integrations/test_keras_hub_tasks.py": ["presets/keras_hub_format"],
     "training/test_distribution.py": ["layers/replicas"],
+    "training/test_grouped_updates.py": ["grouped_optimizers"],
     "training/test_engine.py": [
         *("training/batches", "training/figures", "training/folders", "training/identity"),
         *("training/run_checks", "training/run_report", "training/tasks"),

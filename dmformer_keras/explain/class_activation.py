@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from dmformer_keras.checks import is_positive_int
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.explain.inside import (
     blocks_of,
     changed_outputs,
@@ -79,6 +79,11 @@ def grad_cam(
     (64, 96)
     """
     image = np.asarray(image)
+    if image.ndim == 4:
+        raise DMFormerError(
+            f"grad_cam takes one image, (height, width, channels), not a batch of shape "
+            f"{image.shape}; call it for each."
+        )
     images = checked_images(model, image[None])
     layer = _features_layer(model, layer)
     data_format = next(iter(blocks_of(model).values())).data_format
@@ -159,7 +164,8 @@ def _checked_class(outputs, class_index):
     is_index = class_index == 0 or is_positive_int(class_index)
     if not is_index or class_index >= shape[-1]:
         raise DMFormerError(
-            f"class_index must be a whole number from 0 to {shape[-1] - 1}, not {class_index!r}."
+            f"class_index must be a whole number from 0 to {shape[-1] - 1}, not "
+            f"{shown(class_index)}."
         )
     return int(class_index)
 

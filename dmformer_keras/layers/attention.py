@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from dmformer_keras.checks import check_bool, check_positive_int, is_positive_int
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers.common import (
     batch_norm,
     channel_axis,
     pointwise_convolution,
     pointwise_initializer,
+    refuse_quantize,
     spatial_axes,
     spatial_initializer,
     standard_data_format,
@@ -20,6 +21,10 @@ from dmformer_keras.layers.convolution import DepthwiseConvolution
 from dmformer_keras.type_names import Config, InputShape, Levels, Tensor
 
 DEFAULT_LEVELS = ((3, 1), (5, 2), (7, 3))
+# What is larger is a slip.
+MOST_LEVELS = 16
+MOST_KERNEL = 127
+MOST_DILATION = 256
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -129,13 +134,16 @@ class DynamicMultilevelAttention(keras.layers.Layer):
         self.gate_expand.build((None, hidden))
 
     def _dense(self, units, activation, name):
-        return keras.layers.Dense(
+        dense = keras.layers.Dense(
             units,
             activation=activation,
             kernel_initializer=pointwise_initializer(),
             dtype=self.dtype_policy,
             name=name,
         )
+        # `quantize` of a model around this layer reaches it, and no file would say so.
+        dense.quantize = refuse_quantize
+        return dense
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         axis = channel_axis(self.data_format)
@@ -181,14 +189,20 @@ class DynamicMultilevelAttention(keras.layers.Layer):
 def check_levels(levels):
     """Returns `levels` as a tuple of `(kernel_size, dilation)` pairs, or raises."""
     message = (
-        "levels must be a non-empty sequence of (kernel_size, dilation) pairs of positive "
-        f"integers with odd kernel sizes, such as {DEFAULT_LEVELS}, not {levels!r}."
+        f"levels must be a sequence of 1 to {MOST_LEVELS} (kernel_size, dilation) pairs of "
+        f"positive integers with odd kernel sizes, such as {DEFAULT_LEVELS}, not {shown(levels)}."
     )
     try:
-        pairs = tuple((kernel_size, dilation) for kernel_size, dilation in levels)
+        few = 1 <= len(levels) <= MOST_LEVELS
+        pairs = tuple((kernel_size, dilation) for kernel_size, dilation in levels) if few else ()
     except (TypeError, ValueError):
         raise DMFormerError(message) from None
     valid = all(is_positive_int(k) and k % 2 == 1 and is_positive_int(d) for k, d in pairs)
     if not pairs or not valid:
         raise DMFormerError(message)
+    if any(k > MOST_KERNEL or d > MOST_DILATION for k, d in pairs):
+        raise DMFormerError(
+            f"levels must have kernel sizes of at most {MOST_KERNEL} and dilations of at most "
+            f"{MOST_DILATION}, not {shown(levels)}."
+        )
     return tuple((int(k), int(d)) for k, d in pairs)

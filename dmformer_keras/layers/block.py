@@ -9,8 +9,9 @@ from dmformer_keras.checks import (
     check_bool,
     check_positive_int,
     is_finite_number,
+    plain_number,
 )
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers.attention import DEFAULT_LEVELS, DynamicMultilevelAttention, check_levels
 from dmformer_keras.layers.checkpointing import checkpointed_call
 from dmformer_keras.layers.common import (
@@ -21,6 +22,9 @@ from dmformer_keras.layers.common import (
 )
 from dmformer_keras.layers.stochastic_depth import StochasticDepth
 from dmformer_keras.type_names import Config, InputShape, Levels, Tensor
+
+MOST_MLP_RATIO = 64
+MOST_LAYER_SCALE = 1e30  # well within float32
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -120,18 +124,14 @@ class DMFormerBlock(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not is_finite_number(mlp_ratio) or mlp_ratio <= 0:
-            raise DMFormerError(f"mlp_ratio must be a number over 0, not {mlp_ratio!r}.")
-        if layer_scale is not None and not is_finite_number(layer_scale):
-            raise DMFormerError(f"layer_scale must be a number or None, not {layer_scale!r}.")
         self.levels = check_levels(levels)
         self.gate_reduction = check_positive_int("gate_reduction", gate_reduction)
         self.use_gate = check_bool("use_gate", use_gate)
         self.inner_residual = check_bool("inner_residual", inner_residual)
-        self.mlp_ratio = mlp_ratio
+        self.mlp_ratio = check_mlp_ratio(mlp_ratio)
         self.activation = check_activation(activation)
         self.stochastic_depth = stochastic_depth
-        self.layer_scale = layer_scale
+        self.layer_scale = check_layer_scale(layer_scale)
         self.gradient_checkpointing = check_bool("gradient_checkpointing", gradient_checkpointing)
         self.data_format = standard_data_format(data_format)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
@@ -228,3 +228,22 @@ class DMFormerBlock(keras.layers.Layer):
             "gradient_checkpointing": self.gradient_checkpointing,
             "data_format": self.data_format,
         }
+
+
+def check_mlp_ratio(mlp_ratio):
+    """Returns the ratio of an MLP's hidden channels, or raises if it is no number in (0, 64]."""
+    if not is_finite_number(mlp_ratio) or not 0 < mlp_ratio <= MOST_MLP_RATIO:
+        raise DMFormerError(
+            f"mlp_ratio must be a number over 0 and at most {MOST_MLP_RATIO}, not "
+            f"{shown(mlp_ratio)}."
+        )
+    return plain_number(mlp_ratio)
+
+
+def check_layer_scale(layer_scale):
+    """Returns where LayerScale starts, or raises if it is neither a number nor None."""
+    if layer_scale is None:
+        return None
+    if not is_finite_number(layer_scale) or abs(layer_scale) > MOST_LAYER_SCALE:
+        raise DMFormerError(f"layer_scale must be a number or None, not {shown(layer_scale)}.")
+    return plain_number(layer_scale)

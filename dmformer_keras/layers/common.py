@@ -1,8 +1,10 @@
 """What every layer here shares: axes of the data format, initial values, BatchNorm."""
 
+from typing import Any, NoReturn
+
 import keras
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers.convolution import BatchNorm, Convolution
 
 # PyTorch's and timm's setting (momentum 0.1 there counts the other way round).
@@ -10,6 +12,14 @@ from dmformer_keras.layers.convolution import BatchNorm, Convolution
 # trusted, longer than many fine-tuning runs. This project's decision.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
+
+
+def refuse_quantize(*args: Any, **kwargs: Any) -> NoReturn:
+    """Raises: Keras's `quantize` reaches only the gates and the classifier of a DMFormer."""
+    raise DMFormerError(
+        "Keras quantises dense layers only, which a DMFormer has hardly any of; export it with "
+        'dmformer_keras.export.to_tflite(model, path, quantization="int8") instead.'
+    )
 
 
 def spatial_initializer():
@@ -55,9 +65,11 @@ def standard_data_format(data_format):
     """Returns the data format with `None` replaced by Keras's setting, or raises."""
     if data_format is None:
         return keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
+    known = ("channels_last", "channels_first")
+    if not isinstance(data_format, str) or data_format not in known:
         raise DMFormerError(
-            f'data_format must be "channels_last", "channels_first" or None, not {data_format!r}.'
+            'data_format must be "channels_last", "channels_first" or None, not '
+            f"{shown(data_format)}."
         )
     return data_format
 

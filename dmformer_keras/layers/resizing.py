@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.layers import backend_paths
 from dmformer_keras.layers.common import spatial_axes, standard_data_format
 
@@ -42,7 +42,7 @@ class ResizeLike(keras.layers.Layer):
         super().__init__(**kwargs)
         if interpolation not in ("bilinear", "nearest"):
             raise DMFormerError(
-                f'interpolation must be "bilinear" or "nearest", not {interpolation!r}.'
+                f'interpolation must be "bilinear" or "nearest", not {shown(interpolation)}.'
             )
         self.interpolation = interpolation
         self.data_format = standard_data_format(data_format)

@@ -18,7 +18,7 @@ import numpy as np
 from dmformer_keras import presets
 from dmformer_keras.data.cache import MEMORY, cached
 from dmformer_keras.data.trees import quoted
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError
 from dmformer_keras.loading import load_trained
 from dmformer_keras.system.files import FolderLock, WriteError, check_room, read_regular_text
 from dmformer_keras.system.secrets import without_secrets
@@ -47,6 +47,7 @@ from dmformer_keras.training.run_checks import (
     check_distribution,
     check_tensorboard,
     check_updates,
+    checked_callbacks,
     steps_of_epoch,
 )
 from dmformer_keras.training.run_report import (
@@ -198,7 +199,7 @@ class _Run:
         self.lock = lock
         self.resume = resume
         self.command = command
-        self.callbacks = list(callbacks)
+        self.callbacks = checked_callbacks(callbacks)
         self.verbose = verbose if distribution.is_first else 0
         self.twin = None
         self.statistics = None, None
@@ -334,7 +335,7 @@ class _Run:
         command = None if self.command is None else without_secrets(self.command)
         begun = {"command": command, "preset": self.preset_name, "earlier": []}
         if self.preset.has_weights:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(*DAMAGE):
                 text = read_regular_text(self.preset.folder / REPORT_FILE)
                 begun["earlier"] = earlier_trainings(json.loads(text))
         return begun

@@ -2,9 +2,11 @@
 
 from importlib.util import find_spec
 
+import keras
+
 from dmformer_keras.data import steps_per_epoch
 from dmformer_keras.data.tfds_source import StreamSource
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.training.batches import tensorflow_is_installed
 
 
@@ -111,3 +113,36 @@ def check_distribution(recipe, source, distribution):
             "TensorFlow can neither accumulate gradients nor train in mixed_float16 on several "
             "devices; leave out accumulate, take mixed_bfloat16, or train with JAX or PyTorch."
         )
+
+
+def checked_callbacks(callbacks):
+    """Returns callbacks that can do their work here, told which way their figure is better.
+
+    Args:
+        callbacks: sequence of `keras.callbacks.Callback`.
+
+    Returns:
+        list.
+
+    Raises:
+        DMFormerError: one is none, or sets the learning rate, which the recipe does.
+    """
+    callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise DMFormerError(
+                f"callbacks must be a list of keras.callbacks.Callback, not of {shown(callback)}."
+            )
+        setting = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+        if isinstance(callback, setting):
+            raise DMFormerError(
+                f"The recipe says what the learning rate is in every step, and "
+                f"{type(callback).__name__} would set another; leave it out, and choose the "
+                "recipe's learning_rate and warmup_epochs."
+            )
+        # Keras knows it of its own metrics alone.
+        monitor = getattr(callback, "monitor", None)
+        measured = isinstance(monitor, str) and monitor.startswith(("val_", "accuracy"))
+        if measured and getattr(callback, "mode", None) == "auto":
+            callback.mode = "min" if monitor == "val_loss" else "max"
+    return callbacks

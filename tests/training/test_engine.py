@@ -444,3 +444,31 @@ def test_one_class_is_no_classification(tmp_path):
     with pytest.raises(DMFormerError, match="one class"):
         train(Recipe(image_size=32), "dmformer_n", (images, labels), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_know_which_way_their_figure_is_better():
+    from dmformer_keras.training.run_checks import checked_callbacks
+
+    given = [
+        keras.callbacks.EarlyStopping("val_top1"),
+        keras.callbacks.ModelCheckpoint("best.keras", monitor="val_miou", save_best_only=True),
+        keras.callbacks.EarlyStopping("val_loss"),
+        keras.callbacks.EarlyStopping("val_top1", mode="min"),
+        keras.callbacks.TerminateOnNaN(),
+    ]
+    modes = [getattr(callback, "mode", None) for callback in checked_callbacks(given)]
+    assert modes == ["max", "max", "min", "min", None]
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), "LearningRateScheduler would"),
+        (keras.callbacks.ReduceLROnPlateau("val_top1"), "ReduceLROnPlateau would"),
+        (print, "must be a list of keras.callbacks.Callback"),
+    ],
+)
+def test_callbacks_that_cannot_work_are_refused_before_work(callback, message, tmp_path):
+    with pytest.raises(DMFormerError, match=message):
+        train(Recipe(epochs=1), "dmformer_n", "digits", tmp_path / "run", callbacks=[callback])
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny_classifier
+from helpers import array, run_python, tiny_classifier
 
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, SemanticFPN, UPerNet
 from dmformer_keras.training import ParameterGroup, parameter_groups, with_parameter_groups
@@ -156,3 +156,20 @@ def test_what_cannot_be_grouped_is_refused():
     optimizer.set_groups(parameter_groups(model))
     with pytest.raises(DMFormerError, match="of other weights than the model's"):
         optimizer.build(tiny_classifier().trainable_variables)
+
+
+@pytest.mark.backend_independent
+def test_a_file_is_loaded_where_only_the_package_is_imported(tmp_path):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(inputs))
+    optimizer = with_parameter_groups(keras.optimizers.SGD)(0.5, weight_decay=0.1)
+    optimizer.set_groups(parameter_groups(model))
+    model.compile(optimizer, "mse")
+    model.save(tmp_path / "model.keras")
+    told = run_python(
+        "import keras, dmformer_keras\n"
+        f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "print(type(model.optimizer).__name__, model.optimizer.get_config()['rules'])"
+    )
+    rules = [["last/kernel", 1.0, True], ["last/bias", 1.0, False]]
+    assert told.strip() == f"GroupedSGD {rules}"
