@@ -52,14 +52,15 @@ def read_preset(preset: PathLike | Preset) -> Preset:
         return read_folder(Path(name))
     names = [*ARCHITECTURES, *shipped]
     nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    hint = f"did you mean {nearest[0]!r}? Or " if nearest else ""
     if Path(name).is_file():
         raise DMFormerError(
             f"{name!r} is a file, and a preset is a folder; save the model with save_to_preset "
             "and give that folder."
         )
     raise DMFormerError(
-        f"There is no preset or folder {name!r}; {hint}The built-in presets are {', '.join(names)}."
+        f"There is no preset or folder {name!r}; {hint}choose a built-in preset: "
+        f"{', '.join(names)}."
     )
 
 
