@@ -4,13 +4,16 @@ import dataclasses
 import itertools
 import math
 import numbers
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from dmformer_keras.architectures import MINIMUM_SIZE
 from dmformer_keras.checks import check_stages
 from dmformer_keras.data import Augmentation, JointAugmentation, Mixing
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.task_table import head_names
+
+if TYPE_CHECKING:
+    from dmformer_keras.presets import Preset
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard", "imagenet")
@@ -196,7 +199,7 @@ class _CommonRecipe:
 
         return recipes.find(name, cls)
 
-    def check_preset(self, preset):
+    def check_preset(self, preset: "Preset") -> None:
         """Checks that a preset has the weights that this recipe begins with.
 
         Args:
