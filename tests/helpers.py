@@ -32,7 +32,7 @@ def features(*shape, seed=0):
 
 
 def shapes(number, size=(64, 64), seed=0, void=True):
-    """(images, masks, names): boxes and discs on a noisy ground, their class told by colour.
+    """(images, masks, names): boxes and discs on a noisy ground, their class told by color.
 
     A frame of two pixels has no class where `void` is set.
     """

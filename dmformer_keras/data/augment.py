@@ -31,7 +31,7 @@ _CROP_ATTEMPTS = 10
 class Augmentation:
     """How training images are changed at random; the defaults change nothing.
 
-    The order is: crop and resize, turn and shift, flip, colours, RandAugment, erasing.
+    The order is: crop and resize, turn and shift, flip, colors, RandAugment, erasing.
     What turning or shifting uncovers repeats the nearest edge.
 
     Args:
@@ -82,7 +82,7 @@ class Augmentation:
         if self.crop_scale is not None:
             check_range(self, "crop_scale", 1)
         check_range(self, "crop_ratio")
-        check_colours(self)
+        check_colors(self)
         for field in ("translate", "zoom"):
             check_field(self, field, "a number from 0 to below 1", lambda value: 0 <= value < 1)
         check_field(self, "rotate", "an angle in 0..180 degrees", lambda value: 0 <= value <= 180)
@@ -95,7 +95,7 @@ class Augmentation:
         Args:
             name: "none"; "light", for digits, letters and other images where mirroring or
                 cutting changes the meaning: small turns, shifts, zooms and contrasts;
-                "standard", for photographs: random resized crops, mirroring and colours; or
+                "standard", for photographs: random resized crops, mirroring and colors; or
                 "imagenet", for long trainings on a million of them: smaller crops, mirroring,
                 RandAugment and erasing (Touvron et al. 2021, DeiT).
 
@@ -143,7 +143,7 @@ class Augmentation:
             image = _moved(image, *changes.move)
         if changes.flip:
             image = np.ascontiguousarray(image[:, ::-1])
-        image = recoloured(image, changes.colours)
+        image = recolored(image, changes.colors)
         if changes.operations:
             image = operated(image, changes.operations, self.rand_augment[1])
         return with_noise(image, changes.noise)
@@ -167,13 +167,13 @@ class Augmentation:
         if self.rotate or self.translate or self.zoom:
             move = self._random_move(*image_size, rng)
         flip = self.horizontal_flip and rng.random() < 0.5
-        colours = draw_colours(rng, self.brightness, self.contrast, self.saturation)
+        colors = draw_colors(rng, self.brightness, self.contrast, self.saturation)
         operations, noise = (), None
         if self.rand_augment is not None:
             operations = draw_operations(rng, self.rand_augment[0])
         if self.erasing and rng.random() < self.erasing:
             noise = draw_noise((*image_size, shape[2]), rng)
-        return Changes(box, move, flip, colours, operations, noise)
+        return Changes(box, move, flip, colors, operations, noise)
 
     def _random_box(self, shape, target_ratio, rng):
         """(left, top, right, bottom) of a random crop, or None where none fitted."""
@@ -209,7 +209,7 @@ class Changes:
         move: (matrix (2, 2), offset (2,)), float arrays: `matrix @ (x, y) + offset` is where
             the point (x, y) of the result comes from; None for no move.
         flip: bool, whether the result is mirrored.
-        colours: (brightness, contrast, saturation), factors, or None for 1.
+        colors: (brightness, contrast, saturation), factors, or None for 1.
         operations: tuple of (name, sign), RandAugment's.
         noise: (top, left, uint8 array (height, width, channels)), what is erased, or None.
     """
@@ -217,7 +217,7 @@ class Changes:
     box: tuple | None
     move: tuple | None
     flip: bool
-    colours: tuple | None
+    colors: tuple | None
     operations: tuple = ()
     noise: tuple | None = None
 
@@ -240,8 +240,8 @@ def _moved(image, matrix, offset):
     )
 
 
-def draw_colours(rng, brightness, contrast, saturation):
-    """Draws how the colours of an image are changed.
+def draw_colors(rng, brightness, contrast, saturation):
+    """Draws how the colors of an image are changed.
 
     Args:
         rng: `numpy.random.Generator`; not drawn from where all three are 0.
@@ -257,37 +257,37 @@ def draw_colours(rng, brightness, contrast, saturation):
     )
 
 
-def colour_matrix(colours, channels):
+def color_matrix(colors, channels):
     """What factors of brightness, contrast and saturation come to.
 
     Args:
-        colours: (brightness, contrast, saturation), of `draw_colours`.
+        colors: (brightness, contrast, saturation), of `draw_colors`.
         channels: int.
 
     Returns:
         float array (channels, channels), and the share of the image's mean, float, that is added
         to its product with each pixel.
     """
-    brightness, contrast, saturation = colours
+    brightness, contrast, saturation = colors
     matrix = np.eye(channels)
     if channels == 3:
         matrix = saturation * matrix + (1 - saturation) * LUMINANCE
     return brightness * contrast * matrix, brightness * (1 - contrast)
 
 
-def recoloured(image, colours):
-    """Changes an image's colours.
+def recolored(image, colors):
+    """Changes an image's colors.
 
     Args:
         image: uint8 array (height, width, channels).
-        colours: (brightness, contrast, saturation), of `draw_colours`, or None.
+        colors: (brightness, contrast, saturation), of `draw_colors`, or None.
 
     Returns:
         uint8 array, as `image`.
     """
-    if colours is None:
+    if colors is None:
         return image
-    matrix, share = colour_matrix(colours, image.shape[-1])
+    matrix, share = color_matrix(colors, image.shape[-1])
     offset = share * float(image.mean())
     if image.shape[-1] != 3:
         table = np.rint(matrix[0, 0] * np.arange(256) + offset).clip(0, 255).astype(np.uint8)
@@ -317,7 +317,7 @@ def check_field(setting, field, expected, is_right):
         raise DMFormerError(f"{type(setting).__name__}: {field} must be {expected}, not {value!r}.")
 
 
-def check_colours(setting):
+def check_colors(setting):
     """Check brightness, contrast and saturation of a setting of augmentation.
 
     Args:

@@ -7,7 +7,7 @@ weights by which Pillow would add up pixels: the results are the same to a level
 import numpy as np
 from keras import ops
 
-from dmformer_keras.data.augment import colour_matrix
+from dmformer_keras.data.augment import color_matrix
 from dmformer_keras.data.device_rand_augment import operated, with_noise
 from dmformer_keras.data.images import evaluation_box
 
@@ -60,8 +60,8 @@ def changed(images, all_changes, image_size, magnitude=0):
     flips = np.array([changes.flip for changes in all_changes])[:, None, None, None]
     if flips.any():
         batch = ops.where(flips, ops.flip(batch, axis=2), batch)
-    if all_changes[0].colours is not None:
-        batch = _recoloured(batch, [changes.colours for changes in all_changes])
+    if all_changes[0].colors is not None:
+        batch = _recolored(batch, [changes.colors for changes in all_changes])
     if all_changes[0].operations:
         batch = operated(batch, [changes.operations for changes in all_changes], magnitude)
     return with_noise(batch, [changes.noise for changes in all_changes])
@@ -110,9 +110,9 @@ def _moved(batch, moves):
     )
 
 
-def _recoloured(batch, all_colours):
+def _recolored(batch, all_colors):
     matrices, shares = zip(
-        *(colour_matrix(colours, batch.shape[-1]) for colours in all_colours), strict=True
+        *(color_matrix(colors, batch.shape[-1]) for colors in all_colors), strict=True
     )
     shares = ops.convert_to_tensor(np.array(shares)[:, None, None, None], dtype="float32")
     offset = shares * ops.mean(batch, axis=(1, 2, 3), keepdims=True)

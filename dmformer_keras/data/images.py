@@ -58,7 +58,7 @@ def decode_image(
     The image is turned upright by its EXIF orientation; of an animation or a TIFF of
     several pages the first is taken. Transparent parts are laid on white, as a viewer
     shows them, unless four channels are asked for. CMYK is read by the Adobe (inverted)
-    convention and converted without a colour profile. Samples of 16 bits keep their
+    convention and converted without a color profile. Samples of 16 bits keep their
     8 leading bits; float TIFF must lie in 0..1.
 
     Args:

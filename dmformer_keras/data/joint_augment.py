@@ -6,12 +6,12 @@ from typing import Self
 import numpy as np
 
 from dmformer_keras.data.augment import (
-    check_colours,
+    check_colors,
     check_field,
     check_range,
-    draw_colours,
+    draw_colors,
     named_setting,
-    recoloured,
+    recolored,
 )
 from dmformer_keras.data.images import resize_box, resize_image, resize_mask
 from dmformer_keras.data.masks import IGNORED_LABEL
@@ -24,7 +24,7 @@ _CROP_ATTEMPTS = 10
 class JointAugmentation:
     """How training images and their masks are changed at random; the defaults change nothing.
 
-    The order is: enlarge or shrink, cut out a part, colours, pad, flip. Where the image is
+    The order is: enlarge or shrink, cut out a part, colors, pad, flip. Where the image is
     smaller than the part, the rest is 0 in the image and ignored in the mask.
 
     Args:
@@ -70,7 +70,7 @@ class JointAugmentation:
             )
         check_field(self, "largest_share", "a number in (0, 1]", lambda value: 0 < value <= 1)
         check_field(self, "horizontal_flip", "True or False", lambda value: value in (True, False))
-        check_colours(self)
+        check_colors(self)
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -78,10 +78,10 @@ class JointAugmentation:
 
         Args:
             name: "none"; "light", where mirroring changes the meaning: a factor of 0.75 to
-                1.33 and faint colours; "standard", for photographs: a factor of 0.5 to 2,
-                mirroring and colours; or "ade20k", mmsegmentation's for photographs of
+                1.33 and faint colors; "standard", for photographs: a factor of 0.5 to 2,
+                mirroring and colors; or "ade20k", mmsegmentation's for photographs of
                 very different sizes: the same on a shorter side of 512 pixels, parts of
-                which no class has more than three quarters, stronger colours.
+                which no class has more than three quarters, stronger colors.
 
         Returns:
             JointAugmentation.
@@ -120,18 +120,18 @@ class JointAugmentation:
             uint8 array (*image_size, channels), uint8 array (*image_size).
         """
         if self.scale is None:
-            image = self._recoloured(resize_image(image, image_size, resize, crop_fraction), rng)
+            image = self._recolored(resize_image(image, image_size, resize, crop_fraction), rng)
             mask = resize_mask(mask, image_size, resize, crop_fraction, padding=IGNORED_LABEL)
         else:
             part, mask = self._drawn_part(mask, image_size, rng)
-            image = _padded(self._recoloured(part.of(image), rng), part, image_size, 0)
+            image = _padded(self._recolored(part.of(image), rng), part, image_size, 0)
         if self.horizontal_flip and rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
-    def _recoloured(self, image, rng):
-        colours = draw_colours(rng, self.brightness, self.contrast, self.saturation)
-        return recoloured(image, colours)
+    def _recolored(self, image, rng):
+        colors = draw_colors(rng, self.brightness, self.contrast, self.saturation)
+        return recolored(image, colors)
 
     def _drawn_part(self, mask, image_size, rng):
         """The part of the image that training sees, and the mask of it."""

@@ -393,7 +393,7 @@ def _check_more_than_one_class(source):
         raise DMFormerError(
             f"All pixels of the masks of {source.title} are "
             f"{source.class_names[present[0]]!r} or ignored, as 255 always is; in black-and-white "
-            "masks write 1 for white, or save them as RGB and give classes.tsv the two colours."
+            "masks write 1 for white, or save them as RGB and give classes.tsv the two colors."
         )
 
 

@@ -33,9 +33,9 @@ _LONGEST_NAME = 32
 
 
 def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, shares=None):
-    """Lays the colours of the classes over an image, with a legend below it.
+    """Lays the colors of the classes over an image, with a legend below it.
 
-    The legend lists the classes that occur, the largest first: colour, name, and share of
+    The legend lists the classes that occur, the largest first: color, name, and share of
     the pixels that have a class. Ignored pixels stay as they are.
 
     Args:
@@ -45,7 +45,7 @@ def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, 
         class_names: sequence of str, by class index; `None` shows the indexes.
         class_colors: sequence of (r, g, b) in 0..255, by class index; `None` takes
             `dmformer_keras.data.masks.class_palette`.
-        opacity: float in 0..1, that of the colours.
+        opacity: float in 0..1, that of the colors.
         shares: sequence of floats in 0..1, by class index, to show in the legend instead of
             those of this mask, or `None`.
 
@@ -82,11 +82,11 @@ def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, 
 
 
 def save_mask(mask, path, class_colors=None):
-    """Writes a mask to a PNG whose pixel values are the class indexes, shown in colours.
+    """Writes a mask to a PNG whose pixel values are the class indexes, shown in colors.
 
     Args:
         mask: integer array (height, width) of class indexes. One that holds more than 255
-            is written as a grey PNG of 16 bits, for a palette has no more colours.
+            is written as a grey PNG of 16 bits, for a palette has no more colors.
         path: str or path of the file, ending in `.png`. An old one is replaced once the
             new one is whole.
         class_colors: as in `draw_overlay`.
@@ -240,7 +240,7 @@ def _blended(image, mask, colors, opacity):
 
 
 def _with_legend(picture, entries):
-    """Returns a picture with a legend below it, of (colour, name, share) in columns."""
+    """Returns a picture with a legend below it, of (color, name, share) in columns."""
     from PIL import Image, ImageDraw, ImageFont
 
     size = max(_SMALLEST_FONT, round(picture.width * _FONT_SHARE))

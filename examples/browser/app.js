@@ -134,7 +134,7 @@ function shares(mask, count) {
   return counts;
 }
 
-// The picture as the model sees it, under half of the colours of the classes.
+// The picture as the model sees it, under half of the colors of the classes.
 function drawPicture(pixels, height, width, channels, mask, colors) {
   Object.assign(page.picture, { width, height, hidden: false });
   const image = new ImageData(width, height);
@@ -148,7 +148,7 @@ function drawPicture(pixels, height, width, channels, mask, colors) {
   page.picture.getContext("2d").putImageData(image, 0, 0);
 }
 
-// The classes that occur, the largest first: at most five without colours, else all of them.
+// The classes that occur, the largest first: at most five without colors, else all of them.
 function showClasses(values, names, colors) {
   const order = [...values.keys()].sort((a, b) => values[b] - values[a]);
   const shown = colors ? order.filter((label) => values[label] > 0) : order.slice(0, 5);
@@ -169,7 +169,7 @@ function showClasses(values, names, colors) {
   );
 }
 
-// Colours for a model that has none of its own: black, then ones that differ much.
+// Colors for a model that has none of its own: black, then ones that differ much.
 function someColors(count) {
   return Array.from({ length: count }, (_, i) => [37, 101, 173].map((step) => (step * i) % 256));
 }

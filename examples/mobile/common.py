@@ -113,7 +113,7 @@ def write_segmentation(outputs, description, picture, stem):
     """Writes STEM_mask.png and STEM_overlay.png; prints the share of each class."""
     count = outputs.shape[-1]
     if count > 256:
-        raise SystemExit(f"A PNG's palette has 256 colours, the model {count} classes.")
+        raise SystemExit(f"A PNG's palette has 256 colors, the model {count} classes.")
     # The classes of the picture as the model saw it: its centred part, in the model's size.
     mask = Image.fromarray(outputs.argmax(-1).astype(np.uint8))
     mask = mask.resize(picture.size, Image.Resampling.NEAREST)
@@ -133,5 +133,5 @@ def write_segmentation(outputs, description, picture, stem):
 
 
 def some_colors(count):
-    """Colours for a model that has none of its own: black, then ones that differ much."""
+    """Colors for a model that has none of its own: black, then ones that differ much."""
     return [[(37 * i) % 256, (101 * i) % 256, (173 * i) % 256] for i in range(count)]

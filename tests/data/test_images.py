@@ -18,9 +18,9 @@ GRADIENT_16 = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
 GRADIENT_8 = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-def solid(colour, mode="RGB"):
+def solid(color, mode="RGB"):
     file = io.BytesIO()
-    Image.new(mode, (20, 16), colour).save(file, "PNG" if mode != "CMYK" else "JPEG", quality=95)
+    Image.new(mode, (20, 16), color).save(file, "PNG" if mode != "CMYK" else "JPEG", quality=95)
     return file.getvalue()
 
 
@@ -71,7 +71,7 @@ def test_tiff_samples_without_a_known_range_are_refused(samples, reason):
 
 
 @pytest.mark.parametrize(
-    ("ink", "colour"),
+    ("ink", "color"),
     [
         ((255, 0, 0, 0), (0, 255, 255)),
         ((0, 255, 0, 0), (255, 0, 255)),
@@ -79,9 +79,9 @@ def test_tiff_samples_without_a_known_range_are_refused(samples, reason):
         ((0, 0, 0, 0), (255, 255, 255)),
     ],
 )
-def test_cmyk_jpeg_has_its_colours(ink, colour):
+def test_cmyk_jpeg_has_its_colors(ink, color):
     pixel = decode_image(solid(ink, "CMYK"))[8, 8].astype(int)
-    assert np.abs(pixel - colour).max() <= 3
+    assert np.abs(pixel - color).max() <= 3
 
 
 def test_palette_grey_and_one_bit_images():
@@ -110,7 +110,7 @@ def test_transparent_parts_lie_on_white_unless_alpha_is_asked_for():
     assert decode_image(encode(rgba[..., :3]), 4)[0, 0].tolist() == [0, 0, 0, 255]
 
 
-def test_transparent_palette_colour_lies_on_white():
+def test_transparent_palette_color_lies_on_white():
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([0, 0, 0, 9, 9, 9])
     file = io.BytesIO()
@@ -135,13 +135,13 @@ def test_broken_exif_does_not_matter():
     assert decode_image(encoded).shape == (24, 30, 3)
 
 
-def test_luminance_weighs_the_colours():
+def test_luminance_weighs_the_colors():
     assert decode_image(solid((255, 0, 0)), 1)[0, 0, 0] == 76
     assert decode_image(solid((0, 255, 0)), 1)[0, 0, 0] == 150
 
 
 def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (6, 5), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (6, 5), color) for color in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
     assert decode_image(file.getvalue())[0, 0].tolist() == [255, 0, 0]

@@ -59,12 +59,12 @@ def test_a_small_image_is_padded_at_any_side_with_black_and_ignored():
     assert len(corners) > 10
 
 
-def test_colours_change_the_image_only_and_no_label_is_made_up():
+def test_colors_change_the_image_only_and_no_label_is_made_up():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (60, 70, 3), np.uint8)
     mask = rng.choice([0, 3, 200, IGNORED_LABEL], (60, 70)).astype(np.uint8)
-    colours = JointAugmentation(brightness=0.3, contrast=0.3, saturation=0.3)
-    changed, labels = apply(colours, image, mask, (60, 70))
+    colors = JointAugmentation(brightness=0.3, contrast=0.3, saturation=0.3)
+    changed, labels = apply(colors, image, mask, (60, 70))
     np.testing.assert_array_equal(labels, mask)
     assert (changed != image).any()
     for seed in range(5):

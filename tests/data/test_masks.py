@@ -75,7 +75,7 @@ def test_16_bit_masks_keep_large_labels(fmt):
     np.testing.assert_array_equal(decode_mask(encode(labels, fmt)), labels)
 
 
-def test_rgb_masks_give_colours_also_with_an_opaque_alpha():
+def test_rgb_masks_give_colors_also_with_an_opaque_alpha():
     colors = random_image(3)
     np.testing.assert_array_equal(decode_mask(encode(colors)), colors)
     np.testing.assert_array_equal(decode_mask(encode(colors, mode="RGBA")), colors)
@@ -152,7 +152,7 @@ def test_without_names_classes_are_the_labels_up_to_the_highest():
     assert len(set(classes.colors)) == 3
 
 
-def test_unknown_labels_and_colours_are_named_with_their_pixels():
+def test_unknown_labels_and_colors_are_named_with_their_pixels():
     classes = MaskClasses.of_table(TABLE)
     with pytest.raises(DMFormerError, match=r"mask m has label 4 in 2 pixel\(s\), label -1 in 1"):
         classes.indexes(np.array([[4, 4, -1, 2]]), "m")
@@ -164,7 +164,7 @@ def test_unknown_labels_and_colours_are_named_with_their_pixels():
         classes.indexes(np.array([[(200, 0, 1), (200, 0, 0)]], np.uint8), "m")
 
 
-def test_rgb_masks_need_colours():
+def test_rgb_masks_need_colors():
     classes = MaskClasses.of_labels({0, 1})
     with pytest.raises(DMFormerError, match=r"classes\.tsv .*index, name, red, green, blue"):
         classes.indexes(random_image(0), "m")
@@ -302,7 +302,7 @@ def test_wrong_tables(rows, message):
         MaskClasses.of_table(rows)
 
 
-def test_several_ignored_classes_may_share_a_colour():
+def test_several_ignored_classes_may_share_a_color():
     rows = [*TABLE, (11, "ignore", (0, 0, 0))]
     assert MaskClasses.of_table(rows).names == ("sky", "background", "road")
 

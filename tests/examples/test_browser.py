@@ -195,7 +195,7 @@ def test_mask_is_that_of_the_package(page, exported, photograph, monkeypatch):
     shares = 100 * np.bincount(mask.ravel(), minlength=len(NAMES)) / mask.size
     shown = [page.classes().get(name, 0) for name in NAMES]
     np.testing.assert_allclose(shown, shares, atol=0.5)
-    # Half of each colour is the picture's, half that of the pixel's class.
+    # Half of each color is the picture's, half that of the pixel's class.
     expected = (load_image(photograph, SIZE) + np.asarray(COLORS)[mask]) / 2
     assert_same_pixels(page.picture(), expected)
 

@@ -72,7 +72,7 @@ def test_the_legend_lists_the_classes_that_occur_the_largest_first(photograph, m
         "car",
         "< 0.1 %",
     ]
-    # Beside each name lies a patch of the class's own colour.
+    # Beside each name lies a patch of the class's own color.
     names = [(text, position) for text, position, _ in written if text in NAMES]
     for name, (x, y) in names:
         assert picture.getpixel((x - 12, y)) == COLORS[NAMES.index(name)]

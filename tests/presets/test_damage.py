@@ -217,7 +217,7 @@ WRONG = [
 WRONG += [
     {**STATE, "history": [{"epoch": 2}]},
     {**STATE, "begun": {"earlier": 3}},
-    {"colour": 1},
+    {"unknown": 1},
     [],
     3,
 ]

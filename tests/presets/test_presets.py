@@ -66,7 +66,7 @@ def test_replicated_grey_gives_the_same_output_with_any_number_of_channels(saved
     )
 
 
-def test_adapted_kernel_keeps_colours_apart():
+def test_adapted_kernel_keeps_colors_apart():
     kernel = np.random.default_rng(0).normal(size=(7, 7, 3, 4))
     adapted = presets.adapt_input_channels(kernel, 4)
     np.testing.assert_allclose(adapted[:, :, 1:3], kernel[:, :, 1:3])
@@ -234,7 +234,7 @@ def test_overrides_that_change_the_architecture_are_refused(saved):
     with pytest.raises(DMFormerError, match="do not fit"):
         DMFormerBackbone.from_preset(folder, layer_scale=0.1)
     with pytest.raises(DMFormerError, match="cannot be built"):
-        DMFormerBackbone.from_preset(folder, colour=1)
+        DMFormerBackbone.from_preset(folder, color=1)
 
 
 def test_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):

@@ -13,7 +13,7 @@ from dmformer_keras.errors import DMFormerError
 DESCRIPTION = """\
 Name what is on images. A classifier prints the likeliest classes with their probabilities. A
 segmenter names the class of each pixel: it prints each class's share of the image, and writes
-NAME_overlay.png, the image under the colours of its classes with a legend, and NAME_mask.png,
+NAME_overlay.png, the image under the colors of its classes with a legend, and NAME_mask.png,
 whose pixel values are the class indexes."""
 EPILOG = """\
 examples:
