@@ -1,6 +1,7 @@
 """`dmformer demo`"""
 
 import importlib.util
+import logging
 import os
 import threading
 from pathlib import Path
@@ -38,7 +39,9 @@ def run(args):
     try:
         threading.Event().wait()
     finally:
-        # Not after what browsers that have the page open may still ask for.
+        # Not after what browsers that have the page open may still ask for, of which the server
+        # would tell as of errors.
+        logging.getLogger("uvicorn.error").disabled = True
         page.server.force_exit = True
         page.close(verbose=False)
 
