@@ -218,6 +218,34 @@ class DMFormerBackbone(keras.Model):
         """Channels of each pyramid level, as KerasCV's SegFormer reads them."""
         return list(self._constructor_config["channels"])
 
+    def pooled_features(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Gives features for a dense layer: the output for images, normalized and pooled.
+
+        The output itself is the sum of a stage's blocks, and some of its channels vary twenty
+        times as much as others: a dense layer learns slowly on it, even pooled. A BatchNorm,
+        made anew by each call, brings the channels to one scale, as `DMFormerClassifier`'s head
+        does; it learns also where the backbone is frozen.
+
+        Args:
+            images: symbolic tensor of a functional model, such as `keras.Input` gives.
+
+        Returns:
+            Symbolic tensor (batch, channels[3]).
+
+        Example:
+
+        >>> backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(64, 64, 3))
+        >>> inputs = keras.Input((64, 64, 3))
+        >>> model = keras.Model(inputs, keras.layers.Dense(5)(backbone.pooled_features(inputs)))
+        >>> model.output.shape
+        (None, 5)
+        """
+        x = batch_norm(None, self.data_format, self.dtype_policy)(self(images))
+        pool = keras.layers.GlobalAveragePooling2D(
+            data_format=self.data_format, dtype=self.dtype_policy
+        )
+        return pool(x)
+
     # {name: metadata} of every preset that this installation holds.
     presets: ClassVar[dict[str, dict[str, Any]]] = _ClassProperty(list_presets)  # type: ignore
 

@@ -254,3 +254,36 @@ def test_features_are_used_by_keras_functional_models():
     model = keras.Model(x, backbone(x))
     data = features(1, 64, 64, 3)
     np.testing.assert_allclose(array(model(data)), array(backbone(data)), atol=1e-5)
+
+
+def colored(number, seed):
+    """Noisy images whose class is their color."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(number) % 3
+    colors = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])[labels]
+    noise = rng.normal(0, 50, (number, 32, 32, 3)) + rng.normal(0, 40, (number, 1, 1, 3))
+    return (colors[:, None, None] + noise).clip(0, 255).astype("float32"), labels
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+def test_a_dense_layer_learns_faster_on_normalized_features():
+    backbone = randomize(tiny_backbone(input_shape=(32, 32, 3)))
+    # As training leaves them, some channels are far larger than others.
+    scale = backbone.get_layer("stage4_downsample_norm").gamma
+    scale.assign(scale * 10 ** np.random.default_rng(0).uniform(-1, 1, scale.shape))
+    backbone.trainable = False
+
+    def accuracy(features):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((32, 32, 3))
+        model = keras.Model(inputs, keras.layers.Dense(3)(features(inputs)))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+        model.fit(*colored(96, seed=0), epochs=3, batch_size=16, verbose=0)
+        return model.evaluate(*colored(96, seed=1), verbose=0)[1]
+
+    pool = keras.layers.GlobalAveragePooling2D()
+    pooled = accuracy(lambda inputs: pool(backbone(inputs)))
+    normalized = accuracy(backbone.pooled_features)
+    print(pooled, normalized)
+    assert normalized > max(0.6, pooled + 0.1)
