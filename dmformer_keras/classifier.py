@@ -177,6 +177,11 @@ class DMFormerClassifier(TaskModel):
 def _classifier(
     preset, input_shape=None, num_classes=None, weights=None, *, name=None, **overrides
 ):
+    if "include_top" in overrides:
+        raise DMFormerError(
+            "include_top is a word of keras.applications; for the model without its head take "
+            f'dmformer_keras.DMFormerBackbone.from_preset("{preset}").'
+        )
     architecture = presets.read_preset(preset)
     if weights is not None:
         source = presets.read_preset(weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from typing import Any, Self
 
 import keras
@@ -57,6 +58,39 @@ class TaskModel(keras.Model):
             )
         presets.save_task(self, self._head_config(), folder, metadata, half_precision)
 
+    # Not in `compile`: Keras does not call one of a model's own when it loads the model.
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as Keras does, and warns of a loss for probabilities where outputs are logits.
+
+        Args:
+            *args, **kwargs: as in `keras.Model.fit`.
+        """
+        is_linear = getattr(self, "activation", None) in (None, "linear")
+        if is_linear and _wants_probabilities(getattr(self, "loss", None)):
+            warnings.warn(
+                "The model gives logits, and this loss takes them for probabilities: it would "
+                "hardly learn; pass a loss with from_logits=True, such as "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or build the model "
+                'with activation="softmax".',
+                stacklevel=2,
+            )
+        return super().fit(*args, **kwargs)
+
+    def export(self, filepath: PathLike, format: str = "tf_saved_model", **kwargs: Any) -> Any:
+        """Exports as Keras does, and says where this package has the better file.
+
+        Args:
+            filepath, format, **kwargs: as in `keras.Model.export`.
+        """
+        better = {"litert": "to_tflite", "onnx": "to_onnx"}.get(format)
+        if better:
+            warnings.warn(
+                f"Keras's export does not fuse the model, and neither keeps its class names nor "
+                f"compares the file with it; use dmformer_keras.export.{better}(model, path).",
+                stacklevel=2,
+            )
+        return super().export(filepath, format=format, **kwargs)
+
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Refuses: Keras quantises dense layers only, and could not load what it saves."""
         refuse_quantize()
@@ -96,6 +130,11 @@ def check_backbone(backbone):
     is_model = isinstance(backbone, keras.Model) and hasattr(backbone, "data_format")
     if not is_model or len(backbone.outputs) != 1 or len(backbone.outputs[0].shape) != 4:
         raise DMFormerError(f"backbone must be a DMFormerBackbone, not {shown(backbone)}.")
+
+
+def _wants_probabilities(loss):
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return "crossentropy" in name.lower() and not getattr(loss, "from_logits", False)
 
 
 def check_head(num_classes, dropout, activation, name=None, trainable=True):

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -146,3 +148,33 @@ def test_quantize_points_to_the_export():
 def test_backbone_is_shared_not_copied():
     backbone = tiny_backbone()
     assert DMFormerClassifier(backbone, 3).backbone is backbone
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+def test_traps_of_keras_are_told_of(tmp_path):
+    x, y = images(4, 32, 32, 3), np.arange(4) % 3
+    for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
+        model = tiny_classifier(3, input_shape=(32, 32, 3))
+        model.compile("sgd", loss)
+        with pytest.warns(UserWarning, match="from_logits=True"):
+            model.fit(x, y, verbose=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*from_logits")
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(x, y, verbose=0)
+        probable = DMFormerClassifier(tiny_backbone(input_shape=(32, 32, 3)), 3, 0.0, "softmax")
+        probable.compile("sgd", "sparse_categorical_crossentropy")
+        probable.fit(x, y, verbose=0)
+    with pytest.raises(DMFormerError, match=r"DMFormerBackbone\.from_preset"):
+        DMFormerN(include_top=False)
+
+
+def test_exports_by_keras_are_told_of_the_better_way(tmp_path, monkeypatch):
+    model = tiny_classifier(3, input_shape=(32, 32, 3))
+    kept = []
+    monkeypatch.setattr(keras.Model, "export", lambda self, *args, **options: kept.append(options))
+    for form, better in (("litert", "to_tflite"), ("onnx", "to_onnx")):
+        with pytest.warns(UserWarning, match=f"dmformer_keras.export.{better}"):
+            model.export(tmp_path / "model", format=form, verbose=False)
+    model.export(tmp_path / "model")
+    assert [options["format"] for options in kept] == ["litert", "onnx", "tf_saved_model"]

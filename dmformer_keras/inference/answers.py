@@ -19,6 +19,7 @@ from dmformer_keras.inference.model_outputs import (
     image_size_of,
     is_segmenter,
     to_probabilities,
+    warn_of_scaled_pixels,
 )
 from dmformer_keras.inference.windows import segment_image
 from dmformer_keras.type_names import Image, Model
@@ -103,6 +104,7 @@ def likeliest_classes(
     for first in range(0, len(images), _BATCH_SIZE):
         part = images[first : first + _BATCH_SIZE]
         batch = np.stack([resize_image(_opened(image, channels, size), size) for image in part])
+        warn_of_scaled_pixels(batch)
         outputs = np.asarray(model.predict_on_batch(batch.astype("float32")))
         for probabilities in to_probabilities(outputs, model.activation):
             ranked = np.argsort(-probabilities, kind="stable")[:top]
@@ -141,7 +143,9 @@ def segment(model: Model, image: Image, **options: Any) -> NDArray[np.uint8] | N
             "(images, height, width, classes) were expected; for a classifier call "
             "dmformer_keras.classify."
         )
-    return segment_image(model, _opened(image, model.input.shape[-1]), **options)
+    pixels = _opened(image, model.input.shape[-1])
+    warn_of_scaled_pixels(pixels)
+    return segment_image(model, pixels, **options)
 
 
 def _opened(image, channels, size=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,20 @@ def class_names_of(model: Any) -> list[str]:
     if is_binary(model) and len(names) == 1:
         return [f"not {names[0]}", names[0]]
     return names or [str(index) for index in range(2 if is_binary(model) else model.num_classes)]
+
+
+def warn_of_scaled_pixels(images: ArrayLike) -> None:
+    """Warns where no pixel of a batch is over 1: images in 0..1 give wrong answers silently.
+
+    Args:
+        images: array, pixels in 0..255.
+    """
+    if np.max(images, initial=0) <= 1:
+        warnings.warn(
+            "No pixel of a batch of images is over 1, and pixels are expected in 0..255: multiply "
+            "images in 0..1 by 255, or the answers are wrong.",
+            stacklevel=3,
+        )
 
 
 def to_probabilities(outputs: ArrayLike, activation: str | None) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from dmformer_keras.inference.model_outputs import (
     image_size_of,
     is_binary,
     to_probabilities,
+    warn_of_scaled_pixels,
 )
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
 from dmformer_keras.type_names import Model
@@ -124,6 +125,7 @@ def evaluate(
     batches = evaluation_batches(source, image_size_of(model), batch_size)
     with stated_data_errors(), progress_bar(len(source), progress) as bar:
         for images, labels in batches:
+            warn_of_scaled_pixels(images)
             outputs = np.asarray(model.predict_on_batch(images), np.float64)
             counts.add(to_probabilities(outputs, model.activation), labels)
             bar.update(len(labels))

@@ -1,5 +1,7 @@
 """From images in any form to classes and masks, prepared as evaluation prepares them."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import randomize, tiny_backbone, tiny_classifier
@@ -8,7 +10,7 @@ from PIL import Image
 from dmformer_keras import DMFormerError, SemanticFPN, classify, segment
 from dmformer_keras.data import images, load_image, open_source
 from dmformer_keras.inference import segment_image
-from dmformer_keras.training import to_probabilities
+from dmformer_keras.training import evaluate, to_probabilities
 from dmformer_keras.training.batches import evaluation_batches
 
 NAMES = ["cat", "dog", "owl"]
@@ -139,3 +141,16 @@ def test_what_cannot_be_answered_is_refused(classifier, segmenter, tmp_path):
     cut.write_bytes(cut.read_bytes()[:9000])
     with pytest.raises(DMFormerError, match="cannot be read"):
         classify(classifier, Image.open(cut))
+
+
+def test_pixels_in_0_to_1_are_told_of(classifier, segmenter):
+    tiny = np.random.default_rng(0).integers(0, 2, (60, 60, 3), "uint8")
+    for ask, model in ((classify, classifier), (segment, segmenter)):
+        with pytest.warns(UserWarning, match=r"expected in 0\.\.255: multiply"):
+            ask(model, tiny)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*multiply")
+            ask(model, tiny * 255)
+    source = open_source((tiny[None].repeat(3, 0).astype("float32"), [0, 1, 2], NAMES), "all")
+    with pytest.warns(UserWarning, match="multiply"):
+        evaluate(classifier, source)
