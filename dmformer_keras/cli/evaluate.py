@@ -1,13 +1,13 @@
 """`dmformer evaluate`"""
 
 import json
-import sys
 from pathlib import Path
 
 from dmformer_keras.cli.options import (
     percent,
     print_metrics,
     print_skipped,
+    print_trained_on,
     segmentation_options,
 )
 from dmformer_keras.data import open_source
@@ -15,7 +15,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load
 from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter
 from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
-from dmformer_keras.training.trained_images import draw_of_run, trained_on_warning
+from dmformer_keras.training.trained_images import draw_of_run
 
 
 def run(args):
@@ -34,8 +34,7 @@ def run(args):
         draw=draw_of_run(Path(args.model)),
     )
     print_skipped(source)
-    if warning := trained_on_warning(Path(args.model), source):
-        print(warning, file=sys.stderr)
+    print_trained_on(args.model, source)
     if segments:
         evaluation = evaluate_segmenter(model, source, progress=True, **how)
         by_class, title = evaluation.class_iou, "intersection over union by class"

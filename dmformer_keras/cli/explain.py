@@ -1,11 +1,14 @@
 """`dmformer explain`"""
 
+from pathlib import Path
+
 from dmformer_keras.cli.arguments.explain import output_of
-from dmformer_keras.cli.options import print_skipped
+from dmformer_keras.cli.options import print_skipped, print_trained_on
 from dmformer_keras.data import load_image, open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
 from dmformer_keras.loading import load
+from dmformer_keras.training.trained_images import draw_of_run
 
 _LARGEST = 512
 
@@ -20,9 +23,14 @@ def run(args):
         if is_segmenter(model):
             raise DMFormerError("--data is for classifiers; give a segmenter an image.")
         source = open_source(
-            args.data, "val", channels=model.input.shape[-1], on_corrupt=args.on_corrupt
+            args.data,
+            "val",
+            channels=model.input.shape[-1],
+            on_corrupt=args.on_corrupt,
+            draw=draw_of_run(Path(args.model)),
         )
         print_skipped(source)
+        print_trained_on(args.model, source)
         draw_gates(model, source, path)
         print(f"In {path}: the gates by stage and class")
         return
@@ -30,7 +38,7 @@ def run(args):
     image = load_image(args.image, _size(model, args), channels=model.input.shape[-1])
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:
-        print(f"{names[cam.class_index]}: output {cam.score:.3f}")
+        print(f"{names[cam.class_index]}: {100 * cam.share:.1f} %")
     print(f"\nIn {path}: where they are seen, and what the attention does")
 
 

@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
+from pathlib import Path
 
 from dmformer_keras.cli.arguments.export import format_of, options_of
-from dmformer_keras.cli.options import percent, print_skipped
+from dmformer_keras.cli.options import percent, print_skipped, print_trained_on
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load
 from dmformer_keras.training import image_size_of, is_segmenter
+from dmformer_keras.training.trained_images import draw_of_run
 
 
 def run(args):
@@ -32,8 +34,7 @@ def run(args):
         options["input_shape"] = (*size, model.input.shape[-1])
     if args.data is not None:
         options["images"] = args.data
-    if args.on_corrupt == "skip":
-        _open_without_damaged(options, model)
+        _open_data(options, args, model)
     path = getattr(export, f"to_{form}")(
         model, args.output, fuse=not args.no_fuse, tolerance=args.tolerance, **options
     )
@@ -42,17 +43,22 @@ def run(args):
     print(f"Report: {export.report_path(path)}")
 
 
-def _open_without_damaged(options, model):
-    """Opens the images of an export, without those that cannot be read."""
-    task = "segment" if is_segmenter(model) else "classify"
+def _open_data(options, args, model):
+    """Opens the images of an export as the run drew them; without damaged ones, if asked for."""
     for name, split in (("images", "val"), ("representative_data", "train")):
-        if isinstance(options.get(name), str):
-            channels = model.input.shape[-1]
-            source = open_source(
-                options[name], split, task=task, channels=channels, on_corrupt="skip"
+        if name in options:
+            options[name] = open_source(
+                args.data,
+                split,
+                task="segment" if is_segmenter(model) else "classify",
+                channels=model.input.shape[-1],
+                on_corrupt=args.on_corrupt,
+                # Only those that are read are decoded, unless damaged ones are to be left out.
+                verify=args.on_corrupt == "skip",
+                draw=draw_of_run(Path(args.model)),
             )
-            print_skipped(source)
-            options[name] = source
+            print_skipped(options[name])
+    print_trained_on(args.model, options["images"])
 
 
 def _print_progress():

@@ -1,11 +1,16 @@
 """What several commands do and print alike."""
 
 import sys
+from pathlib import Path
 
 from dmformer_keras.data.image_source import skipped_text
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.training import SegmentationEvaluation
+from dmformer_keras.training.trained_images import trained_on_warning
+
+# Five of ten classes or fewer are half of them: JSON has the figure all the same.
+_LEAST_FOR_TOP5 = 10
 
 
 def segmentation_options(args, model):
@@ -47,7 +52,7 @@ def print_metrics(evaluation):
         return
     correct = round(evaluation.top1 * evaluation.examples)
     print(f"top-1  {percent(evaluation.top1):>9}  ({correct:,} of {evaluation.examples:,} images)")
-    if evaluation.top5 is not None:
+    if evaluation.top5 is not None and len(evaluation.class_names) > _LEAST_FOR_TOP5:
         print(f"top-5  {percent(evaluation.top5):>9}")
     print(f"loss   {evaluation.loss:9.4f}")
 
@@ -70,3 +75,14 @@ def print_skipped(source):
     """Says on stderr which files of a source were left out, and why."""
     if source.skipped:
         print(skipped_text(source, "open_source(...).skipped"), file=sys.stderr)
+
+
+def print_trained_on(model, source):
+    """Says on stderr how many images of a source the run of a model was trained on, if any.
+
+    Args:
+        model: str, the model's name or folder.
+        source: ImageSource.
+    """
+    if warning := trained_on_warning(Path(model), source):
+        print(warning, file=sys.stderr)

@@ -32,11 +32,14 @@ class GradCam:
         class_index: int.
         score: float, the model's output for the class; of a segmenter, the mean over the pixels
             that count.
+        share: float in 0..1, the probability of the class, or of a segmenter the share of the
+            pixels that are of it; None where nobody has asked.
     """
 
     heatmap: np.ndarray
     class_index: int
     score: float
+    share: float | None = None
 
 
 def grad_cam(

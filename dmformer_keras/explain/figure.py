@@ -1,5 +1,7 @@
 """One picture of what a model sees in an image, and of what its attention does there."""
 
+import dataclasses
+
 import numpy as np
 
 from dmformer_keras.data import resize_image
@@ -136,9 +138,9 @@ def _draw_classes(figure, model, image, classes, names):
         shares = {int(index): float(probabilities[index]) for index in likeliest}
     found = []
     for axes, index in zip(panels, list(shares) if classes is None else classes, strict=False):
-        cam = grad_cam(model, image, index)
+        cam = dataclasses.replace(grad_cam(model, image, index), share=shares.get(index, 0.0))
         found.append(cam)
-        _show(axes, image, f"{names[index]}, {100 * shares.get(index, 0):.1f} %")
+        _show(axes, image, f"{names[index]}, {100 * cam.share:.1f} %")
         axes.imshow(cam.heatmap, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
     return found
 

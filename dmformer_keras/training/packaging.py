@@ -99,6 +99,7 @@ def package(
     if warning := trained_on_warning(run, opened):
         raise DMFormerError(f"A card's figures are of images that were not trained on: {warning}")
     metadata = _kept_metadata(run)
+    metadata["draw"] = draw_of_run(run)
     metadata["description"] = (
         f"A DMFormer {task.kind} of {len(opened.class_names)} classes, trained on "
         f"{name_without_path(report['data'])}."

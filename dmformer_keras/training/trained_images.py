@@ -1,10 +1,13 @@
 """Which images a run was trained on, to warn when a model is measured on them."""
 
 import hashlib
+import json
 
 import numpy as np
 
+from dmformer_keras.data.splits import DRAWS
 from dmformer_keras.errors import DAMAGE, DMFormerError
+from dmformer_keras.presets.folder import METADATA_FILE
 from dmformer_keras.system.files import open_regular_file, written_whole
 from dmformer_keras.training import checkpoint
 
@@ -61,12 +64,10 @@ def changed_images(folder, sources):
     Returns:
         list of str, their names; empty where the run kept no record.
     """
-    try:
-        with open_regular_file(_file(folder, CONTENTS_FILE)) as file:
-            rows = np.load(file, allow_pickle=False)
-        known = {int(code): (int(stamp), int(content)) for code, stamp, content in rows}
-    except DAMAGE:
+    rows = _content_rows(folder)
+    if rows is None:
         return []
+    known = {int(code): (int(stamp), int(content)) for code, stamp, content in rows}
     changed = []
     for source in filter(_is_known, sources):
         for code, index in zip(_codes(source), range(len(source)), strict=True):
@@ -93,7 +94,7 @@ def draw_of(identity):
 
 
 def draw_of_run(folder):
-    """How the validation images of the run in a folder were drawn.
+    """How the validation images of the run in a folder, or of a packaged one, were drawn.
 
     Args:
         folder: Path; where it holds no run, the draw of a new one is meant.
@@ -104,11 +105,22 @@ def draw_of_run(folder):
     try:
         return draw_of(checkpoint.read_state(folder).identity)
     except DMFormerError:
-        return draw_of(None)
+        return _draw_of_preset(folder)
+
+
+def _draw_of_preset(folder):
+    """What `package` has written of the run; the draw of a new run where it has not."""
+    try:
+        draw = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("draw")
+    except (OSError, ValueError, AttributeError):
+        draw = None
+    return draw if draw in DRAWS else draw_of(None)
 
 
 def count_trained_on(folder, source):
     """How many images of a source a run was trained on.
+
+    An image is known by its name or, where the run has none of that name, by its content.
 
     Args:
         folder: Path of the run.
@@ -124,7 +136,32 @@ def count_trained_on(folder, source):
         return None
     if not _is_known(source):
         return None
-    return int(np.isin(_codes(source), known).sum())
+    codes = _codes(source)
+    return int(np.isin(codes, known).sum()) + _count_renamed(folder, source, codes, known)
+
+
+def _count_renamed(folder, source, codes, names):
+    """How many images of names that are new to a run have the content of its training images."""
+    rows = _content_rows(folder)
+    if rows is None:
+        return 0
+    contents = set(rows[np.isin(rows[:, 0], names), 2].tolist()) - {0}
+    count = read = 0
+    for index in np.flatnonzero(~np.isin(codes, rows[:, 0])):
+        if read >= _CONTENTS_LIMIT:
+            break
+        content, size = _content_code(source, int(index))
+        read += size
+        count += content in contents
+    return count
+
+
+def _content_rows(folder):
+    try:
+        with open_regular_file(_file(folder, CONTENTS_FILE)) as file:
+            return np.load(file, allow_pickle=False).reshape(-1, 3)
+    except DAMAGE:
+        return None
 
 
 def trained_on_warning(folder, source):

@@ -5,7 +5,7 @@ import pytest
 from helpers import tiny_backbone, tiny_classifier
 from PIL import Image
 
-from dmformer_keras import DMFormerError, SemanticFPN, fuse
+from dmformer_keras import DMFormerError, SemanticFPN, classify, fuse
 from dmformer_keras.cli import main
 from dmformer_keras.data import open_source
 from dmformer_keras.explain import grad_cam
@@ -30,6 +30,10 @@ def image():
 def test_the_picture_shows_the_classes_asked_for(model, image, tmp_path):
     found = draw_explanation(model, image, tmp_path / "explained.png", classes=[4, 1])
     assert [cam.class_index for cam in found] == [4, 1]
+    probabilities = {name: share for name, share in classify(model, image)}
+    assert [cam.share for cam in found] == pytest.approx(
+        [probabilities["elk"], probabilities["bee"]], rel=1e-4
+    )
     np.testing.assert_array_equal(found[1].heatmap, grad_cam(model, image, 1).heatmap)
     picture = np.asarray(Image.open(tmp_path / "explained.png").convert("RGB"))
     assert picture.shape[0] > 900

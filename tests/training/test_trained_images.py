@@ -60,6 +60,23 @@ def test_files_that_are_removed_leak_nothing(run, photos, tmp_path):
     assert trained_on_warning(run, open_source(fewer, "val")) == ""
 
 
+def test_files_that_are_renamed_are_known_by_their_content(run, photos, tmp_path):
+    moved = tmp_path / "moved" / "test"
+    shutil.copytree(photos, moved)
+    for path in moved.rglob("*.png"):
+        path.rename(path.with_name(f"new_{path.name}"))
+    trained = len(open_source(photos, "train"))
+    warning = trained_on_warning(run, open_source(moved.parent, "test"))
+    assert warning.startswith(f"{trained} of these 40 images were trained on")
+
+
+def test_a_packaged_preset_draws_as_its_run_did(tmp_path):
+    (tmp_path / "metadata.json").write_text('{"draw": "position"}')
+    assert draw_of_run(tmp_path) == "position"
+    (tmp_path / "metadata.json").write_text("[]")
+    assert draw_of_run(tmp_path) == "name"
+
+
 def test_a_run_of_the_early_draw_keeps_it(run, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run, old)
