@@ -192,13 +192,32 @@ def check_source(
     ...
     dmformer_keras.errors.DMFormerError: The data source 'no/such/folder' does not exist; give ...
     """
-    if str(source) == "digits" or str(source).startswith(TFDS_PREFIX):
+    if not is_folder_or_zip(source):
         return
     if task == "segment":
         check_segmentation_folder(source, split)
-        return
+    else:
+        count_images(source, split, draw=draw)
+
+
+def count_images(source: PathLike, split: str, *, draw: str = "name") -> int:
+    """Counts the images of a folder of class folders, or a zip of one, by their names.
+
+    Args:
+        source: str or path.
+        split, draw: see `open_source`.
+
+    Raises:
+        DMFormerError: as `check_source`.
+    """
     options = {"validation_fraction": 0.1, "seed": 0, "draw": draw}
-    list_folder(source, split, channels=3, **options)
+    listed, _ = list_folder(source, split, channels=3, **options)
+    return len(listed)
+
+
+def is_folder_or_zip(source: PathLike) -> bool:
+    """Tells whether a source is meant as a path: it is no name of a data set."""
+    return str(source) != "digits" and not str(source).startswith(TFDS_PREFIX)
 
 
 def _check_options(task, split, on_corrupt, validation_fraction, seed, ignored_labels):

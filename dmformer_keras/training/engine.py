@@ -41,6 +41,7 @@ from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.probing import check_can_probe, solve_head
+from dmformer_keras.training.progress import Bar, Lines, compiling_text
 from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.run_checks import (
     check_classes,
@@ -450,6 +451,8 @@ class _Run:
         )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)
+        if text := compiling_text(keras.backend.backend()):
+            self._say(text)
         with stated_data_errors(), self.distribution.fitting():
             model.fit(
                 self.distribution.batches(model, batches),
@@ -458,7 +461,12 @@ class _Run:
                 steps_per_epoch=self.steps,
                 initial_epoch=first,
                 epochs=end,
-                callbacks=[_EpochEnd(self, self.val_source), *self._logs(), *self.callbacks],
+                callbacks=[
+                    _EpochEnd(self, self.val_source),
+                    *self._logs(),
+                    *self.callbacks,
+                    *self._progress(),
+                ],
                 verbose=self.verbose,
             )
 
@@ -468,6 +476,10 @@ class _Run:
             return []
         folder = str(self.folder / TENSORBOARD_FOLDER)
         return [keras.callbacks.TensorBoard(folder, write_graph=False)]
+
+    def _progress(self):
+        """What shows how far an epoch is; last, for it shows what the others add to the logs."""
+        return {0: [], 1: [Bar()]}.get(self.verbose, [Lines()])
 
     def is_validated(self, epoch):
         """Tells whether the validation images are looked at after an epoch, counted from 1."""

@@ -21,6 +21,8 @@ JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
 SCHEDULES = ("cosine", "polynomial")
 # A teacher's image size: that of the training images.
 STUDENT_SIZE = "student"
+# Training images below which the features of a preset need care.
+FEW_IMAGES = 1000
 CLASS_WEIGHTINGS = ("none", "median_frequency", "log_frequency")
 
 _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
@@ -217,6 +219,24 @@ class _CommonRecipe:
                     f"Preset {preset.name!r} has no weights, and {what} random ones; leave out "
                     f"{name}, or choose a preset with weights."
                 )
+
+    def tip(self, preset, images):
+        """What to say of another recipe that suits the data better.
+
+        Args:
+            preset: Preset.
+            images: int, the training images.
+
+        Returns:
+            str, a sentence; "" where there is nothing to say.
+        """
+        suits = self.probe or self.freeze_backbone or self.layer_decay < 1
+        if not isinstance(self, Recipe) or suits or not preset.has_weights or images >= FEW_IMAGES:
+            return ""
+        return (
+            f"{images:,} training images are few: the recipe few_images (--recipe few_images) "
+            "begins with a linear probe, then trains all at lower rates."
+        )
 
     def _check_progressive_resizing(self):
         given = self.progressive_resizing

@@ -40,6 +40,8 @@ def beginning(run, model):
         f"{train.title}: {len(train):,} training and {len(val):,} validation images of "
         f"{len(train.class_names)} classes",
     ]
+    if tip := run.recipe.tip(preset, len(train)):
+        lines.append(tip)
     lines += [skipped_text(source, REPORT_FILE) for source in (train, val) if source.skipped]
     if run.state.epoch:
         lines.append(f"Resuming after epoch {run.state.epoch} of {run.recipe.epochs}")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dmformer_keras import DMFormerError, presets
+from dmformer_keras.presets import read_preset
 from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
 
 
@@ -144,3 +145,13 @@ def test_a_recipe_of_another_task_is_not_found():
         Recipe.named("ade20k_upernet")
     with pytest.raises(DMFormerError, match="ade20k_upernet"):
         SegmentationRecipe.named("imagenet")
+
+
+def test_few_images_are_told_of_the_recipe_for_them():
+    whole, bare = read_preset("dmformer_n_imagenette"), read_preset("dmformer_n")
+    assert "--recipe few_images" in Recipe().tip(whole, 999)
+    assert Recipe().tip(whole, 1000) == ""
+    assert Recipe().tip(bare, 10) == ""
+    assert Recipe.named("few_images").tip(whole, 10) == ""
+    assert Recipe(freeze_backbone=True).tip(whole, 10) == ""
+    assert SegmentationRecipe().tip(whole, 10) == ""

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from dmformer_keras.cli.arguments.shared import add_data_options, check_data
+from dmformer_keras.data.sources import count_images, is_folder_or_zip
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.presets.download import is_address
 from dmformer_keras.presets.finding import read_preset
@@ -16,6 +17,7 @@ from dmformer_keras.training.folders import check_is_free
 from dmformer_keras.training.recipe import (
     AUGMENTATIONS,
     CLASS_WEIGHTINGS,
+    FEW_IMAGES,
     JOINT_AUGMENTATIONS,
     PRECISIONS,
     SCHEDULES,
@@ -23,6 +25,7 @@ from dmformer_keras.training.recipe import (
     Recipe,
     SegmentationRecipe,
 )
+from dmformer_keras.training.trained_images import draw_of_run
 
 DESCRIPTION = """\
 Train a classifier or, with --task segment, a segmenter on labelled images with AdamW, a
@@ -47,6 +50,7 @@ def _size_or_student(text):
     return text if text == STUDENT_SIZE else int(text)
 
 
+AUTO = "auto"
 _RECIPES = {"classify": Recipe, "segment": SegmentationRecipe}
 _NONE = object()  # what `none` is read as: None itself means that the option was not given
 # The option's type or choices, its metavar, and its explanation. Where the recipes' default
@@ -204,7 +208,8 @@ def add_arguments(parser):
     common.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"use this recipe for what is not given: {', '.join(recipes.names())}; "
+        help=f"use this recipe for what is not given: {', '.join(recipes.names())}; or auto, "
+        "few_images or fine_tuning by the number of images in --data; "
         "`--clip-norm none` and the like undo what it sets",
     )
     for field, option in _COMMON_OPTIONS.items():
@@ -308,11 +313,25 @@ def recipe_of(args):
     given = {field: None if value is _NONE else value for field, value in given.items()}
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
-    start = cls.named(args.recipe) if args.recipe else cls()
+    name = _recipe_for(args) if args.recipe == AUTO else args.recipe
+    start = cls.named(name) if name else cls()
     epochs, image_size = (
         given.get(field) or getattr(start, field) for field in ("epochs", "image_size")
     )
     return dataclasses.replace(start, **_parts_of(start, epochs, image_size) | given)
+
+
+def _recipe_for(args):
+    """The name of the recipe that suits a number of images; None without weights to begin with."""
+    if args.task != "classify" or not is_folder_or_zip(args.data):
+        raise DMFormerError(
+            "--recipe auto counts the images in a folder or zip of class folders; name a recipe, "
+            "or leave it out."
+        )
+    if not is_address(args.preset) and not read_preset(args.preset).has_weights:
+        return None
+    images = count_images(args.data, "train", draw=draw_of_run(Path(args.output)))
+    return "few_images" if images < FEW_IMAGES else "fine_tuning"
 
 
 def _parts_of(recipe, epochs, image_size):

@@ -1,4 +1,6 @@
-"""Your own images, some thousand of them, from the weights of a preset, on a CPU.
+"""Your own images, 1,000 to 100,000 of them, from the weights of a preset, on a CPU.
+
+For fewer take `few_images`.
 
     dmformer train --preset dmformer_t_imagenette --data photos/ --recipe fine_tuning \\
         --output runs/photos

@@ -1,0 +1,80 @@
+"""What a training says within an epoch: a bar on a terminal, elsewhere a line each half minute."""
+
+from time import monotonic
+
+import keras
+
+LINE_SECONDS = 30
+# How long the first batch takes for compiling, of whom compiles.
+_COMPILES = {
+    "tensorflow": "about a minute, several on a busy machine",
+    "jax": "a minute on a GPU, several on a CPU",
+}
+
+
+def compiling_text(backend):
+    """What to say before the first batch.
+
+    Args:
+        backend: str, Keras's.
+
+    Returns:
+        str; "" of a backend that compiles nothing.
+
+    Example:
+
+    >>> compiling_text("torch"), compiling_text("jax")[:25]
+    ('', 'Compiling the model for j')
+    """
+    if backend not in _COMPILES:
+        return ""
+    return f"Compiling the model for {backend}, {_COMPILES[backend]}; then the first epoch begins"
+
+
+class Bar(keras.callbacks.ProgbarLogger):
+    """Keras's bar, but for the first batch of an epoch: it may hold the compilation.
+
+    What the bar would say of the time that is left, it would count from that batch.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        shown = self.verbose == 1 and batch == 0
+        if shown:
+            self.progbar.verbose = 0
+        super().on_train_batch_end(batch, logs)
+        if shown:
+            self.progbar.verbose = 1
+
+
+class Lines(keras.callbacks.Callback):
+    """A line each half minute of an epoch, for output that is no terminal."""
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 0
+        self.last = self.first = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        self.last = monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = monotonic()
+        if batch == 0:
+            self.first = now
+        if now - self.last < LINE_SECONDS:
+            return
+        self.last = now
+        steps = self.params["steps"]
+        line = f"Epoch {self.epoch}: {batch + 1} of {steps} batches"
+        if batch > 0:
+            left = (now - self.first) / batch * (steps - batch - 1)
+            line += f", some {_duration(left)} left"
+        print(f"{line}, loss {float((logs or {}).get('loss', 0)):.4f}", flush=True)
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,51 @@
+"""What a training says while an epoch lasts."""
+
+import keras
+import pytest
+
+from dmformer_keras.training import progress
+from dmformer_keras.training.progress import Bar, Lines
+
+pytestmark = pytest.mark.backend_independent
+
+
+def run(callback, times, monkeypatch, verbose=1):
+    """Shows an epoch of as many batches as there are times, each ending at its time."""
+    clock = iter([0.0, *times])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    callback.set_params({"verbose": verbose, "epochs": 2, "steps": len(times)})
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    if isinstance(callback, Bar):
+        callback.progbar.interval = 0  # show each batch, however soon it comes
+    for batch in range(len(times)):
+        callback.on_train_batch_end(batch, {"loss": 2.5})
+        yield batch
+
+
+def test_a_line_each_half_minute_with_the_time_left_once_it_means_something(monkeypatch, capsys):
+    said = []
+    # The first batch holds a minute of compiling; the others take two seconds each.
+    for _ in run(Lines(), [60, *range(62, 142, 2)], monkeypatch):
+        said.append(capsys.readouterr().out)
+    lines = [line for line in said if line]
+    assert lines[0] == "Epoch 1: 1 of 41 batches, loss 2.5000\n"
+    assert lines[1] == "Epoch 1: 16 of 41 batches, some 50 s left, loss 2.5000\n"
+    assert len(lines) == 3
+
+
+def test_the_bar_begins_with_the_second_batch(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "keras.src.utils.io_utils.print_msg", lambda text, **options: said.append(text)
+    )
+    shown = []
+    for _ in run(Bar(), [60, 61, 62], monkeypatch):
+        shown.append(any("/3" in text for text in said))
+    assert isinstance(Bar(), keras.callbacks.ProgbarLogger)  # in the place of Keras's own
+    assert shown == [False, True, True]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_for_people(seconds, text):
+    assert progress._duration(seconds) == text
