@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "convert a trained model to TFLite",
     "package": "create a preset to share from a training run",
     "upload": "put a preset on the Hugging Face Hub",
-    "benchmark": "measure speed and memory beside the peers that are installed",
+    "benchmark": "measure speed and memory, alone or beside other libraries' models",
 }
 # What needs neither Keras nor a backend.
 WITHOUT_KERAS = ("presets",)

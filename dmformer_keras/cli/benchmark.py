@@ -1,5 +1,6 @@
 """`dmformer benchmark`"""
 
+import argparse
 import json
 import sys
 
@@ -12,6 +13,9 @@ from dmformer_keras.cli.arguments.benchmark import peers_of
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.machine import describe_machine
 
+# What a contestant takes before its first turn, where the machine is not busy.
+_START_SECONDS = 20
+
 
 def run(args):
     """Measures, prints and writes."""
@@ -20,6 +24,8 @@ def run(args):
     _check_baseline(baseline, chosen)
     if args.output:
         results.make_folder(args.output)
+    if args.peers == "none":
+        _report(_what_peers_add(args, chosen))
     settings = Settings(
         threads=args.threads or len(processors()),
         rounds=args.rounds,
@@ -67,6 +73,18 @@ def _contestants(args):
             device=args.device,
         )
     ]
+
+
+def _what_peers_add(args, chosen):
+    """Says how many models `--peers` would add, and how long all would take."""
+    peers = ",".join(participants.PEERS)
+    others = set(_contestants(argparse.Namespace(**{**vars(args), "peers": peers}))) - set(chosen)
+    number = sum(contestant.left_out() is None for contestant in others)
+    seconds = (number + len(chosen)) * (_START_SECONDS + args.rounds * max(args.seconds, 1))
+    return (
+        f"Measuring {len(chosen)} model(s) alone; --peers {peers} would add {number} that are "
+        f"installed here, and take some {max(1, round(seconds / 60))} minutes or more."
+    )
 
 
 def _check_baseline(baseline, chosen):

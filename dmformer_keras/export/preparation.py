@@ -84,7 +84,13 @@ def prepare(model, input_shape, fuse, resizable=False):
     if fuse and not isinstance(source, FusedModel):
         LOG.info("Folding every BatchNorm into its neighbours")
         exported = fuse_model(source)
-    return Prepared(exported, source, shape, _description(source, task, shape))
+    description = _description(source, task, shape)
+    if not description["class_names"] and description["task"] != "features":
+        LOG.warning(
+            "The model has no class names, and the file will say numbers: build it with "
+            "class_names=[...], or set model.class_names before."
+        )
+    return Prepared(exported, source, shape, description)
 
 
 def _description(model, task, shape):

@@ -1,6 +1,7 @@
 """`dmformer benchmark` as a user meets it."""
 
 import json
+import re
 
 import pytest
 from test_commands import failure
@@ -29,6 +30,26 @@ def test_measures_prints_and_writes(tmp_path, capsys):
     stored = json.loads((tmp_path / "results" / "results.json").read_text())
     assert stored["command"].startswith("dmformer benchmark dmformer_n ")
     assert (tmp_path / "results" / "results.md").is_file()
+
+
+def test_one_name_is_measured_alone_and_the_peers_are_told_of(monkeypatch, capsys):
+    groups = []
+
+    def measured(group, settings, report):
+        groups.append([contestant.name for contestant in group])
+        return []
+
+    monkeypatch.setattr("dmformer_keras.cli.benchmark.measure", measured)
+    monkeypatch.setattr("dmformer_keras.cli.benchmark.participants.limits", lambda *args: [])
+    arguments = ["benchmark", "dmformer_n", "--runtimes", "tensorflow"]
+    assert main(arguments) == 1  # for nothing was measured
+    said = capsys.readouterr().err
+    assert re.search(r"--peers keras,keras-hub,timm would add \d+ .* some \d+ minutes", said)
+    assert main([*arguments, "--peers", "keras"]) == 1
+    assert "would add" not in capsys.readouterr().err
+    alone, beside = groups
+    assert alone == ["dmformer_n@tensorflow"]
+    assert beside == [*alone, "keras/ConvNeXtTiny@tensorflow", "keras/ResNet50V2@tensorflow"]
 
 
 @pytest.mark.parametrize(

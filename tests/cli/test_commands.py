@@ -10,7 +10,9 @@ from helpers import TINIEST, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.cli import COMMANDS, main
-from dmformer_keras.training import load_classifier
+from dmformer_keras.cli.options import print_metrics
+from dmformer_keras.data import open_source
+from dmformer_keras.training import Evaluation, Recipe, load_classifier
 
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
@@ -143,6 +145,30 @@ def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(given, expected,
     assert [recipe.progressive_resizing for recipe in recipes] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("preset", "images", "expected"),
+    [("tiny", 999, "few_images"), ("tiny", 1000, "fine_tuning"), ("dmformer_n", 10, None)],
+)
+def test_recipe_auto_goes_by_the_number_of_images(
+    preset, images, expected, pictures, tiny_preset, tmp_path, recipes, monkeypatch
+):
+    monkeypatch.setattr(
+        "dmformer_keras.cli.arguments.train.count_images", lambda *args, **options: images
+    )
+    preset = tiny_preset if preset == "tiny" else preset
+    arguments = ["train", "--data", pictures, "--output", tmp_path / "run", "--preset", preset]
+    assert main([str(argument) for argument in [*arguments, "--recipe", "auto"]]) == 1
+    named = Recipe.named(expected) if expected else Recipe()
+    assert [recipe for recipe in recipes] == [named]
+
+
+def test_top5_is_printed_where_it_tells_something(capsys):
+    for classes, printed in ((10, False), (11, True)):
+        names = [str(number) for number in range(classes)]
+        print_metrics(Evaluation(names, np.eye(classes, dtype="int64"), classes, 0.0))
+        assert ("top-5" in capsys.readouterr().out) == printed
+
+
 def test_evaluate_repeats_the_figure_of_the_training(trained, pictures, capsys):
     assert main(["evaluate", str(trained), "--data", str(pictures), "--json"]) == 0
     output = capsys.readouterr().out
@@ -211,6 +237,32 @@ def test_an_exported_file_is_a_model_like_any_other(trained, pictures, tmp_path,
     assert "--image-size" in failure(
         capsys, "evaluate", path, "--data", pictures, "--image-size", "32"
     )
+
+
+def test_export_compares_on_images_that_the_run_has_not_seen(
+    trained, pictures, tmp_path, monkeypatch, capsys
+):
+    given = []
+
+    def stop(model, path, **options):
+        given.append(options["images"])
+        raise DMFormerError("Enough.")
+
+    monkeypatch.setattr("dmformer_keras.export.to_tflite", stop)
+    export = ["export", str(trained), "--output", str(tmp_path / "a.tflite"), "--data"]
+    assert main([*export, str(pictures)]) == 1
+    assert "trained on" not in capsys.readouterr().err
+    renamed = tmp_path / "renamed"
+    shutil.copytree(pictures, renamed)
+    for path in renamed.rglob("*.png"):
+        path.rename(path.with_name(f"again_{path.name}"))
+    (renamed / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert main([*export, str(renamed), "--on-corrupt", "skip"]) == 1
+    assert "images were trained on" in capsys.readouterr().err
+    own, other = given
+    expected = open_source(pictures, "val")
+    assert [own.name(i) for i in range(len(own))] == [expected.name(i) for i in range(len(own))]
+    assert other.split == "val"
 
 
 def test_a_request_that_cannot_be_met_is_stated(trained, pictures, tmp_path, capsys):

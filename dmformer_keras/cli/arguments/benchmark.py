@@ -6,7 +6,8 @@ from dmformer_keras.errors import DMFormerError
 
 _FORMS = "\n".join(f"  :{form:<13} {meaning}" for form, meaning in participants.FORMS.items())
 DESCRIPTION = f"""\
-Measure throughput, latency and peak memory of models beside the peers that are installed.
+Measure throughput, latency and peak memory of models, with --peers beside those of other
+libraries that are installed.
 
 Every contestant runs in a process of its own, and all take turns, in another order each
 round. A NAME is a preset or a peer, a preset's optionally with a form, and both with a runtime
@@ -18,12 +19,13 @@ EPILOG = f"""\
 runtimes: {", ".join(name for name in participants.RUNTIMES if name != "numpy")}
 
 examples:
-  dmformer benchmark dmformer_s dmformer_s:fused
+  dmformer benchmark dmformer_s
+  dmformer benchmark dmformer_s dmformer_s:fused --peers keras,timm
   dmformer benchmark dmformer_s:fused --runtimes openvino onnxruntime torch-compile \\
       --peers timm --batch-size 1 8 --baseline timm/convnext_tiny --output results
-  dmformer benchmark dmformer_t dmformer_t:plain --peers none --mode training \\
+  dmformer benchmark dmformer_t dmformer_t:plain --mode training \\
       --image-size 64 --batch-size 64 --baseline dmformer_t:plain
-  dmformer benchmark dmformer_s:fused keras/ConvNeXtTiny --peers none --runtimes tflite
+  dmformer benchmark dmformer_s:fused keras/ConvNeXtTiny --runtimes tflite
 """
 
 
@@ -32,10 +34,10 @@ def add_arguments(parser):
     parser.add_argument("names", metavar="NAME", nargs="+", help="models to measure")
     parser.add_argument(
         "--peers",
-        default="keras,keras-hub,timm",
+        default="none",
         metavar="LIST",
-        help="libraries whose models to measure beside, with commas between, or none "
-        "(default: keras,keras-hub,timm)",
+        help="libraries whose models to measure beside, with commas between: "
+        f"{','.join(participants.PEERS)} (default: none)",
     )
     parser.add_argument(
         "--runtimes",

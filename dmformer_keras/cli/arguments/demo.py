@@ -16,7 +16,7 @@ examples:
   dmformer demo runs/photos
   dmformer demo runs/photos runs/streets --port 8000 --no-browser
 
-ended by Ctrl-C. Needs pip install "dmformer-keras[demo]".
+ended by Ctrl-C. Needs pip install "dmformer-keras[demo]", or from a checkout ".[demo]".
 """
 
 

@@ -12,10 +12,10 @@ from dmformer_keras.data.splits import SPLITS
 
 DESCRIPTION = """\
 Measure a trained model on labelled images. A classifier: the share of images whose class is
-the likeliest (top-1) or among the five likeliest (top-5, with more than five classes), the mean
-cross-entropy, and the accuracy of every class. A segmenter, on images in their own size: mean
-intersection over union (mIoU) and that of every class, pixel accuracy, mean accuracy of the
-classes, frequency-weighted IoU."""
+the likeliest (top-1) or among the five likeliest (top-5, printed with more than ten classes),
+the mean cross-entropy, and the accuracy of every class. A segmenter, on images in their own
+size: mean intersection over union (mIoU) and that of every class, pixel accuracy, mean accuracy
+of the classes, frequency-weighted IoU."""
 EPILOG = """\
 examples:
   dmformer evaluate runs/photos --data photos/

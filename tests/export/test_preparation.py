@@ -1,0 +1,21 @@
+"""What an export says before it converts anything."""
+
+import logging
+
+import keras
+import pytest
+from helpers import tiny_classifier
+
+from dmformer_keras.export.preparation import prepare
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+def test_a_model_without_class_names_is_asked_for_them(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("dmformer_keras.export"), "propagate", True)
+    prepare(tiny_classifier(2, ["cat", "dog"], input_shape=(32, 32, 3)), None, fuse=False)
+    assert caplog.records == []
+    prepare(tiny_classifier(2, input_shape=(32, 32, 3)), None, fuse=False)
+    assert "class_names=[...]" in caplog.text
+    # A backbone has no classes to name.
+    prepare(tiny_classifier(2, input_shape=(32, 32, 3)).backbone, None, fuse=False)
+    assert len(caplog.records) == 1
