@@ -76,11 +76,13 @@ class TaskModel(keras.Model):
             )
         return super().fit(*args, **kwargs)
 
-    def export(self, filepath: PathLike, format: str = "tf_saved_model", **kwargs: Any) -> Any:
+    def export(
+        self, filepath: PathLike, format: str = "tf_saved_model", *args: Any, **kwargs: Any
+    ) -> Any:
         """Exports as Keras does, and says where this package has the better file.
 
         Args:
-            filepath, format, **kwargs: as in `keras.Model.export`.
+            filepath, format, *args, **kwargs: as in `keras.Model.export`.
         """
         better = {"litert": "to_tflite", "onnx": "to_onnx"}.get(format)
         if better:
@@ -89,7 +91,7 @@ class TaskModel(keras.Model):
                 f"compares the file with it; use dmformer_keras.export.{better}(model, path).",
                 stacklevel=2,
             )
-        return super().export(filepath, format=format, **kwargs)
+        return super().export(filepath, format, *args, **kwargs)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Refuses: Keras quantises dense layers only, and could not load what it saves."""

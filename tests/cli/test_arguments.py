@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import run_python
 
-from dmformer_keras.cli import COMMANDS
+from dmformer_keras.cli import COMMANDS, _checked_arguments
 from dmformer_keras.cli.arguments import evaluate as evaluate_arguments
 from dmformer_keras.cli.arguments import export as export_arguments
 from dmformer_keras.task_table import OWN_HEADS, OWN_KINDS, SEGMENTATION_HEADS, TASKS
@@ -100,6 +100,12 @@ def test_wrong_requests_are_refused_without_a_backend(tmp_path, tiny_preset, pic
         assert ended == code, (arguments, said)
         assert expected in said, (arguments, said)
         assert "Traceback" not in said
+
+
+def test_processes_that_train_together_may_find_what_the_first_has_begun(tmp_path, pictures):
+    (tmp_path / "begun").touch()
+    arguments = ["train", "--data", str(pictures), "--output", str(tmp_path), "--distribute"]
+    assert _checked_arguments("train", arguments).distribute
 
 
 def test_the_work_begins_with_the_whole_package(tmp_path):

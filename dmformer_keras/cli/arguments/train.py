@@ -291,11 +291,17 @@ def check(args):
     if not is_address(args.preset):
         recipe.check_preset(read_preset(args.preset))
     output = Path(args.output)
-    if not args.resume:
+    # Of processes that train together, the first may have begun in the folder, or alone have it.
+    if not args.distribute:
+        _check_output(output, args.resume)
+    check_data(args.data, ["train", "val"], args.task, args.output)
+
+
+def _check_output(output, resume):
+    if not resume:
         check_is_free(output)
     elif not is_untouched(output):
         read_state(output)
-    check_data(args.data, ["train", "val"], args.task, args.output)
 
 
 def recipe_of(args):
