@@ -103,10 +103,10 @@ def is_untouched(folder):
     """
     if not folder.is_dir():
         return False
+    if not set(folder.iterdir()) <= {folder / CHECKPOINT_FOLDER}:
+        return False  # before a large folder is walked through
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return set(folder.iterdir()) <= {folder / CHECKPOINT_FOLDER} and all(
-        path.name.startswith(WRITING) for path in files
-    )
+    return all(path.name.startswith(WRITING) for path in files)
 
 
 def write_state(folder, state):
