@@ -151,6 +151,6 @@ def test_pixels_in_0_to_1_are_told_of(classifier, segmenter):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*multiply")
             ask(model, tiny * 255)
-    source = open_source((tiny[None].repeat(3, 0).astype("float32"), [0, 1, 2], NAMES), "all")
+    source = open_source((tiny[None].repeat(3, 0), [0, 1, 2], NAMES), "all")
     with pytest.warns(UserWarning, match="multiply"):
         evaluate(classifier, source)
