@@ -12,7 +12,7 @@ _COMPILES = {
 }
 
 
-def compiling_text(backend):
+def compiling_text(backend: str) -> str:
     """What to say before the first batch.
 
     Args:

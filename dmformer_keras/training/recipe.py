@@ -220,7 +220,7 @@ class _CommonRecipe:
                     f"{name}, or choose a preset with weights."
                 )
 
-    def tip(self, preset, images):
+    def tip(self, preset: "Preset", images: int) -> str:
         """What to say of another recipe that suits the data better.
 
         Args:
