@@ -87,7 +87,8 @@ def test_what_is_imported_when_used_is_shown_to_type_checkers():
     for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("dmformer_keras"):
             found |= {alias.name for alias in node.names}
-    assert found - {"integrations", "imported_when_used"} == set(dmformer_keras.__all__)
+    needed = {"grouped_optimizers", "imported_when_used", "integrations"}  # by the face itself
+    assert found - needed == set(dmformer_keras.__all__)
 
 
 @pytest.mark.parametrize("name", ["", *PACKAGES])
