@@ -58,8 +58,8 @@ def test_what_was_interrupted_is_gone_before_python_ends(train_arguments, tmp_pa
     """A dataset's threads would wait for Python, which would wait for them."""
     kept = []
 
-    def watched(*args):
-        batches = training_batches(*args)
+    def watched(*args, **options):
+        batches = training_batches(*args, **options)
         kept.append(weakref.ref(batches))
         return batches
 
