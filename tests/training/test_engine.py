@@ -141,9 +141,9 @@ def progressive_run(data, recipe, tiny_preset, tmp_path_factory):
     asked = []
     with pytest.MonkeyPatch.context() as patch:
 
-        def spied(source, recipe, image_size, first_step, *others):
+        def spied(source, recipe, image_size, first_step, *others, **options):
             asked.append((image_size, first_step))
-            return batches(source, recipe, image_size, first_step, *others)
+            return batches(source, recipe, image_size, first_step, *others, **options)
 
         batches = engine.training_batches
         patch.setattr(engine, "training_batches", spied)
