@@ -24,7 +24,8 @@ def is_binary(model: Any) -> bool:
     Returns:
         bool.
     """
-    return len(model.output.shape) == 2 and model.output.shape[-1] == 1
+    shape = model.outputs[0].shape if hasattr(model, "outputs") else model.output.shape
+    return len(shape) == 2 and shape[-1] == 1
 
 
 def is_segmenter(model: Any) -> bool:
@@ -78,10 +79,12 @@ def class_names_of(model: Any) -> list[str]:
 def warn_of_scaled_pixels(images: ArrayLike) -> None:
     """Warns where no pixel of a batch is over 1: images in 0..1 give wrong answers silently.
 
+    A batch that is black says nothing of how it is scaled.
+
     Args:
         images: array, pixels in 0..255.
     """
-    if np.max(images, initial=0) <= 1:
+    if 0 < np.max(images, initial=0) <= 1:
         warnings.warn(
             "No pixel of a batch of images is over 1, and pixels are expected in 0..255: multiply "
             "images in 0..1 by 255, or the answers are wrong.",

@@ -11,7 +11,11 @@ from dmformer_keras.export.preparation import prepare
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
 def test_a_model_without_class_names_is_asked_for_them(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("dmformer_keras.export"), "propagate", True)
+    # The command, which other tests call, shows its lines itself.
+    logger = logging.getLogger("dmformer_keras.export")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])
+    caplog.set_level(logging.WARNING, logger.name)
     prepare(tiny_classifier(2, ["cat", "dog"], input_shape=(32, 32, 3)), None, fuse=False)
     assert caplog.records == []
     prepare(tiny_classifier(2, input_shape=(32, 32, 3)), None, fuse=False)

@@ -32,6 +32,7 @@ from dmformer_keras.system.memory import forget_peak, peak_resident, resident_no
 from helpers import tiny_backbone, tiny_classifier
 
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # of other libraries
 told = {}
 
 def measured(name, function):
