@@ -35,7 +35,10 @@ class Feed:
 
     def __init__(self, source, recipe, steps):
         size = (recipe.image_size,) * 2
-        self.batches = iter(training_batches(source, recipe, size, 0))
+        batches = training_batches(source, recipe, size, 0)
+        # TensorFlow's tensors as arrays, which every backend takes.
+        by_tensorflow = hasattr(batches, "as_numpy_iterator")
+        self.batches = batches.as_numpy_iterator() if by_tensorflow else iter(batches)
         self.batch_size, self.steps = recipe.batch_size, steps
 
     def alone(self):

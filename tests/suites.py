@@ -90,9 +90,11 @@ class TaskSuite:
         assert called(other, images(1, 64, 64, channels)).shape == (1, *model.output.shape[1:])
 
     @pytest.mark.parametrize("output_stride", [8, 16])
-    def test_output_strides_keep_the_weights_and_the_output_s_shape(self, model, output_stride):
+    def test_output_strides_keep_the_backbone_and_the_output_s_shape(self, model, output_stride):
         fine = self.make(output_stride=output_stride)
-        assert [weight.path for weight in fine.weights] == [w.path for w in model.weights]
+        # A head may have more layers where it has more to bring together.
+        own, coarse = ([w.path for w in one.backbone.weights] for one in (fine, model))
+        assert own == coarse
         assert fine.backbone.output.shape[1] == 64 // output_stride
         assert fine.output.shape == model.output.shape
         assert called(fine, images(1, 64, 64, 3)).shape == (1, *model.output.shape[1:])

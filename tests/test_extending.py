@@ -1,5 +1,7 @@
 """Heads, mixers and subclasses from outside the package go the way of its own."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -194,6 +196,11 @@ def test_a_backbone_of_a_class_that_is_not_known_is_refused(tmp_path):
     mean_backbone().save_to_preset(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("outside>MeanBackbone", "elsewhere>MeanBackbone"))
+    with pytest.raises(DMFormerError, match="altered"):
+        DMFormerBackbone.from_preset(tmp_path)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    del metadata["files"]["config.json"]  # as if it had been saved so
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(DMFormerError, match="describes a 'elsewhere>MeanBackbone'"):
         DMFormerBackbone.from_preset(tmp_path)
     tiny_backbone().save_to_preset(tmp_path)
