@@ -134,10 +134,14 @@ def test_the_imagenet_recipe_is_the_paper_s():
     assert recipe.changes.erasing == 0.25
 
 
-def test_the_imagenette_recipe_made_the_shipped_weights():
-    made_by = presets.read_preset("dmformer_t_imagenette").metadata["recipe"]
-    recipe = json.loads(json.dumps(dataclasses.asdict(Recipe.named("imagenette"))))
-    assert {name: recipe[name] for name in made_by} == made_by
+@pytest.mark.parametrize(
+    ("name", "preset", "own"),
+    [("imagenette", "dmformer_t_imagenette", {}), ("mix", "dmformer_t_mix", {"seed": 2})],
+)
+def test_a_recipe_made_the_shipped_weights(name, preset, own):
+    made_by = presets.read_preset(preset).metadata["recipe"]
+    recipe = json.loads(json.dumps(dataclasses.asdict(Recipe.named(name)))) | own
+    assert {field: recipe[field] for field in made_by} == made_by
 
 
 def test_a_recipe_of_another_task_is_not_found():
