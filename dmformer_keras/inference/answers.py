@@ -18,6 +18,7 @@ from dmformer_keras.inference.model_outputs import (
     class_names_of,
     image_size_of,
     is_segmenter,
+    predicted,
     to_probabilities,
     warn_of_scaled_pixels,
 )
@@ -105,7 +106,7 @@ def likeliest_classes(
         part = images[first : first + _BATCH_SIZE]
         batch = np.stack([resize_image(_opened(image, channels, size), size) for image in part])
         warn_of_scaled_pixels(batch)
-        outputs = np.asarray(model.predict_on_batch(batch.astype("float32")))
+        outputs = np.asarray(predicted(model, batch.astype("float32")))
         for probabilities in to_probabilities(outputs, model.activation):
             ranked = np.argsort(-probabilities, kind="stable")[:top]
             yield [(int(index), float(probabilities[index])) for index in ranked]

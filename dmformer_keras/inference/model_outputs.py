@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.layers.backend_paths import predicting
 
 # Above which one output that stands for two classes is of the second, by its activation.
 THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
@@ -74,6 +75,20 @@ def class_names_of(model: Any) -> list[str]:
     if is_binary(model) and len(names) == 1:
         return [f"not {names[0]}", names[0]]
     return names or [str(index) for index in range(2 if is_binary(model) else model.num_classes)]
+
+
+def predicted(model: Any, images: NDArray[np.float32]) -> Any:
+    """A model's outputs for a batch, from whatever thread this is called.
+
+    Args:
+        model: what `dmformer_keras.load` returns, or any Keras model.
+        images: float32 array, the model's input.
+
+    Returns:
+        What `predict_on_batch` returns.
+    """
+    with predicting():
+        return model.predict_on_batch(images)
 
 
 def warn_of_scaled_pixels(images: ArrayLike) -> None:

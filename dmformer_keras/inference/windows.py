@@ -38,6 +38,7 @@ from dmformer_keras.checks import (
 )
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.inference.model_outputs import predicted
 from dmformer_keras.type_names import ImageSize
 
 # The coarsest stride of a DMFormer's feature maps, and the smallest side it takes.
@@ -312,7 +313,7 @@ def _cut(image, top, left, window):
 
 def _probabilities(model, images):
     """Returns a model's probabilities, float32 (batch, height, width, classes)."""
-    outputs = model.predict_on_batch(images)
+    outputs = predicted(model, images)
     shape = getattr(outputs, "shape", ())
     if len(shape) != 4 or shape[0] != len(images) or shape[-1] < 2:
         raise _no_map(tuple(shape))

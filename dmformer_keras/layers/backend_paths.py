@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import functools
 import sys
+import threading
 
 import keras
 from keras import ops
@@ -540,3 +541,13 @@ def no_gradients():
 
         return torch.no_grad()
     return contextlib.nullcontext()
+
+
+# Keras's `predict_on_batch` under JAX gives the arrays of a model's weights away and puts others
+# in their place: a second thread that predicts meanwhile finds them deleted.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def predicting():
+    """The context in which a model may predict from any thread: under JAX one thread at a time."""
+    return _ONE_AT_A_TIME if BACKEND == "jax" else contextlib.nullcontext()
