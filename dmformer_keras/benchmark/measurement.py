@@ -42,6 +42,22 @@ def processors():
     return list(range(os.cpu_count()))
 
 
+def check_threads(threads: int) -> None:
+    """Checks that there are as many processors as threads are asked for.
+
+    Args:
+        threads: int.
+
+    Raises:
+        DMFormerError: there are fewer.
+    """
+    if threads > len(processors()):
+        raise DMFormerError(
+            f"{threads} threads are asked for, but {len(processors())} processors may be used "
+            "here; ask for fewer (--threads)."
+        )
+
+
 def measure(
     contestants: Sequence[Contestant], settings: Settings, report: Callable[[str], Any] = print
 ) -> list[dict[str, Any]]:
@@ -60,11 +76,7 @@ def measure(
     Raises:
         DMFormerError: more threads are asked for than there are processors.
     """
-    if settings.threads > len(processors()):
-        raise DMFormerError(
-            f"{settings.threads} threads are asked for, but {len(processors())} processors may "
-            "be used here; ask for fewer (--threads)."
-        )
+    check_threads(settings.threads)
     records, workers = [], {}
     with _terminated_by_an_exception(), contextlib.ExitStack() as stack:
         for number, contestant in enumerate(contestants, start=1):

@@ -8,7 +8,7 @@ import keras
 
 from dmformer_keras.benchmark import contestants as participants
 from dmformer_keras.benchmark import results
-from dmformer_keras.benchmark.measurement import Settings, measure, processors
+from dmformer_keras.benchmark.measurement import Settings, check_threads, measure, processors
 from dmformer_keras.cli.arguments.benchmark import peers_of
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.machine import describe_machine
@@ -22,16 +22,17 @@ def run(args):
     chosen = _contestants(args)
     baseline = args.baseline or args.names[0]
     _check_baseline(baseline, chosen)
-    if args.output:
-        results.make_folder(args.output)
-    if args.peers == "none":
-        _report(_what_peers_add(args, chosen))
     settings = Settings(
         threads=args.threads or len(processors()),
         rounds=args.rounds,
         seconds=args.seconds,
         timeout=args.timeout,
     )
+    check_threads(settings.threads)
+    if args.output:
+        results.make_folder(args.output)
+    if args.peers == "none":
+        _report(_what_peers_add(args, chosen))
     records = []
     # Together in memory and in turns: what is compared, which is never two batch sizes.
     for size in dict.fromkeys(args.batch_size):
