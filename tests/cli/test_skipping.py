@@ -30,7 +30,8 @@ def data(tmp_path):
 
 def test_export_leaves_them_out_and_says_so(data, capsys):
     options = {"images": data, "representative_data": data, "opset": 18}
-    export._open_without_damaged(options, tiny_classifier(2))
+    args = SimpleNamespace(data=data, model="dmformer_n", on_corrupt="skip")
+    export._open_data(options, args, tiny_classifier(2))
     assert len(options["images"]) == len(options["representative_data"]) == 6
     assert options["opset"] == 18
     message = capsys.readouterr().err

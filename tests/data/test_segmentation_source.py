@@ -342,7 +342,7 @@ def test_arrays_of_images_and_masks():
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (np.zeros((3, 24, 30), int), "2 images and 3 masks"),
+        (np.zeros((3, 24, 30), int), "3 masks for 2 images"),
         (np.zeros(2, int), r"\(height, width\).*task='classify'"),
         (np.zeros((2, 24, 30)), "float64"),
         (np.array([random_mask(0)[:20]] * 2), "of arrays.0. is 30 wide and 20 high"),
