@@ -10,7 +10,7 @@ from typing import Any
 from dmformer_keras.architectures import ARCHITECTURES
 from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.presets.download import download_preset, is_address
-from dmformer_keras.presets.folder import CONFIG_FILE, Preset, check_is_whole, read_folder
+from dmformer_keras.presets.folder import CONFIG_FILE, Preset, read_folder
 from dmformer_keras.type_names import PathLike
 
 
@@ -39,9 +39,7 @@ def read_preset(preset: PathLike | Preset) -> Preset:
     if not name:
         raise DMFormerError(f"A preset is given by its name or folder, not by {shown(preset)}.")
     if is_address(name):
-        found = read_folder(download_preset(name))._replace(name=name)
-        check_is_whole(found)
-        return found
+        return read_folder(download_preset(name), address=name)
     shipped = {folder.name: folder for folder in _shipped_folders()}
     if name in shipped:
         return read_folder(shipped[name])

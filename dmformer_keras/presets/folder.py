@@ -58,7 +58,8 @@ class Preset(NamedTuple):
         return name in self.metadata.get("files", {}) or (self.folder / name).is_file()
 
 
-def read_folder(folder):
+def read_folder(folder, address=None):
+    """Returns the Preset in a folder, which was fetched from an address, or None."""
     config = _read_json(folder / CONFIG_FILE, folder)
     if not isinstance(config.get("config"), dict):
         raise DMFormerError(
@@ -85,13 +86,15 @@ def read_folder(folder):
     if isinstance(backbone.get("dtype"), dict):
         backbone["dtype"] = _policy_name(backbone["dtype"], folder / CONFIG_FILE)
     preset = Preset(
-        name=str(folder),
+        name=address or str(folder),
         config=backbone,
         metadata=_read_metadata(folder),
         folder=folder,
         task=_read_task(folder),
         backbone_class=_own_class(config),
     )
+    if address is not None:
+        _check_is_whole(preset)
     _check_belongs_together(preset)
     return preset
 
@@ -245,7 +248,7 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_is_whole(preset):
+def _check_is_whole(preset):
     """Refuses what lacks a file, which would be made up at random.
 
     Another program may have fetched a part of it into the cache.
