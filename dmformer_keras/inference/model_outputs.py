@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import Any
 
@@ -12,6 +13,7 @@ from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.backend_paths import predicting
 
+_MAKING = threading.Lock()
 # Above which one output that stands for two classes is of the second, by its activation.
 THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
 
@@ -87,6 +89,11 @@ def predicted(model: Any, images: NDArray[np.float32]) -> Any:
     Returns:
         What `predict_on_batch` returns.
     """
+    make_function = getattr(model, "make_predict_function", None)
+    if make_function is not None:
+        # Once: threads that come together would each make and trace a function of their own.
+        with _MAKING:
+            make_function()
     with predicting():
         return model.predict_on_batch(images)
 
