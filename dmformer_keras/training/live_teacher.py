@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import ANY_SIZE, KERAS_SUFFIX, load_trained
 from dmformer_keras.presets import image_shape, is_address, read_preset
-from dmformer_keras.system.files import WRITING, written_whole
+from dmformer_keras.system.files import WRITING, read_regular_text, written_whole
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
 from dmformer_keras.training.evaluation import progress_bar
 from dmformer_keras.training.recipe import STUDENT_SIZE
@@ -128,20 +129,17 @@ class Teacher:
 
     def identity(self) -> dict[str, Any]:
         """What tells this teacher from others, as JSON values."""
-        digest = hashlib.sha256()
-        for variable in self.model.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
         matched = {number: self.class_names[column] for number, column in self._matched()}
         return {
             "name": self.name,
-            "weights": digest.hexdigest()[:12],
+            "weights": self._checksum,
             "size": self._size and list(self._size),
             "classes": hashlib.sha256(json.dumps(matched).encode()).hexdigest()[:12],
         }
 
     def described(self) -> str:
         """str, its name and checksum, for a report and a model card."""
-        return f"{self.name}, weights {self.identity()['weights']}"
+        return f"{self.name}, weights {self._checksum}"
 
     def store_answers(
         self,
@@ -172,7 +170,7 @@ class Teacher:
         _write_lines(folder / NAMES_FILE, names)
         _write_lines(folder / CLASSES_FILE, self.class_names)
         # Last: where it is, the others are whole.
-        card = {"name": self.described(), "weights": self.identity()["weights"]}
+        card = {"name": self.described(), "weights": self._checksum}
         _write_lines(folder / CARD_FILE, [json.dumps(card)])
 
     def has_stored(self, folder: Path) -> bool:
@@ -186,7 +184,7 @@ class Teacher:
         """
         known_files = {LOGITS_FILE, NAMES_FILE, CLASSES_FILE}
         try:
-            card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+            card = json.loads(read_regular_text(folder / CARD_FILE))
         except FileNotFoundError:
             there = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
             if all(name in known_files or name.startswith(WRITING) for name in there):
@@ -194,13 +192,20 @@ class Teacher:
             card = {}
         except (OSError, ValueError):
             card = {}
-        if isinstance(card, dict) and card.get("weights") == self.identity()["weights"]:
+        if isinstance(card, dict) and card.get("weights") == self._checksum:
             return True
         raise DMFormerError(
             f"The folder {str(folder)!r} holds something else than the answers of {self.name!r}; "
             "give --teacher-cache another folder, or leave out the teacher to learn from the "
             "answers that are there."
         )
+
+    @functools.cached_property
+    def _checksum(self):
+        digest = hashlib.sha256()
+        for variable in self.model.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
+        return digest.hexdigest()[:12]
 
     def _matched(self):
         return zip(self.known, self._columns, strict=True)
@@ -318,7 +323,7 @@ def _class_names(model, given, name):
     """The names of a teacher's classes: those given, or the model's own."""
     if isinstance(given, (str, os.PathLike)):
         try:
-            given = Path(given).read_text(encoding="utf-8").splitlines()
+            given = read_regular_text(given).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DMFormerError(
                 f"The file of the teacher's class names, {os.fspath(given)!r}, cannot be read; "
