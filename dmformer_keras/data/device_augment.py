@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from dmformer_keras.data.augment import color_matrix
-from dmformer_keras.data.device_rand_augment import operated, with_noise
+from dmformer_keras.data.device_rand_augment import operated, transformed, with_noise
 from dmformer_keras.data.images import evaluation_box
 
 # Batches are padded to multiples of this, for few different shapes are compiled.
@@ -56,7 +56,8 @@ def changed(images, all_changes, image_size, magnitude=0):
     batch = ops.einsum("bij,bjkc->bikc", rows, batch)
     batch = ops.einsum("blk,bikc->bilc", columns, batch)
     if all_changes[0].move is not None:
-        batch = _moved(batch, [changes.move for changes in all_changes])
+        matrices, offsets = zip(*(changes.move for changes in all_changes), strict=True)
+        batch = transformed(batch, np.array(matrices), np.array(offsets))
     flips = np.array([changes.flip for changes in all_changes])[:, None, None, None]
     if flips.any():
         batch = ops.where(flips, ops.flip(batch, axis=2), batch)
@@ -93,21 +94,6 @@ def _weights(spans, sizes, target, padded):
     distance = ops.abs(pixels - (low + scale * places)) / ops.maximum(scale, 1.0)
     weights = ops.maximum(1 - distance, 0.0) * ops.cast(pixels < size, "float32")
     return weights / ops.sum(weights, axis=-1, keepdims=True)
-
-
-def _moved(batch, moves):
-    """Each image turned, shifted and zoomed, what is uncovered the nearest edge's."""
-    transforms = []
-    for matrix, offset in moves:
-        # Keras counts from the middle of the first pixel, and Pillow from its corner.
-        offset = offset + matrix.sum(axis=1) / 2 - 0.5
-        transforms.append([*matrix[0], offset[0], *matrix[1], offset[1], 0, 0])
-    return ops.image.affine_transform(
-        batch,
-        ops.convert_to_tensor(np.array(transforms, np.float32)),
-        fill_mode="nearest",
-        data_format="channels_last",
-    )
 
 
 def _recolored(batch, all_colors):

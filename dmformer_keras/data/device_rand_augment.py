@@ -67,6 +67,26 @@ def with_noise(batch, drawn):
     return ops.where(covered, ops.cast(ops.convert_to_tensor(noise), batch.dtype), batch)
 
 
+def transformed(batch, matrices, offsets):
+    """Moves the points of each image, what is uncovered the nearest edge's.
+
+    Args:
+        batch: float32 tensor (number, height, width, channels).
+        matrices, offsets: float arrays (number, 2, 2) and (number, 2): `matrix @ (x, y) + offset`
+            is where a point comes from, counted as Pillow does.
+
+    Returns:
+        Tensor, as `batch`.
+    """
+    # Keras counts from the middle of the first pixel, and Pillow from its corner.
+    offsets = offsets + matrices.sum(axis=2) / 2 - 0.5
+    rows = np.concatenate([matrices, offsets[..., None]], axis=2).reshape(-1, 6)
+    transforms = np.pad(rows, ((0, 0), (0, 2))).astype(np.float32)
+    return ops.image.affine_transform(
+        batch, ops.convert_to_tensor(transforms), fill_mode="nearest", data_format="channels_last"
+    )
+
+
 def _one_round(batch, names, signs, strength):
     factors = enhancement(strength, signs)
     if np.isin(names, _TABLES).any():
@@ -153,12 +173,6 @@ def _moved(batch, names, amounts):
     points = np.stack([columns, rows, np.ones_like(rows)])
     x, y = np.einsum("npk,khw->pnhw", moves.reshape(-1, 2, 3), points)
     inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[..., None]
-    # Keras counts from the middle of the first pixel, and Pillow from its corner.
-    transforms = np.zeros((len(moves), 8), np.float32)
-    transforms[:, :6] = moves
-    transforms[:, 2] += moves[:, 0] / 2 + moves[:, 1] / 2 - 0.5
-    transforms[:, 5] += moves[:, 3] / 2 + moves[:, 4] / 2 - 0.5
-    moved = ops.image.affine_transform(
-        batch, ops.convert_to_tensor(transforms), fill_mode="nearest", data_format="channels_last"
-    )
+    matrices, offsets = moves.reshape(-1, 2, 3)[..., :2], moves.reshape(-1, 2, 3)[..., 2]
+    moved = transformed(batch, matrices, offsets)
     return ops.where(inside, ops.floor(moved + _TINY), float(FILL))
