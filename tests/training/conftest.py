@@ -1,10 +1,12 @@
 """A small run to look at: striped images, a tiny model, two epochs."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from helpers import TINIEST, tiny_classifier
 
-from dmformer_keras.training import Recipe, train
+from dmformer_keras.training import Recipe, checkpoint, train
 
 RECIPE = Recipe(
     epochs=3,
@@ -56,3 +58,25 @@ def finished_run(data, recipe, tiny_preset, tmp_path_factory):
     """(folder, Evaluation) of a run that went through."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     return folder, train(recipe, tiny_preset, data, folder, command="a command", verbose=0)
+
+
+@contextlib.contextmanager
+def interrupted_after_an_epoch():
+    """A block in which a training is interrupted once its first epoch is written."""
+    write_state = checkpoint.write_state
+
+    def interrupted(state_folder, state):
+        write_state(state_folder, state)
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "write_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.fixture
+def interruption():
+    """`interrupted_after_an_epoch`, which makes such a block."""
+    return interrupted_after_an_epoch

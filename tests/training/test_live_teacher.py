@@ -10,7 +10,7 @@ from helpers import TINIEST, array, images, shapes, tiny_classifier
 from dmformer_keras import DMFormerClassifier, SemanticFPN
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import Recipe, SegmentationRecipe, checkpoint, train
+from dmformer_keras.training import Recipe, SegmentationRecipe, train
 from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.losses import SegmentationLoss, SmoothedCrossEntropy
 from dmformer_keras.training.teacher import (
@@ -204,20 +204,13 @@ def test_the_student_holds_no_weight_of_the_teacher(source):
 
 
 @pytest.mark.slow(on=["jax"])
-def test_a_run_with_a_teacher_is_resumed(data, recipe, tiny_preset, teacher_folder, tmp_path):
+def test_a_run_with_a_teacher_is_resumed(
+    data, recipe, tiny_preset, teacher_folder, tmp_path, interruption
+):
     options = {"teacher": teacher_folder, "verbose": 0}
     expected = train(recipe, tiny_preset, data, tmp_path / "through", **options)
-    with pytest.MonkeyPatch.context() as patch:
-        write_state = checkpoint.write_state
-
-        def interrupted(state_folder, state):
-            write_state(state_folder, state)
-            if state.epoch == 1:
-                raise KeyboardInterrupt
-
-        patch.setattr(checkpoint, "write_state", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tiny_preset, data, tmp_path / "cut", **options)
+    with interruption():
+        train(recipe, tiny_preset, data, tmp_path / "cut", **options)
     with pytest.raises(DMFormerError, match="weights"):
         train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
     found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, **options)

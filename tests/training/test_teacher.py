@@ -11,7 +11,7 @@ from helpers import array, images, tiny_classifier
 from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import Mixing, open_source, to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
-from dmformer_keras.training import Recipe, TeacherAnswers, checkpoint, train
+from dmformer_keras.training import Recipe, TeacherAnswers, train
 from dmformer_keras.training.identity import told_differences
 from dmformer_keras.training.losses import SmoothedCrossEntropy
 from dmformer_keras.training.teacher import TaughtAccuracy, TaughtLoss, student_model
@@ -219,21 +219,12 @@ def test_a_student_has_whatever_head_its_classifier_has():
 
 @pytest.mark.slow(on=["jax"])
 def test_a_taught_run_is_resumed_and_keeps_no_part_of_the_teacher(
-    data, recipe, tiny_preset, folder, tmp_path
+    data, recipe, tiny_preset, folder, tmp_path, interruption
 ):
     options = {"teacher_cache": folder, "cache": tmp_path / "cache", "verbose": 0}
     expected = train(recipe, tiny_preset, data, tmp_path / "through", **options)
-    with pytest.MonkeyPatch.context() as patch:
-        write_state = checkpoint.write_state
-
-        def interrupted(state_folder, state):
-            write_state(state_folder, state)
-            if state.epoch == 1:
-                raise KeyboardInterrupt
-
-        patch.setattr(checkpoint, "write_state", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tiny_preset, data, tmp_path / "cut", **options)
+    with interruption():
+        train(recipe, tiny_preset, data, tmp_path / "cut", **options)
     with pytest.raises(DMFormerError, match="name"):
         train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
     found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, **options)
