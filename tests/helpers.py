@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 
-from dmformer_keras import DMFormerBackbone, DMFormerClassifier
+from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 2, 1)}
@@ -133,3 +133,25 @@ def run_python(code, backend=None, timeout=300, folder=None, **environment):
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout
+
+
+def stated(work, *names):
+    """Does work that may end in one sentence, which names the file; tells whether it did.
+
+    A gibibyte is all that it may take.
+    """
+    import resource  # of no use, and not there, on Windows
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        work()
+    except DMFormerError as error:
+        text = str(error)
+        assert len(text) <= 400, text
+        assert "\n" not in text
+        text.encode("utf-8")
+        assert not names or any(name in text for name in names), text
+        return True
+    finally:
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB
+    return False

@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
 import shutil
 import zipfile
 
 import keras
 import numpy as np
 import pytest
-from helpers import TINIEST, array, randomize
+from helpers import TINIEST, array, randomize, stated
 
 import dmformer_keras
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, presets
@@ -39,22 +38,6 @@ def whole(tmp_path_factory):
     (folder / "preset" / "metadata.json").unlink()
     model.save(folder / "model.keras")
     return model, folder
-
-
-def stated(work, *names):
-    """Does work that may end in one sentence, which names the file; tells whether it did."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        work()
-    except DMFormerError as error:
-        text = str(error)
-        assert len(text) <= 400, text
-        assert "\n" not in text
-        assert any(name in text for name in names), text
-        return True
-    finally:
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB
-    return False
 
 
 def changed(content, places, end):
