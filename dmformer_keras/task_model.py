@@ -135,8 +135,15 @@ def check_backbone(backbone):
 
 
 def _wants_probabilities(loss):
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    return "crossentropy" in name.lower() and not getattr(loss, "from_logits", False)
+    """Whether a loss is one of Keras's cross-entropies as they are by default."""
+    if isinstance(loss, str):
+        return "crossentropy" in loss.lower()
+    name = getattr(loss, "__name__", type(loss).__name__)
+    # A cross-entropy from elsewhere, this package's among them, knows what it is given.
+    is_keras_own = str(getattr(loss, "__module__", "")).startswith("keras.")
+    return (
+        is_keras_own and "crossentropy" in name.lower() and not getattr(loss, "from_logits", False)
+    )
 
 
 def check_head(num_classes, dropout, activation, name=None, trainable=True):

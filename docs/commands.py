@@ -1,6 +1,6 @@
 """Writes docs/commands/, a page for each command, from what its `--help` says.
 
-    python docs/commands.py
+    python docs/commands.py [FOLDER]
 
 `tests/test_docs.py` fails where a page is not what this writes.
 """
@@ -8,6 +8,7 @@
 import argparse
 import contextlib
 import itertools
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -118,6 +119,7 @@ def _fenced(lines):
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(exist_ok=True)
     for name, text in pages().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from suites import TaskSuite
 import dmformer_keras
 from dmformer_keras import DMFormerClassifier, DMFormerError, DMFormerN
 from dmformer_keras.complexity import count_multiply_accumulates
+from dmformer_keras.training.losses import SmoothedCrossEntropy
 
 # Counted with 1,000 classes at 224x224; the paper's table is met within 1 %.
 VARIANTS = {
@@ -165,6 +166,9 @@ def test_traps_of_keras_are_told_of(tmp_path):
         probable = DMFormerClassifier(tiny_backbone(input_shape=(32, 32, 3)), 3, 0.0, "softmax")
         probable.compile("sgd", "sparse_categorical_crossentropy")
         probable.fit(x, y, verbose=0)
+        # One that is told of logits by another name, as the loss of `train` is.
+        model.compile("sgd", SmoothedCrossEntropy())
+        model.fit(x, y, verbose=0)
     with pytest.raises(DMFormerError, match=r"DMFormerBackbone\.from_preset"):
         DMFormerN(include_top=False)
 
