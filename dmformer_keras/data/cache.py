@@ -19,6 +19,7 @@ import numpy as np
 from dmformer_keras.data.images import resize_image
 from dmformer_keras.data.segmentation_source import SegmentationSource
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.system.files import (
     WRITING,
     FolderLock,
@@ -205,7 +206,6 @@ def _damaged(folder):
 
 def _decoded(source, image_size):
     """Yields what `source.read` gives for every image, at the size that is kept, in order."""
-    from tqdm import tqdm
 
     def read(index):
         image, label = source.read(index)
@@ -217,7 +217,7 @@ def _decoded(source, image_size):
     indexes = iter(range(len(source)))
     with (
         ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(source), desc="Decoding images", delay=1, disable=None) as progress,
+        progress_bar("Decoding images", len(source), delay=1) as progress,
     ):
         for index in indexes:
             pending.append(pool.submit(read, index))

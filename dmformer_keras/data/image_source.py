@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from dmformer_keras.data.images import check_image_header, decode_image
 from dmformer_keras.data.trees import printable, quoted
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.type_names import Pixels
 
 _VERIFY_CHUNK = 64
@@ -287,7 +288,6 @@ def find_problems(count, look):
     Returns:
         dict {index: str, what is wrong}, of the images for which `look` raised, in order.
     """
-    from tqdm import tqdm
 
     def look_at_some(first):
         found = {}
@@ -301,8 +301,7 @@ def find_problems(count, look):
     problems = {}
     with (
         ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
-        # No bar for what takes under a second, nor in a log file.
-        tqdm(total=count, desc="Checking images", delay=1, disable=None) as progress,
+        progress_bar("Checking images", count, delay=1) as progress,
     ):
         for found in pool.map(look_at_some, range(0, count, _VERIFY_CHUNK)):
             problems.update(found)

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 from dmformer_keras.errors import DMFormerError
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.system.files import FILE_BYTES_LIMIT, open_regular_file, read_regular_file
 
 CLASSES_FILE = "classes.tsv"
@@ -437,7 +438,4 @@ def printable(text):
 
 
 def _progress(title, total=None):
-    """A progress bar, for what takes over a second, and not in a log file."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=title, unit=" files", delay=1, disable=None, leave=False)
+    return progress_bar(title, total, "files", delay=1, leave=False)

@@ -41,7 +41,7 @@ from dmformer_keras.training.identity import identity_of, told_differences
 from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.probing import check_can_probe, solve_head
-from dmformer_keras.training.progress import Bar, Lines, compiling_text
+from dmformer_keras.training.progress import compiling_text, shown_progress
 from dmformer_keras.training.recipe import Recipe
 from dmformer_keras.training.run_checks import (
     check_classes,
@@ -453,7 +453,11 @@ class _Run:
         model.make_train_function(force=True)
         if text := compiling_text(keras.backend.backend()):
             self._say(text)
-        with stated_data_errors(), self.distribution.fitting():
+        with (
+            stated_data_errors(),
+            self.distribution.fitting(),
+            shown_progress(self.verbose) as progress,
+        ):
             model.fit(
                 self.distribution.batches(model, batches),
                 # The stream of batches is in its order already; Keras warns otherwise.
@@ -465,7 +469,7 @@ class _Run:
                     _EpochEnd(self, self.val_source),
                     *self._logs(),
                     *self.callbacks,
-                    *self._progress(),
+                    *progress,
                 ],
                 verbose=self.verbose,
             )
@@ -476,10 +480,6 @@ class _Run:
             return []
         folder = str(self.folder / TENSORBOARD_FOLDER)
         return [keras.callbacks.TensorBoard(folder, write_graph=False)]
-
-    def _progress(self):
-        """What shows how far an epoch is; last, for it shows what the others add to the logs."""
-        return {0: [], 1: [Bar()]}.get(self.verbose, [Lines()])
 
     def is_validated(self, epoch):
         """Tells whether the validation images are looked at after an epoch, counted from 1."""

@@ -15,6 +15,7 @@ from dmformer_keras.inference.model_outputs import (
     to_probabilities,
     warn_of_scaled_pixels,
 )
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
 from dmformer_keras.type_names import Model
 
@@ -123,7 +124,7 @@ def evaluate(
     check_classes(model, source)
     counts = _Counts(source.class_names)
     batches = evaluation_batches(source, image_size_of(model), batch_size)
-    with stated_data_errors(), progress_bar(len(source), progress) as bar:
+    with stated_data_errors(), progress_bar("Evaluating", len(source), shown=progress) as bar:
         for images, labels in batches:
             warn_of_scaled_pixels(images)
             outputs = np.asarray(model.predict_on_batch(images), np.float64)
@@ -176,19 +177,6 @@ class _Counts:
     def evaluation(self):
         examples = int(self.confusion.sum())
         return Evaluation(self.class_names, self.confusion, self.top5, self.loss / examples)
-
-
-def progress_bar(total, shown):
-    """Returns a bar over images on stderr.
-
-    Args:
-        total: int, images.
-        shown: bool.
-    """
-    from tqdm import tqdm
-
-    # `None` shows a bar on a terminal only, not in a log file.
-    return tqdm(total=total, desc="Evaluating", unit="image", disable=None if shown else True)
 
 
 def _some(names, count):

@@ -18,9 +18,9 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.loading import ANY_SIZE, KERAS_SUFFIX, load_trained
 from dmformer_keras.presets import image_shape, is_address, read_preset
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.system.files import WRITING, read_regular_text, written_whole
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
-from dmformer_keras.training.evaluation import progress_bar
 from dmformer_keras.training.recipe import STUDENT_SIZE
 from dmformer_keras.training.teacher import (
     CARD_FILE,
@@ -158,7 +158,10 @@ class Teacher:
         """
         rows = []
         batches = evaluation_batches(source, self._size or image_size, _BATCH_SIZE)
-        with stated_data_errors(), progress_bar(len(source), progress) as bar:
+        with (
+            stated_data_errors(),
+            progress_bar("Computing answers", len(source), shown=progress) as bar,
+        ):
             for images, _ in batches:
                 answers = self.logits(ops.convert_to_tensor(images))
                 rows.append(ops.convert_to_numpy(answers).astype(np.float16))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import BATCH_NORM_EPSILON
+from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
-from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE, progress_bar
+from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
 
 if TYPE_CHECKING:
     from dmformer_keras.classifier import DMFormerClassifier
@@ -118,7 +119,10 @@ def _pooled_features(backbone, source, image_size, progress):
     extractor = keras.Model(backbone.input, pooled)
     rows = []
     batches = evaluation_batches(source, image_size, EVALUATION_BATCH_SIZE)
-    with stated_data_errors(), progress_bar(len(source), progress) as bar:
+    with (
+        stated_data_errors(),
+        progress_bar("Computing features", len(source), shown=progress) as bar,
+    ):
         for images, labels in batches:
             rows.append(np.asarray(extractor.predict_on_batch(images), np.float64))
             bar.update(len(labels))

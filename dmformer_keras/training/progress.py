@@ -1,10 +1,16 @@
 """What a training says within an epoch: a bar on a terminal, elsewhere a line each half minute."""
 
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import keras
 
-LINE_SECONDS = 30
+from dmformer_keras.system.bars import LINE_SECONDS
+
 # How long the first batch takes for compiling, of whom compiles.
 _COMPILES = {
     "tensorflow": "about a minute, several on a busy machine",
@@ -51,6 +57,7 @@ class Lines(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
+        self.begun = threading.Event()  # the first batch is done
         self.epoch = 0
         self.last = self.first = 0.0
 
@@ -60,6 +67,7 @@ class Lines(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         now = monotonic()
+        self.begun.set()
         if batch == 0:
             self.first = now
         if now - self.last < LINE_SECONDS:
@@ -71,6 +79,36 @@ class Lines(keras.callbacks.Callback):
             left = (now - self.first) / batch * (steps - batch - 1)
             line += f", some {_duration(left)} left"
         print(f"{line}, loss {float((logs or {}).get('loss', 0)):.4f}", flush=True)
+
+
+@contextmanager
+def shown_progress(verbose: int) -> Iterator[list[keras.callbacks.Callback]]:
+    """Gives the callbacks that show how far an epoch is, while `fit` runs.
+
+    Without a terminal, a line each half minute says that the first batch, which may hold the
+    compilation, is not done.
+
+    Args:
+        verbose: int, as in `train`.
+
+    Yields:
+        list of callbacks, to come after all others: they show what those add to the logs.
+    """
+    if verbose in (0, 1):
+        yield [Bar()] if verbose else []
+        return
+    lines = Lines()
+    threading.Thread(target=_say_waiting, args=(lines.begun,), daemon=True).start()
+    try:
+        yield [lines]
+    finally:
+        lines.begun.set()
+
+
+def _say_waiting(begun):
+    started = monotonic()
+    while not begun.wait(LINE_SECONDS):
+        print(f"The first batch is not done after {_duration(monotonic() - started)}", flush=True)
 
 
 def _duration(seconds):

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from dmformer_keras.data import IGNORED_LABEL
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference import segment_image
-from dmformer_keras.training.evaluation import check_classes, progress_bar
+from dmformer_keras.system.bars import progress_bar
+from dmformer_keras.training.evaluation import check_classes
 from dmformer_keras.type_names import Model
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def evaluate_segmenter(
     check_classes(model, source)
     classes = len(source.class_names)
     confusion = np.zeros((classes, classes), np.int64)
-    with progress_bar(len(source), progress) as bar:
+    with progress_bar("Evaluating", len(source), shown=progress) as bar:
         for index in range(len(source)):
             image, truth = source.read(index)
             confusion += count_confusion(truth, segment_image(model, image, **how), classes)

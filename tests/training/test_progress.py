@@ -1,10 +1,12 @@
 """What a training says while an epoch lasts."""
 
+import time
+
 import keras
 import pytest
 
 from dmformer_keras.training import progress
-from dmformer_keras.training.progress import Bar, Lines
+from dmformer_keras.training.progress import Bar, Lines, shown_progress
 
 pytestmark = pytest.mark.backend_independent
 
@@ -44,6 +46,27 @@ def test_the_bar_begins_with_the_second_batch(monkeypatch):
         shown.append(any("/3" in text for text in said))
     assert isinstance(Bar(), keras.callbacks.ProgbarLogger)  # in the place of Keras's own
     assert shown == [False, True, True]
+
+
+def test_without_a_terminal_the_wait_for_the_first_batch_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
+    with shown_progress(2) as [lines]:
+        time.sleep(0.5)  # compiling
+        assert "The first batch is not done after 0 s\n" in capsys.readouterr().out
+        lines.set_params({"steps": 2})
+        lines.on_train_batch_end(0)
+        time.sleep(0.5)
+        assert "first batch" not in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt), shown_progress(2):
+        raise KeyboardInterrupt
+    time.sleep(0.5)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_shows_a_bar_and_silence_nothing():
+    with shown_progress(1) as [bar], shown_progress(0) as nothing:
+        assert isinstance(bar, Bar)
+        assert nothing == []
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (600, "10 min"), (9000, "2.5 h")])
