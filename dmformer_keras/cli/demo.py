@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _MOST_NAMED = 12  # classes that the page lists
 def run(args):
     """Serves the page until it is interrupted."""
     gradio = _library()
+    print("Loading the models, which takes up to a minute", file=sys.stderr, flush=True)
     page = make_page(gradio, load_models(args.models, args.image_size), example_photo())
     try:
         serve(page, args.port, inbrowser=not args.no_browser)
@@ -44,6 +46,11 @@ def run(args):
         logging.getLogger("uvicorn.error").disabled = True
         page.server.force_exit = True
         page.close(verbose=False)
+
+
+def after_interruption(args):
+    """Says that Ctrl-C has ended what was to be ended by it."""
+    return "The page is closed."
 
 
 def serve(page, port=None, inbrowser=False):
@@ -151,7 +158,10 @@ def _add_tab(gradio, name, model, example, opened):
 
     what = "the class of each pixel" if segments else "the classes of the photograph"
     known = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-    gradio.Markdown(f"`{name}` finds {what}. It knows {len(names)}: {known}.")
+    gradio.Markdown(
+        f"`{name}` finds {what}. It knows {len(names)}: {known}. Whatever the photograph shows, it "
+        "gives one of these."
+    )
     with gradio.Row():
         image = gradio.Image(
             None if example is None else str(example),

@@ -343,7 +343,7 @@ def refuse_unusable(title, reasons, count):
     """
     raise DMFormerError(
         f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
-        f'{first_reasons(reasons)} To leave them out, pass on_corrupt="skip".'
+        f'{first_reasons(reasons)} To list all and leave them out, pass on_corrupt="skip".'
     )
 
 

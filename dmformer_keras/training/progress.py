@@ -70,10 +70,10 @@ class Lines(keras.callbacks.Callback):
         self.begun.set()
         if batch == 0:
             self.first = now
-        if now - self.last < LINE_SECONDS:
+        steps = self.params["steps"]
+        if now - self.last < LINE_SECONDS or batch + 1 == steps:
             return
         self.last = now
-        steps = self.params["steps"]
         line = f"Epoch {self.epoch}: {batch + 1} of {steps} batches"
         if batch > 0:
             left = (now - self.first) / batch * (steps - batch - 1)
@@ -108,7 +108,7 @@ def shown_progress(verbose: int) -> Iterator[list[keras.callbacks.Callback]]:
 def _say_waiting(begun):
     started = monotonic()
     while not begun.wait(LINE_SECONDS):
-        print(f"The first batch is not done after {_duration(monotonic() - started)}", flush=True)
+        print(f"The first batch is not done after {monotonic() - started:.0f} s", flush=True)
 
 
 def _duration(seconds):

@@ -323,11 +323,16 @@ def test_damaged_training_images_stop_the_training_or_are_skipped(
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
     (data / "dark" / "broken.png").write_bytes((data / "dark" / "00.png").read_bytes()[:300])
+    (data / "dark" / "notes.txt").write_text("of neither split")
     arguments = [*train_arguments, "--data", str(data), "--output", str(tmp_path / "run")]
     assert "broken.png" in failure(capsys, *arguments)
     assert main([*arguments, "--epochs", "1", "--on-corrupt", "skip"]) == 0
+    printed = capsys.readouterr().out
+    assert "Skipped 2 file(s):" in printed
+    assert printed.count("notes.txt") == printed.count("broken.png") == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [name for name, reason in report["skipped_images"]] == ["dark/broken.png"]
+    names = sorted(name for name, reason in report["skipped_images"])
+    assert names == ["dark/broken.png", "dark/notes.txt"]
 
 
 def test_an_unexpected_error_is_called_a_bug(monkeypatch, capsys):
