@@ -103,7 +103,7 @@ def decode_turned(encoded, channels, name, *, reduce=False):
     """
     check_file_channels(channels)
     with (
-        stating_what_is_wrong(name, encoded=encoded),
+        stated_image_errors(name, encoded=encoded),
         open_image(encoded, reduce=reduce) as image,
         one_large_image(image),
     ):
@@ -229,7 +229,7 @@ def check_image_header(encoded, name="image"):
     Raises:
         DMFormerError: the bytes are no image of these formats.
     """
-    with stating_what_is_wrong(name, encoded=encoded):
+    with stated_image_errors(name, encoded=encoded):
         open_image(encoded, reduce=True).close()
 
 
@@ -510,7 +510,7 @@ def _fit_and_pad(image, height, width, nearest, padding):
 
 
 @contextlib.contextmanager
-def stating_what_is_wrong(name, formats=FORMATS, encoded=b""):
+def stated_image_errors(name, formats=FORMATS, encoded=b""):
     """Turn whatever Pillow raises on bad bytes into one DMFormerError.
 
     Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error,

@@ -12,7 +12,7 @@ from dmformer_keras.data.images import (
     TIFF_WHITE_IS_ZERO,
     one_large_image,
     open_image,
-    stating_what_is_wrong,
+    stated_image_errors,
 )
 from dmformer_keras.data.trees import check_class_names, quoted
 from dmformer_keras.errors import DMFormerError
@@ -326,7 +326,7 @@ def read_mask(encoded, name="mask"):
     """
     check_mask_header(encoded, name)
     with (
-        stating_what_is_wrong(name, MASK_FORMATS, encoded),
+        stated_image_errors(name, MASK_FORMATS, encoded),
         open_image(encoded, MASK_FORMATS) as image,
         one_large_image(image),
     ):
@@ -348,7 +348,7 @@ def check_mask_header(encoded, name="mask"):
         DMFormerError: the bytes are no image of these formats, or are compressed with loss.
     """
     with (
-        stating_what_is_wrong(name, MASK_FORMATS, encoded),
+        stated_image_errors(name, MASK_FORMATS, encoded),
         open_image(encoded, (*MASK_FORMATS, "JPEG", "WEBP")) as image,
     ):
         if image.format not in MASK_FORMATS or image.info.get("compression") == "jpeg":

@@ -102,7 +102,7 @@ def to_onnx(
     if quantization == "int8":
         onnx_int8.check_quantizer()
         calibration = calibration_images(representative_data, prepared)
-    check = verification.Check.planned(
+    check = verification.Check.from_arguments(
         path, prepared, verify, images, tolerance, quantization, calibration
     )
     options = {
@@ -112,7 +112,7 @@ def to_onnx(
         "data_format": data_format,
     }
     description = _description(prepared.description, data_format)
-    with verification.verified(path, check, prepared.bytes) as beside:
+    with verification.written_if_right(path, check, prepared.bytes) as beside:
         if not _write(prepared.model, beside, options):
             processes.convert_under("torch", __name__, prepared.model, beside, options)
         if quantization == "int8":

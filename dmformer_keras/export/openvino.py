@@ -85,7 +85,7 @@ def to_openvino(
     calibration = None
     if quantization == "int8":
         calibration = calibration_images(representative_data, prepared)
-    check = verification.Check.planned(
+    check = verification.Check.from_arguments(
         path, prepared, verify, images, tolerance, quantization or precision, calibration
     )
     options = {
@@ -94,7 +94,7 @@ def to_openvino(
         "batch_size": int(batch_size),
         "description": {**prepared.description, "precision": precision},
     }
-    with verification.verified(path, check, prepared.bytes) as beside:
+    with verification.written_if_right(path, check, prepared.bytes) as beside:
         processes.convert_under(
             "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
         )

@@ -73,9 +73,9 @@ def to_saved_model(
             f"The folder {path} holds something else than a SavedModel; choose another path."
         )
     prepared = prepare(model, input_shape, fuse)
-    check = verification.Check.planned(path, prepared, verify, images, tolerance, None)
+    check = verification.Check.from_arguments(path, prepared, verify, images, tolerance, None)
     options = {"shape": prepared.shape, "description": prepared.description}
-    with verification.verified(path, check, prepared.bytes) as beside:
+    with verification.written_if_right(path, check, prepared.bytes) as beside:
         processes.convert_under("tensorflow", __name__, prepared.model, beside, options)
     return path
 

@@ -111,7 +111,7 @@ def to_tflite(
     calibration = None
     if quantization == "int8":
         calibration = calibration_images(representative_data, prepared)
-    check = verification.Check.planned(
+    check = verification.Check.from_arguments(
         path, prepared, verify, images, tolerance, quantization, calibration
     )
     options = {
@@ -122,7 +122,7 @@ def to_tflite(
         "sigmoid_gelu": sigmoid_gelu and quantization == "int8",
         "description": prepared.description,
     }
-    with verification.verified(path, check, prepared.bytes) as beside:
+    with verification.written_if_right(path, check, prepared.bytes) as beside:
         processes.convert_under(
             "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
         )

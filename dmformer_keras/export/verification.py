@@ -58,7 +58,7 @@ class Check:
     facts: dict
 
     @classmethod
-    def planned(cls, path, prepared, verify, images, tolerance, precision, calibration=None):
+    def from_arguments(cls, path, prepared, verify, images, tolerance, precision, calibration=None):
         """Checks the arguments of an export that are about verification.
 
         Args:
@@ -119,8 +119,8 @@ def checked_path(path, suffix, what):
 
 
 @contextlib.contextmanager
-def verified(path, check, needed=0):
-    """Yields a path beside `path` to export to; moves what is there to `path` if it is right.
+def written_if_right(path, check, needed=0):
+    """Yields a path beside `path` to export to; moves it to `path` if its outputs are the model's.
 
     Args:
         path: Path of the file or folder.

@@ -37,7 +37,7 @@ from dmformer_keras.training.batches import (
 )
 from dmformer_keras.training.distribution import join
 from dmformer_keras.training.folders import check_is_free, make_folder
-from dmformer_keras.training.identity import identity_of, told_differences
+from dmformer_keras.training.identity import describe_differences, identity_of
 from dmformer_keras.training.live_teacher import Teacher
 from dmformer_keras.training.optimization import compile_for
 from dmformer_keras.training.probing import check_can_probe, solve_head
@@ -318,7 +318,7 @@ class _Run:
         if self.state is None:
             self.state = checkpoint.RunState(identity, begun=self._begun())
             return
-        differences = told_differences(self.state.identity, identity, type(self.recipe))
+        differences = describe_differences(self.state.identity, identity, type(self.recipe))
         if not differences:
             changed = changed_images(self.folder, (self.train_source, self.val_source))
             if changed:

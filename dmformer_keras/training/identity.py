@@ -37,7 +37,7 @@ def identity_of(recipe, preset, train_source, val_source, draw="name"):
     }
 
 
-def told_differences(started, now, kind):
+def describe_differences(started, now, kind):
     """Says how a run that is to be resumed differs from what it was started as.
 
     Args:

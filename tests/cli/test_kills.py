@@ -23,7 +23,7 @@ WRITERS = """
 import itertools, os, random, signal, sys, time
 from pathlib import Path
 
-from dmformer_keras.export.verification import verified
+from dmformer_keras.export.verification import written_if_right
 from dmformer_keras.system.files import written_whole
 
 SIZE = 2**20
@@ -36,11 +36,11 @@ def write_file(path, value):
         beside.write_bytes(value * SIZE)
 
 def export_file(path, value):
-    with verified(path, None) as beside:
+    with written_if_right(path, None) as beside:
         beside.write_bytes(value * SIZE)
 
 def export_folder(path, value):
-    with verified(path, None) as beside:
+    with written_if_right(path, None) as beside:
         beside.mkdir()
         for name in "abc":
             (beside / name).write_bytes(value * SIZE)

@@ -59,12 +59,12 @@ def test_the_figures_are_what_they_are_called(exported):
 def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
     _, path = exported
     other = prepare(randomize(tiny_classifier(), seed=1), None, fuse=True)
-    check = verification.Check.planned(TFLITE, other, True, None, None, None)
+    check = verification.Check.from_arguments(TFLITE, other, True, None, None, None)
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
 
     def export():
-        with verification.verified(target, check) as beside:
+        with verification.written_if_right(target, check) as beside:
             beside.write_bytes(path.read_bytes())
 
     with pytest.raises(DMFormerError, match=r"more than the tolerance 0.001.*top1_agreement"):
@@ -75,12 +75,12 @@ def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
 
 def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_path):
     model, path = exported
-    check = verification.Check.planned(
+    check = verification.Check.from_arguments(
         TFLITE, prepare(model, None, fuse=True), True, images(3, 64, 64, 3), 0.01, None
     )
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
-    with verification.verified(target, check) as beside:
+    with verification.written_if_right(target, check) as beside:
         beside.write_bytes(path.read_bytes())
     report = json.loads(report_path(target).read_text())
     assert report["compared"]["images"] == 3
@@ -88,14 +88,14 @@ def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_pat
     assert set(report["latency_ms"]) >= {"1", str(os.cpu_count())}
     assert sorted(os.listdir(tmp_path)) == ["model.tflite", "model.tflite.report.json"]
     # What is exported without a check has no report: that of another file would mislead.
-    with verification.verified(target, None) as beside:
+    with verification.written_if_right(target, None) as beside:
         beside.write_bytes(path.read_bytes())
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
 def test_folders_are_replaced_whole(tmp_path):
     for content in ("first", "second"):
-        with verification.verified(tmp_path / "saved", None) as beside:
+        with verification.written_if_right(tmp_path / "saved", None) as beside:
             beside.mkdir()
             (beside / content).write_text(content)
     assert os.listdir(tmp_path / "saved") == ["second"]
@@ -115,7 +115,7 @@ def test_what_was_there_stays_if_a_file_cannot_be_put_into_place(tmp_path, monke
     monkeypatch.setattr(os, "replace", failing)
 
     def export():
-        with verification.verified(tmp_path / "saved", None) as beside:
+        with verification.written_if_right(tmp_path / "saved", None) as beside:
             beside.mkdir()
 
     with pytest.raises(DMFormerError, match="No space left"):
@@ -145,7 +145,7 @@ def test_made_up_images_are_in_the_model_s_own_range(exported):
     model, _ = exported
     for rescales, low, high in ((True, 0, 255), (False, -1, 1)):
         model = tiny_classifier(include_rescaling=rescales)
-        found = verification.Check.planned(
+        found = verification.Check.from_arguments(
             TFLITE, prepare(model, None, True), True, None, None, None
         )
         assert found.images.min() >= low

@@ -12,7 +12,7 @@ from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import Mixing, open_source, to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import Recipe, TeacherAnswers, train
-from dmformer_keras.training.identity import told_differences
+from dmformer_keras.training.identity import describe_differences
 from dmformer_keras.training.losses import SmoothedCrossEntropy
 from dmformer_keras.training.teacher import TaughtAccuracy, TaughtLoss, student_model
 
@@ -100,10 +100,10 @@ def test_answers_of_other_images_or_classes_are_others(folder, source, file):
         "data": {"draw": "position"},
         "teacher": TeacherAnswers(folder, source, 1.0).identity(),
     }
-    (difference,) = told_differences({**run, "teacher": before}, now, Recipe)
+    (difference,) = describe_differences({**run, "teacher": before}, now, Recipe)
     assert difference.startswith("names and classes")
     del before["names and classes"]  # as in runs of earlier versions
-    assert told_differences({**run, "teacher": before}, now, Recipe) == []
+    assert describe_differences({**run, "teacher": before}, now, Recipe) == []
 
 
 def test_an_image_without_an_answer_is_named(folder, source):
