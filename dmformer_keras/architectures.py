@@ -1,10 +1,12 @@
 """The variants of DMFormer as data: what differs between them, and their counts."""
 
+from typing import Any
+
 # The least height and width, in pixels: the last stage's stride.
 MINIMUM_SIZE = 32
 # `parameters` and `multiply_accumulates` are counted at 224x224 with 1,000 classes;
 # a test holds them to the models. S and L are the paper's, the rest this project's.
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "dmformer_n": {
         "metadata": {
             "description": "DMFormer-N (nano): for phones and tests.",

@@ -73,7 +73,7 @@ class DMFormerClassifier(TaskModel):
     ) -> None:
         check_backbone(backbone)
         check_head(num_classes, dropout, activation, name, trainable)
-        class_names = checked_class_names(class_names, num_classes)
+        names = checked_class_names(class_names, num_classes)
         num_classes = int(num_classes)
         width = backbone.output.shape[channel_axis(backbone.data_format)]
         if width * num_classes > MOST_PARAMETERS:
@@ -112,7 +112,7 @@ class DMFormerClassifier(TaskModel):
         self.num_classes = num_classes
         self.dropout = dropout
         self.activation = activation
-        self.class_names = class_names
+        self.class_names = names
 
     @classmethod
     def from_preset(

@@ -127,7 +127,7 @@ def load_trained(
     4
     """
     if str(model).endswith(KERAS_SUFFIX) and not is_address(str(model)):
-        return _load_keras_file(Path(model), image_size)
+        return _load_keras_file(Path(str(model)), image_size)
     preset = presets.read_preset(model)
     cls = task_class(preset)
     check_is_trained(preset)
@@ -136,7 +136,7 @@ def load_trained(
     if dtype is not None:
         overrides["dtype"] = dtype
     if image_size is not None:
-        size = image_size if image_size == ANY_SIZE else checked_size(image_size)
+        size = ANY_SIZE if image_size == ANY_SIZE else checked_size(image_size)
         overrides["input_shape"] = (*size, presets.image_shape(preset.config)[2])
     return cls.from_preset(preset, load_weights=True, **overrides)
 

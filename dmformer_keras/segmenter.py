@@ -62,8 +62,12 @@ class Segmenter(TaskModel):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        given = {"head_channels": head_channels, "normalization": normalization, "dropout": dropout}
-        given = self.paper | {key: value for key, value in given.items() if value is not None}
+        chosen = {
+            "head_channels": head_channels,
+            "normalization": normalization,
+            "dropout": dropout,
+        }
+        given = self.paper | {key: value for key, value in chosen.items() if value is not None}
         check_head(num_classes, given["dropout"], activation, name, trainable)
         check_positive_int("head_channels", given["head_channels"], MOST_HEAD_CHANNELS)
         known = isinstance(given["normalization"], str)
@@ -71,8 +75,8 @@ class Segmenter(TaskModel):
             raise DMFormerError(
                 f'normalization must be "batch" or "group", not {shown(normalization)}.'
             )
-        class_names = checked_class_names(class_names, num_classes)
-        class_colors = _checked_colors(class_colors, num_classes)
+        names = checked_class_names(class_names, num_classes)
+        colors = _checked_colors(class_colors, num_classes)
         pyramid = pyramid_outputs(backbone)
         data_format = getattr(backbone, "data_format", None) or keras.config.image_data_format()
         policy = backbone.dtype_policy
@@ -102,8 +106,8 @@ class Segmenter(TaskModel):
         self.normalization = given["normalization"]
         self.dropout = given["dropout"]
         self.activation = activation
-        self.class_names = class_names
-        self.class_colors = class_colors
+        self.class_names = names
+        self.class_colors = colors
 
     @classmethod
     def from_preset(

@@ -149,7 +149,7 @@ def page(records, command, machine, settings):
     return "\n".join(described) + "\n"
 
 
-def make_folder(folder):
+def make_folder(folder: PathLike) -> Path:
     """Makes a folder for results, or raises DMFormerError; returns its Path."""
     folder = Path(folder)
     try:

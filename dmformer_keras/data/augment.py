@@ -133,18 +133,18 @@ class Augmentation:
         Returns:
             uint8 array (*image_size, channels).
         """
-        image_size = checked_size(image_size)
-        changes = self.draw(image.shape, image_size, rng)
+        size = checked_size(image_size)
+        changes = self.draw(image.shape, size, rng)
         if changes.box is None:
-            image = resize_image(image, image_size, resize, crop_fraction)
+            image = resize_image(image, size, resize, crop_fraction)
         else:
-            image = resize_box(image, changes.box, image_size)
+            image = resize_box(image, changes.box, size)
         if changes.move is not None:
             image = _moved(image, *changes.move)
         if changes.flip:
             image = np.ascontiguousarray(image[:, ::-1])
         image = recolored(image, changes.colors)
-        if changes.operations:
+        if changes.operations and self.rand_augment:
             image = operated(image, changes.operations, self.rand_augment[1])
         return with_noise(image, changes.noise)
 

@@ -58,7 +58,7 @@ class ImageSource:
         self.title = title
         self.split = split
         self.class_names = list(class_names)
-        self.labels = None if labels is None else np.asarray(labels, np.int32)
+        self.labels: Any = None if labels is None else np.asarray(labels, np.int32)
         self.channels = channels
         self.skipped = list(skipped)
 
@@ -103,7 +103,7 @@ class ImageSource:
             Value that compares, tuple or int.
         """
         image, label = self.read(index)
-        return zlib.crc32(np.asarray(label).tobytes(), zlib.crc32(np.ascontiguousarray(image)))
+        return zlib.crc32(np.asarray(label).tobytes(), zlib.crc32(np.ascontiguousarray(image).data))
 
     def contents(self, index: int) -> bytes:
         """The bytes that an image, and its mask, are decoded from.
@@ -127,8 +127,14 @@ class ImageSource:
             ImageSource of the same kind.
         """
         twin = copy.copy(self)
-        twin.read = read
+        twin.read = read  # type: ignore[method-assign, assignment]
         return twin
+
+    def _image(self, index: int) -> Pixels:
+        raise NotImplementedError
+
+    def _name(self, index: int) -> str:
+        raise NotImplementedError
 
     def describe(self) -> str:
         """The source in a few lines for people: counts in all and by class.

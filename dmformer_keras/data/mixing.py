@@ -68,7 +68,7 @@ class Mixing:
 
     def draw(
         self, image_size: tuple[int, int], rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32] | np.float32, float]:
+    ) -> tuple[NDArray[np.float32] | np.float32, float | np.float32]:
         """Draws how a batch is mixed.
 
         Args:
@@ -82,11 +82,13 @@ class Mixing:
         cuts = rng.random() < 0.5 if self.mixup and self.cutmix else bool(self.cutmix)
         if cuts:
             kept = _kept(image_size, rng.beta(self.cutmix, self.cutmix), rng)
-            return kept, kept.mean()
+            return kept, np.float32(kept.mean())
         own = np.float32(rng.beta(self.mixup, self.mixup) if self.mixup else 1.0)
         return own, own
 
-    def shares(self, labels: ArrayLike, num_classes: int, own: float) -> NDArray[np.float32]:
+    def shares(
+        self, labels: ArrayLike, num_classes: int, own: float | np.float32
+    ) -> NDArray[np.float32]:
         """The share of each class in each image of a mixed batch.
 
         Args:

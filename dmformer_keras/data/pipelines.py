@@ -116,6 +116,7 @@ def to_tf_dataset(
             "to_tf_dataset needs TensorFlow, which is not installed; use to_py_dataset, or run "
             "`pip install tensorflow`."
         ) from error
+    prepare: Callable[..., Any]
     if isinstance(source, StreamSource):
         examples, prepare = _streamed_examples(tf, plan), plan.streamed_example
     else:

@@ -75,15 +75,17 @@ class SegmentationSource(ImageSource):
     ) -> None:
         super().__init__(title, split, classes.names, None, channels, skipped)
         self.class_colors = list(classes.colors)
-        self.pixel_counts = None
-        self.ignored_pixels = None
+        self.pixel_counts: Any = None
+        self.ignored_pixels: int | None = None
         self._classes = classes
         self._pairs = pairs
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def read(self, index: int) -> tuple[Pixels, Pixels]:
+    def read(  # type: ignore[override]  # its mask is what an image is labelled with
+        self, index: int
+    ) -> tuple[Pixels, Pixels]:
         """One image and its mask.
 
         Args:
@@ -124,6 +126,12 @@ class SegmentationSource(ImageSource):
         source.ignored_pixels = int(counts[IGNORED_LABEL])
         _check_more_than_one_class(source)
         return source
+
+    def _read(self, pair: Any) -> tuple[Pixels, Pixels]:
+        raise NotImplementedError
+
+    def _check(self, pair: Any) -> None:
+        raise NotImplementedError
 
     def describe(self) -> str:
         """The source in a few lines for people: images, and every class's share of the pixels.

@@ -81,7 +81,7 @@ def level_activations(model: keras.Model, images: ArrayLike) -> dict[str, NDArra
         for level, layer in enumerate(_level_layers(attention))
     }
     _, seen = outputs_of(model, watched, checked_images(model, images))
-    found = {}
+    found: dict[str, list[NDArray[np.float32]]] = {}
     for (name, _), response in seen.items():
         values = np.maximum(ops.convert_to_numpy(response).astype("float32"), 0)
         attention = attentions[name]

@@ -1,6 +1,7 @@
 """Where a quantised file loses its accuracy: its layers beside those of the float32 file."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,7 +58,7 @@ def layer_errors(reference: PathLike, path: PathLike, images: ArrayLike) -> list
             f"images must be an array (count, height, width, channels) of one or more, not of "
             f"shape {images.shape}."
         )
-    sums = {}
+    sums: dict[str, Any] = {}
     files = [_Layers(file, images) for file in (reference, path)]
     for image in images:
         expected, found = (file.outputs(image) for file in files)

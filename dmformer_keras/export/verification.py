@@ -98,7 +98,7 @@ class Check:
         return cls(prepared.reference, images, origin, tolerance, facts)
 
 
-def checked_path(path, suffix, what):
+def checked_path(path: PathLike, suffix: str, what: str) -> Path:
     """Returns the path of a file to write, whose suffix must be right.
 
     Args:

@@ -141,7 +141,8 @@ def segment_probabilities(
     ((20, 50, 5), 'float32', np.float32(1.0))
     """
     bands = _probability_bands(model, image, window, overlap, flip, scales, batch_size)
-    result, done = None, 0
+    result: Any = None
+    done = 0
     for band in bands:
         if result is None:
             result = np.empty((*image.shape[:2], band.shape[-1]), np.float32)

@@ -9,7 +9,7 @@ from keras_hub.src.utils.preset_utils import register_presets
 
 from dmformer_keras.backbone import DMFormerBackbone as PlainBackbone
 from dmformer_keras.integrations.functional import settle_bases
-from dmformer_keras.presets import list_presets, weights_folder
+from dmformer_keras.presets import Preset, list_presets, weights_folder
 from dmformer_keras.type_names import Config, InputShape, PathLike
 
 settle_bases(FeaturePyramidBackbone)
@@ -39,7 +39,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
     """
 
     def __init__(self, *args: Any, image_shape: InputShape | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, input_shape=image_shape, **kwargs)
+        super().__init__(*args, input_shape=image_shape, **kwargs)  # type: ignore[misc]
 
     @property
     def image_shape(self) -> InputShape:
@@ -48,14 +48,16 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
 
     @classmethod
     def from_preset(
-        cls, preset: PathLike, load_weights: bool | None = None, **overrides: Any
+        cls, preset: PathLike | Preset, load_weights: bool | None = None, **overrides: Any
     ) -> Self:
         """As `dmformer_keras.DMFormerBackbone.from_preset`; `image_shape` is an override too."""
         if "image_shape" in overrides:
             overrides["input_shape"] = overrides.pop("image_shape")
         return super().from_preset(preset, load_weights=load_weights, **overrides)
 
-    def save_to_preset(self, preset_dir: PathLike, max_shard_size: Any = None) -> None:
+    def save_to_preset(  # type: ignore[override]  # KerasHub's arguments
+        self, preset_dir: PathLike, max_shard_size: Any = None
+    ) -> None:
         """Writes config and weights to a folder, as KerasHub's other backbones do.
 
         KerasHub's tasks call this in the midst of writing their own files, which

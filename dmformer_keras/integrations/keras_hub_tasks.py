@@ -118,12 +118,13 @@ class _DMFormerTask:
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
         if not has_preprocessor:  # a preset that another class of this project has written
-            config["preprocessor"] = cls.preprocessor_cls(DMFormerImageConverter())
+            preprocessor = cls.preprocessor_cls  # type: ignore[attr-defined]
+            config["preprocessor"] = preprocessor(DMFormerImageConverter())
         for names in ("class_names", "class_colors"):
             # Of a preset that is loaded with another number of classes.
             if config.get(names) is not None and len(config[names]) != config["num_classes"]:
                 config[names] = None
-        return super().from_config(config)
+        return super().from_config(config)  # type: ignore[misc]
 
     def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: see `DMFormerBackbone.quantize`."""

@@ -54,7 +54,7 @@ class LayerScale(keras.layers.Layer):
         self.axis = axis
 
     def build(self, input_shape: InputShape) -> None:
-        shape = [1] * len(input_shape)
+        shape: list[int | None] = [1] * len(input_shape)
         shape[self.axis] = input_shape[self.axis]
         self.scale = self.add_weight(
             shape=tuple(shape[1:]),

@@ -129,7 +129,7 @@ class FusedMultilevelAttention(DynamicMultilevelAttention):
         if self.use_gate:
             self._build_gate(channels)
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         flat = flatten(inputs, self.data_format)
         outputs = self.direct(flat) if self.direct else None
         for expand, depthwise, project in zip(

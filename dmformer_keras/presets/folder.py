@@ -57,6 +57,14 @@ class Preset(NamedTuple):
             return False
         return name in self.metadata.get("files", {}) or (self.folder / name).is_file()
 
+    def path(self, name: str) -> Path:
+        """Returns where a file of the folder is."""
+        if self.folder is None:
+            raise DMFormerError(
+                f"{self.name!r} is an architecture without files; choose a preset with weights."
+            )
+        return self.folder / name
+
 
 def read_folder(folder, address=None):
     """Returns the Preset in a folder, which was fetched from an address, or None."""

@@ -90,7 +90,7 @@ def load_task(
     stored = stored_head(found, cls)
     model = _construct(cls, {**stored, **(task_overrides or {}), "backbone": backbone}, found.name)
     if load_head and load_weights is not False and has_head_for(found, model):
-        _load_weights_file(model.head, found.folder / TASK_WEIGHTS_FILE, found)
+        _load_weights_file(model.head, found.path(TASK_WEIGHTS_FILE), found)
     return model
 
 

@@ -148,7 +148,7 @@ def model_card(preset: Preset, repository: str, licence: str | None = None) -> s
     }
     # JSON is YAML, and quotes whatever needs it.
     lines = [f"{key}: {json.dumps(value)}" for key, value in header.items()]
-    own = preset.folder / "README.md"
+    own = preset.path("README.md")
     address = SCHEME + repository
     if own.is_file():
         body = _of_address(read_regular_text(own), preset, address)

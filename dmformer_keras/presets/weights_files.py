@@ -53,7 +53,7 @@ def _datasets(opened: Any, path: Path, most: int) -> Iterator[tuple[str, Any]]:
         group = groups.pop()
         for key in group:
             is_hard = isinstance(group.get(key, getlink=True), h5py.HardLink)
-            item = group[key] if is_hard else None
+            item: Any = group[key] if is_hard else None
             is_own = isinstance(item, h5py.Group) or (
                 isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual)
             )

@@ -37,7 +37,7 @@ class OneDevice:
     has_copies = False
     replicas = 1
     process, processes = 0, 1
-    optimizer_class = None
+    optimizer_class: type | None = None
 
     @property
     def is_first(self):

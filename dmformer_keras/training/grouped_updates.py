@@ -1,5 +1,8 @@
 """Which weights train at which learning rate, and which of them decay."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from dmformer_keras.checks import is_finite_number
@@ -44,12 +47,13 @@ def parameter_groups(model: keras.Model, layer_decay: float = 1.0) -> list[Param
     """
     if not is_finite_number(layer_decay) or not 0 < layer_decay <= 1:
         raise DMFormerError(f"layer_decay must be over 0 and at most 1, not {shown(layer_decay)}.")
+    depths: Sequence[tuple[Any, int | None]]
     if layer_decay == 1:
         depths = [(weight, None) for weight in model.trainable_variables]
     else:
         depths = layer_depths(model)
     last = max((depth or 0 for _, depth in depths), default=0)
-    sorted_weights = {}
+    sorted_weights: dict[tuple[int | None, bool], list[Any]] = {}
     for weight, depth in depths:
         sorted_weights.setdefault((depth, weight.name.endswith("kernel")), []).append(weight)
     return [

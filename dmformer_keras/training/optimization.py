@@ -56,7 +56,7 @@ GroupedAdamW = with_parameter_groups(keras.optimizers.AdamW)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
-class ReplicatedAdamW(GroupedAdamW):
+class ReplicatedAdamW(GroupedAdamW):  # type: ignore[valid-type, misc]
     """AdamW of a model that `tf.distribute` copies: clips what all copies' gradients sum to.
 
     Keras clips each copy's own, and sums afterwards.

@@ -177,7 +177,8 @@ class _CommonRecipe:
         for size, epochs in self.progressive_resizing:
             phases.append((first, first + epochs, (size, size)))
             first += epochs
-        return [*phases, (first, self.epochs, tuple(image_size))]
+        height, width = image_size
+        return [*phases, (first, self.epochs, (height, width))]
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -211,7 +212,7 @@ class _CommonRecipe:
             DMFormerError: it has none.
         """
         for is_set, name, what in (
-            (self.probe, "probe", "a probe would measure"),
+            (self.probe, "probe", "a probe would measure"),  # type: ignore[attr-defined]
             (self.freeze_backbone, "freeze_backbone", "a frozen backbone would keep"),
         ):
             if is_set and not preset.has_weights:
@@ -230,8 +231,10 @@ class _CommonRecipe:
         Returns:
             str, a sentence; "" where there is nothing to say.
         """
+        if not isinstance(self, Recipe):
+            return ""
         suits = self.probe or self.freeze_backbone or self.layer_decay < 1
-        if not isinstance(self, Recipe) or suits or not preset.has_weights or images >= FEW_IMAGES:
+        if suits or not preset.has_weights or images >= FEW_IMAGES:
             return ""
         return (
             f"{images:,} training images are few: the recipe few_images (--recipe few_images) "

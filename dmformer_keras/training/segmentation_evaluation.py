@@ -120,8 +120,9 @@ def count_confusion(truth: ArrayLike, prediction: ArrayLike, num_classes: int) -
     >>> count_confusion(np.array([0, 1, 1, 255]), np.array([0, 0, 1, 1]), 2).tolist()
     [[1, 0], [1, 1]]
     """
-    known = truth != IGNORED_LABEL
-    pairs = truth[known].astype(np.int64) * num_classes + prediction[known]
+    true, found = np.asarray(truth), np.asarray(prediction)
+    known = true != IGNORED_LABEL
+    pairs = true[known].astype(np.int64) * num_classes + found[known]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -115,7 +115,7 @@ class TeacherAnswers:
 
     def identity(self) -> dict[str, Any]:
         """What tells these answers from others, as JSON values."""
-        parts = {NAMES_FILE: len(self._rows)}
+        parts: dict[str, Any] = {NAMES_FILE: len(self._rows)}
         for file, array in ((LOGITS_FILE, self._logits), (FEATURES_FILE, self._features)):
             if array is not None:
                 sample = np.ascontiguousarray(array[:: max(1, len(array) // _SAMPLE)])
@@ -267,7 +267,7 @@ class TeacherProbabilities(keras.layers.Layer):
 
     def __init__(
         self,
-        teacher: Teacher | None = None,
+        teacher: Any = None,
         known: int | None = None,
         of_pixels: bool | None = None,
         **kwargs: Any,
