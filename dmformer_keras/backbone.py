@@ -437,17 +437,7 @@ def _check_output_stride(output_stride):
 
 
 def check_input_shape(input_shape, data_format):
-    """Returns `input_shape` as a tuple, or raises if a DMFormer cannot take it.
-
-    Args:
-        input_shape: three of `int` or `None` in the order of `data_format`, or `None`
-            for an RGB image of any size.
-        data_format: `"channels_last"` or `"channels_first"`.
-
-    Raises:
-        DMFormerError: if the shape has not three entries, no number of channels,
-            or a side of less than 32 pixels.
-    """
+    """Returns `input_shape` as a tuple, or raises if a DMFormer cannot take it."""
     layout = "(height, width, channels)"
     if data_format == "channels_first":
         layout = "(channels, height, width)"

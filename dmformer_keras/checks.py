@@ -58,11 +58,7 @@ def check_name(name):
 
 
 def checked_policy(dtype):
-    """Returns the dtype policy of layers: the one given, or Keras's setting for None.
-
-    Raises:
-        DMFormerError: there is no such policy, or it computes in integers.
-    """
+    """Returns the dtype policy of layers: the one given, or Keras's setting for None."""
     import keras
 
     try:
@@ -113,13 +109,6 @@ def check_activation(activation):
 
 def check_stages(name, stages):
     """Returns stage numbers as a sorted tuple, or raises.
-
-    Args:
-        name: str. The argument's name, for the error.
-        stages: sequence of ints from 1 to 4; `True` for all of them, `False` for none.
-
-    Raises:
-        DMFormerError: if it is anything else.
 
     Example:
 

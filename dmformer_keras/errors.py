@@ -38,13 +38,6 @@ _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdi
 def shown(value, limit=100):
     """A value as its `repr`, for a place in one sentence: never more than a line.
 
-    Args:
-        value: anything, of any size; only its first parts are looked at.
-        limit: int, the most characters.
-
-    Returns:
-        str.
-
     Example:
 
     >>> shown((1, 2)), shown([7] * 10**6)
@@ -59,18 +52,11 @@ def shown(value, limit=100):
 
 
 def shortened(error, limit=300):
-    """What another library says went wrong, for a place in one sentence of ours.
-
-    Args:
-        error: the exception, or a str.
-        limit: int, the most characters.
-
-    Returns:
-        str, in one line; the name of the exception's type if it says nothing.
+    """What another library says went wrong, in one line; the exception's type if it says nothing.
 
     Example:
 
-    >>> shortened(ValueError("no\\n   such thing"))
+    >>> shortened(ValueError("no\n   such thing"))
     'no such thing'
     >>> shortened(KeyError())
     'KeyError'

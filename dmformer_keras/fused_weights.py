@@ -30,13 +30,8 @@ LINEAR_LAYERS = (keras.layers.Dense, *_CONVOLUTIONS, *_DEPTHWISE, *_TRANSPOSED)
 
 
 def norm_scale_and_offset(norm):
-    """Returns what a BatchNormalization does at inference.
-
-    Args:
-        norm: `keras.layers.BatchNormalization`.
-
-    Returns:
-        The factor and the offset of each channel, float64 arrays `(channels,)`.
+    """Returns what a BatchNormalization does at inference: the factor and the offset of each
+    channel, float64 arrays `(channels,)`.
     """
     scale = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
     if norm.scale:
@@ -189,14 +184,7 @@ def fused_block(block, name):
 
 
 def _set_attention_weights(layer, attention, scale, offset, factor):
-    """Gives a fused attention its weights.
-
-    Args:
-        layer: built `FusedMultilevelAttention`.
-        attention: `DynamicMultilevelAttention`.
-        scale, offset: of each channel of the input, before the attention.
-        factor: of each channel of the output, behind the attention.
-    """
+    """Gives a fused attention its weights."""
     levels = len(attention.levels)
     expand = LinearWeights.of(attention.expand).after(scale, offset)
     for new, kernel, bias in zip(

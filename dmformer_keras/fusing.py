@@ -145,14 +145,8 @@ def _task_name(cls):
 
 
 def output_activation(model):
-    """Returns the name of the activation that a model's output has.
-
-    Args:
-        model: functional or sequential `keras.Model` of one output, or of several, which
-            have none.
-
-    Returns:
-        str, "linear" for logits and features.
+    """Returns the name of the activation that a model's output has: a str, "linear" for logits and
+    features.
 
     Example:
 
@@ -348,10 +342,8 @@ class _Graph:
         self.outputs = [replaced(value) for value in self.outputs]
 
     def rebuild(self, function):
-        """Calls copies of everything on new inputs.
-
-        Returns:
-            The inputs and the outputs, in the structures of those of `function`.
+        """Calls copies of everything on new inputs; returns the inputs and the outputs, in the
+        structures of those of `function`.
         """
         new_inputs = [
             keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)

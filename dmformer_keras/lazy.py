@@ -5,16 +5,10 @@ import sys
 
 
 def imported_when_used(package, homes):
-    """Makes a package's `__getattr__`: it imports what is asked for, a function or a module.
+    """Makes a package's `__getattr__`: it imports what is asked for, a function or a module;
+    returns a function of a name.
 
     No name of `homes` may be that of a module of the package, which would hide it.
-
-    Args:
-        package: str, the package's `__name__`.
-        homes: dict {name of a module: names that the package has from it}.
-
-    Returns:
-        Function of a name.
 
     Example:
 

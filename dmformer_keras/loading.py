@@ -142,14 +142,7 @@ def load_trained(
 
 
 def task_class(preset: presets.Preset) -> type[TaskModel]:
-    """Returns the class of the task that a preset is of; of a backbone alone, the classifier's.
-
-    Args:
-        preset: Preset.
-
-    Raises:
-        DMFormerError: it is of a task that this project has not.
-    """
+    """Returns the class of the task that a preset is of; of a backbone alone, the classifier's."""
     if preset.task is None:
         return DMFormerClassifier
     found = class_of_stored_task(preset.task)

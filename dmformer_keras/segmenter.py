@@ -399,18 +399,8 @@ class _Activation(keras.layers.Layer):
 
 
 def pyramid_outputs(backbone: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Returns the feature maps P2 to P5 of a backbone of this project, KerasHub or KerasCV.
-
-    Args:
-        backbone: functional `keras.Model` with `pyramid_outputs` (`{"P2": tensor, ...}`, this
-            project's and KerasHub's) or `pyramid_level_inputs` (`{"P2": layer name, ...}`,
-            KerasCV's).
-
-    Returns:
-        dict, `{"P2": KerasTensor, ..., "P5": KerasTensor}`.
-
-    Raises:
-        DMFormerError: if it has no such levels.
+    """Returns the feature maps P2 to P5 of a backbone of this project, KerasHub or KerasCV: a dict,
+    `{"P2": KerasTensor, ..., "P5": KerasTensor}`.
 
     Example:
 

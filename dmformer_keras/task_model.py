@@ -121,14 +121,7 @@ MOST_CLASSES = 2**17
 
 
 def check_backbone(backbone):
-    """Checks that a classifier's backbone is a model from images to one map of features.
-
-    Args:
-        backbone: anything.
-
-    Raises:
-        DMFormerError: it is none.
-    """
+    """Checks that a classifier's backbone is a model from images to one map of features."""
     is_model = isinstance(backbone, keras.Model) and hasattr(backbone, "data_format")
     if not is_model or len(backbone.outputs) != 1 or len(backbone.outputs[0].shape) != 4:
         raise DMFormerError(f"backbone must be a DMFormerBackbone, not {shown(backbone)}.")
@@ -147,14 +140,7 @@ def _wants_probabilities(loss):
 
 
 def check_head(num_classes, dropout, activation, name=None, trainable=True):
-    """Checks what every head is given.
-
-    Args:
-        num_classes, dropout, activation, name, trainable: as in `DMFormerClassifier`.
-
-    Raises:
-        DMFormerError: if one is invalid.
-    """
+    """Checks what every head is given."""
     check_positive_int("num_classes", num_classes, MOST_CLASSES)
     check_name(name)
     check_bool("trainable", trainable)
@@ -164,16 +150,7 @@ def check_head(num_classes, dropout, activation, name=None, trainable=True):
 
 
 def checked_class_names(class_names, num_classes):
-    """Returns class names as a list of str, or None.
-
-    Args:
-        class_names: sequence of str, or None.
-        num_classes: int.
-
-    Raises:
-        DMFormerError: if they are not as many as the classes; one output may have the names of
-            both its classes.
-    """
+    """Returns class names as a list of str, or None."""
     if class_names is None:
         return None
     if not hasattr(class_names, "__len__") or not _are_labels(class_names):

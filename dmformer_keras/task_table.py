@@ -93,15 +93,10 @@ def task_of_class(cls):
 
 
 def class_of_stored_task(stored):
-    """Returns the class that the description of a task, a preset's task.json, is of.
+    """Returns the class that the description of a task, a preset's task.json, is of: a type, or
+    `None` where no known class has written it.
 
     Only classes that have been defined and registered are found: nothing is imported.
-
-    Args:
-        stored: dict, the content of task.json.
-
-    Returns:
-        type, or `None` where no known class has written it.
     """
     import keras  # not above: the table is read before Keras is started, too
 

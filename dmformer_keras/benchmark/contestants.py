@@ -226,15 +226,7 @@ def contestants_of(
 
 
 def limits(dtype="float32", device="cpu"):
-    """Returns the contestants that measure the arithmetic limit: matrix products.
-
-    Args:
-        dtype: one of `DTYPES`.
-        device: `"cpu"` or `"gpu"`.
-
-    Returns:
-        List of Contestant. The faster one is the limit.
-    """
+    """Returns the contestants that measure the arithmetic limit, of which the faster is it."""
     dtype = "float32" if dtype == "float32" else "bfloat16"
     runtimes = ["torch", "jax"] if device == "gpu" or dtype == "bfloat16" else ["numpy", "torch"]
     found = [Contestant(LIMIT, runtime, dtype=dtype, device=device) for runtime in runtimes]

@@ -23,18 +23,9 @@ _LARGEST_DIFFERENCE = {"float32": 1e-2, "bfloat16": 0.2}
 
 
 def convert(contestant, folder):
-    """Converts a contestant's model in a process of its own.
+    """Converts a contestant's model in a process of its own, into a folder, beside its logits.
 
-    Args:
-        contestant: Contestant.
-        folder: str or path, empty.
-
-    Returns:
-        dict: `parameters`, `multiply_accumulates`; the file is in the folder, beside the
-        logits that the model itself gives.
-
-    Raises:
-        DMFormerError: it cannot be converted.
+    Returns a dict of `parameters` and `multiply_accumulates`.
     """
     from dmformer_keras.benchmark.measurement import as_json
 
@@ -53,20 +44,7 @@ def convert(contestant, folder):
 
 
 def prepare(contestant, folder, facts, threads):
-    """Loads what `convert` wrote, and compares its logits with the model's.
-
-    Args:
-        contestant: Contestant.
-        folder: str or path.
-        facts: dict, what `convert` returned.
-        threads: positive int.
-
-    Returns:
-        Prepared.
-
-    Raises:
-        DMFormerError: the file computes something else than the model.
-    """
+    """Loads what `convert` wrote, and compares its logits with the model's."""
     load = {"onnxruntime": _onnxruntime, "openvino": _openvino, "tflite": _tflite}
     path = _path(contestant, folder)
     step = load[contestant.runtime](contestant, path, models.random_images(contestant), threads)

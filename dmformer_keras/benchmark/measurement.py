@@ -43,14 +43,7 @@ def processors():
 
 
 def check_threads(threads: int) -> None:
-    """Checks that there are as many processors as threads are asked for.
-
-    Args:
-        threads: int.
-
-    Raises:
-        DMFormerError: there are fewer.
-    """
+    """Checks that there are as many processors as threads are asked for."""
     if threads > len(processors()):
         raise DMFormerError(
             f"{threads} threads are asked for, but {len(processors())} processors may be used "

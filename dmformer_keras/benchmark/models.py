@@ -47,13 +47,8 @@ _UNCOUNTED = ("keras-hub/mit_b2", "keras-hub/swin_tiny")
 
 
 def build_keras_model(contestant):
-    """Builds a DMFormer, or a peer of keras.applications or KerasHub.
-
-    Args:
-        contestant: Contestant.
-
-    Returns:
-        `keras.Model` from images to logits.
+    """Builds a DMFormer, or a peer of keras.applications or KerasHub; returns `keras.Model` from
+    images to logits.
     """
     import keras
 
@@ -78,13 +73,8 @@ def count_keras_model(contestant, model):
 
 
 def build_timm_model(contestant):
-    """Builds a peer of timm in float32.
-
-    Args:
-        contestant: Contestant.
-
-    Returns:
-        (`torch.nn.Module` in inference mode, parameters, multiply-accumulates of an image).
+    """Builds a peer of timm in float32; returns (`torch.nn.Module` in inference mode, parameters,
+    multiply-accumulates of an image).
     """
     import torch
 
@@ -103,14 +93,8 @@ def build_timm_model(contestant):
 
 
 def random_images(contestant):
-    """Returns the batch that a contestant sees, as its library wants it.
-
-    Args:
-        contestant: Contestant.
-
-    Returns:
-        float32 array: (batch, height, width, 3) in 0..255; timm's (batch, 3, height, width),
-        standardised.
+    """Returns the batch that a contestant sees, as its library wants it: a float32 array: (batch,
+    height, width, 3) in 0..255; timm's (batch, 3, height, width), standardised.
     """
     random = np.random.default_rng(0)
     height, width = contestant.image_size

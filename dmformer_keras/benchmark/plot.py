@@ -12,13 +12,7 @@ _AROUND = 0.9  # inches for the title and the axis of a panel
 
 
 def draw_throughput(records, path, command):
-    """Draws images per second as bars to a PNG file, a panel for each setting, the fastest on top.
-
-    Args:
-        records: list of dicts, summarized.
-        path: str or path of the file.
-        command: str, what made the results.
-    """
+    """Draws images per second as bars to a PNG file, a panel per setting, the fastest on top."""
     from matplotlib.figure import Figure
 
     panels = {}

@@ -34,14 +34,7 @@ class Prepared:
 
 
 def prepare(contestant):
-    """Builds a contestant that a framework runs itself.
-
-    Args:
-        contestant: Contestant.
-
-    Returns:
-        Prepared.
-    """
+    """Builds a contestant that a framework runs itself."""
     framework = contestant.runtime.split("-")[0]
     if framework != "numpy":
         _check_device(framework, contestant.device)

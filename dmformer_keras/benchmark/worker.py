@@ -18,13 +18,7 @@ _LONG_STEP = 1.0
 
 
 def main(contestant, threads, connection):
-    """Answers the parent until it is gone.
-
-    Args:
-        contestant: Contestant.
-        threads: positive int.
-        connection: Connection to the parent.
-    """
+    """Answers the parent until it is gone."""
     try:
         step, facts = _prepare(contestant, threads)
     except Exception as error:

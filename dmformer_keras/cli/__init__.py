@@ -45,18 +45,10 @@ Exit codes: 0 done, 1 failed with the reason stated, 2 wrong usage, 130 interrup
 
 
 def main(argv=None, start=None):
-    """Runs the command line.
+    """Runs the command line; returns the exit code: 0 done, 1 a stated failure, 130 interrupted.
 
-    Args:
-        argv: list of str, the arguments; None takes those of this process.
-        start: function without arguments, called when the request is found right and before any
-            work: starts Keras, and returns what is wrong with its backend, a str, or None.
-
-    Returns:
-        int, the exit code: 0 done, 1 a stated failure, 130 interrupted.
-
-    Raises:
-        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    `start` is called once the request is found right, before any work: it starts Keras, and returns
+    what is wrong with its backend, or None.
     """
     code = _run(sys.argv[1:] if argv is None else list(argv), start)
     if code:

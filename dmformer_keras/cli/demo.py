@@ -54,16 +54,7 @@ def after_interruption(args):
 
 
 def serve(page, port=None, inbrowser=False):
-    """Opens the page to this machine, and to nobody else.
-
-    Args:
-        page: `gradio.Blocks`.
-        port: int or None, for a free one.
-        inbrowser: bool, whether to open the browser.
-
-    Raises:
-        OSError: the port is not free.
-    """
+    """Opens the page to this machine, and to nobody else."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -83,17 +74,8 @@ def serve(page, port=None, inbrowser=False):
 
 
 def load_models(names, image_size=None):
-    """Loads the models of the page: those that are named, then shipped ones of other kinds.
-
-    Args:
-        names: sequence of str, at most one classifier and one segmenter.
-        image_size: (height, width) or None, of those that are named.
-
-    Returns:
-        dict {name: model}.
-
-    Raises:
-        DMFormerError: a model cannot be loaded, or two are of the same kind.
+    """Loads the models of the page: those that are named, then shipped ones of other kinds; returns
+    a dict {name: model}.
     """
     models = {}
     for name in names or [SHIPPED[False]]:
@@ -123,16 +105,7 @@ def example_photo():
 
 
 def make_page(gradio, models, example=None):
-    """Returns the page, a tab for each model.
-
-    Args:
-        gradio: the module.
-        models: dict {name: model}, as `load_models` returns.
-        example: path of the photograph that the page opens with, or None.
-
-    Returns:
-        `gradio.Blocks`.
-    """
+    """Returns the page, a tab for each model."""
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 600)) as page:
         gradio.Markdown(f"# {TITLE}\nDrop a photograph of your own on the first picture.")
         with gradio.Tabs():
@@ -189,18 +162,8 @@ def _add_tab(gradio, name, model, example, opened):
 
 
 def describe(model, path, name=None):
-    """Says what is in an image, and draws where.
-
-    Args:
-        model: `DMFormerClassifier`, `SemanticFPN` or `UPerNet`.
-        path: str or path of an image file.
-        name: str, the class that Grad-CAM looks for; None for the likeliest.
-
-    Returns:
-        ({class name: probability, or share of the pixels}, `PIL.Image.Image`).
-
-    Raises:
-        DMFormerError: the image cannot be read.
+    """Says what is in an image, and draws where; returns ({class name: probability, or share of the
+    pixels}, `PIL.Image.Image`).
     """
     names, channels = class_names_of(model), model.input.shape[-1]
     if is_segmenter(model):

@@ -17,13 +17,6 @@ def segmentation_options(args, model):
     """Returns what `add_segmentation_options` was given, as keyword arguments.
 
     Checks `--image-size`, too, which is not for segmenters.
-
-    Args:
-        args: the parsed arguments.
-        model: what `load_trained` returned.
-
-    Raises:
-        DMFormerError: an option was given that is not for this kind of model.
     """
     if args.image_size is not None and is_segmenter(model):
         raise DMFormerError(
@@ -78,11 +71,6 @@ def print_skipped(source):
 
 
 def print_trained_on(model, source):
-    """Says on stderr how many images of a source the run of a model was trained on, if any.
-
-    Args:
-        model: str, the model's name or folder.
-        source: ImageSource.
-    """
+    """Says on stderr how many images of a source the run of a model was trained on, if any."""
     if warning := trained_on_warning(Path(model), source):
         print(warning, file=sys.stderr)

@@ -48,15 +48,8 @@ def run(args):
 
 
 def name_classes(model, paths, top):
-    """Classifies images.
-
-    Args:
-        model: `DMFormerClassifier`, or an exported one.
-        paths: list of Path, image files.
-        top: int, how many classes.
-
-    Yields:
-        {"image": str, "predictions": [{"class", "index", "probability"}]}.
+    """Classifies images; returns {"image": str, "predictions": [{"class", "index",
+    "probability"}]}.
     """
     names = class_names_of(model)
     for path, likeliest in zip(paths, likeliest_classes(model, paths, top), strict=True):
@@ -68,20 +61,8 @@ def name_classes(model, paths, top):
 
 
 def draw_segments(model, paths, folder, how):
-    """Segments images, and writes an overlay and a mask of each.
-
-    Args:
-        model: `SemanticFPN`, `UPerNet`, or a `FusedModel` of one.
-        paths: list of Path, image files.
-        folder: Path, made if absent; pictures of the same name are replaced.
-        how: dict, keyword arguments of `dmformer_keras.inference.segment_image`.
-
-    Yields:
-        {"image": str, "overlay": str, "mask": str, "classes": [{"class", "index", "pixels",
-        "share"}]}, the largest class first.
-
-    Raises:
-        DMFormerError: an image cannot be read, or a picture not be written.
+    """Segments images, and writes an overlay and a mask of each; returns {"image": str, "overlay":
+    str, "mask": str, "classes": [{"class", "index", "pixels", "share"}]}, the largest class first.
     """
     if any(path.resolve().parent == folder.resolve() for path in paths):
         raise DMFormerError(
@@ -119,9 +100,6 @@ def draw_segments(model, paths, folder, how):
 def unique_names(paths):
     """Returns a name for each file: its own without the suffix, numbered where it comes again.
 
-    Args:
-        paths: list of Path.
-
     Example:
 
     >>> unique_names([Path("a/street.jpg"), Path("b/street.png"), Path("park.jpg")])
@@ -139,17 +117,8 @@ def unique_names(paths):
 
 
 def image_files(arguments, on_corrupt="error"):
-    """Returns the files that are named, and the image files in the folders that are.
-
-    Args:
-        arguments: list of str, paths of files and folders.
-        on_corrupt: "error", or "skip" to leave out what is no image or damaged.
-
-    Returns:
-        list of Path; and list of str, why files were left out.
-
-    Raises:
-        DMFormerError: a file is not there, a folder holds no image, or files are no images.
+    """Returns the files that are named, and the image files in the folders that are: a list of
+    Path; and list of str, why files were left out.
     """
     paths, reasons = [], []
     for argument in arguments:

@@ -31,19 +31,8 @@ _SHIFTS = 8
 
 
 def draw_explanation(model, image, path, classes=None):
-    """Draws where a model sees its classes in an image, and what its levels and gates do.
-
-    Args:
-        model: `DMFormerClassifier`, `SemanticFPN` or `UPerNet`.
-        image: uint8 array (height, width, channels), of the model's input size.
-        path: str or path of the PNG file.
-        classes: list of class indexes to show, up to 3; None for the likeliest.
-
-    Returns:
-        list of GradCam, those shown.
-
-    Raises:
-        DMFormerError: matplotlib is missing, or an argument does not fit the model.
+    """Draws where a model sees its classes in an image, and what its levels and gates do; returns a
+    list of GradCam, those shown.
     """
     _check_can_draw()
     from matplotlib.figure import Figure
@@ -60,19 +49,8 @@ def draw_explanation(model, image, path, classes=None):
 
 
 def draw_gates(model, source, path, images_per_class=8):
-    """Draws how the gates' values are distributed, by stage and by class of image.
-
-    Args:
-        model: `DMFormerClassifier` with gates.
-        source: ImageSource.
-        path: str or path of the PNG file.
-        images_per_class: int, positive.
-
-    Returns:
-        dict of float32 arrays (images, channels of all the stage's blocks) by (stage, class name).
-
-    Raises:
-        DMFormerError: matplotlib is missing, or the model has no gates.
+    """Draws how the gates' values are distributed, by stage and by class of image; returns a dict
+    of float32 arrays (images, channels of all the stage's blocks) by (stage, class name).
     """
     _check_can_draw()
     from matplotlib.figure import Figure

@@ -15,16 +15,8 @@ from dmformer_keras.layers.fused import FusedDMFormerBlock
 
 
 def blocks_of(model):
-    """The DMFormer blocks of a model, however deep its backbone is nested in it.
-
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        dict of layers by name, such as "stage1_block1", in the order of the network.
-
-    Raises:
-        DMFormerError: it has none, or several backbones.
+    """The DMFormer blocks of a model, however deep its backbone is nested in it: a dict of layers
+    by name, such as "stage1_block1", in the order of the network.
     """
     found = {}
 
@@ -48,11 +40,7 @@ def blocks_of(model):
 
 @contextlib.contextmanager
 def changed_outputs(changes):
-    """While it lasts, layers return what a function makes of what they return.
-
-    Args:
-        changes: list of (layer, function from tensor to tensor).
-    """
+    """While it lasts, layers return what a function makes of what they return."""
     try:
         for layer, change in changes:
             layer.call = _changed(layer.call, change)
@@ -70,16 +58,7 @@ def _changed(call, change):
 
 
 def outputs_of(model, layers, images):
-    """Runs a model, and tells what layers inside it returned.
-
-    Args:
-        model: `keras.Model`.
-        layers: dict of layers.
-        images: array of the model's input.
-
-    Returns:
-        The model's output, and a dict of what each layer returned, tensors.
-    """
+    """Runs a model; returns its output, and a dict of what layers inside it returned, tensors."""
     seen = {}
 
     def keep(name):
@@ -95,15 +74,7 @@ def outputs_of(model, layers, images):
 
 
 def gradient(function, value):
-    """The gradient of a function to a number.
-
-    Args:
-        function: from a tensor to a tensor without axes.
-        value: float32 array or tensor, where.
-
-    Returns:
-        float32 array, as `value`.
-    """
+    """The gradient of a function to a number: a float32 array, as `value`."""
     backend = keras.backend.backend()
     value = ops.convert_to_tensor(value, "float32")
     # Keras has no gradient of its own: each backend asks for it in another way.
@@ -133,18 +104,7 @@ def gradient(function, value):
 
 
 def checked_images(model, images):
-    """Checks images for a model.
-
-    Args:
-        model: `keras.Model`.
-        images: array (number, height, width, channels) in 0..255.
-
-    Returns:
-        float32 array.
-
-    Raises:
-        DMFormerError: they do not fit the model.
-    """
+    """Checks images for a model; returns a float32 array."""
     images = np.asarray(images)
     # A Sequential model that has not been called yet does not know.
     inputs = getattr(model, "inputs", None)

@@ -14,17 +14,8 @@ _MOST_IMAGES = {"classify": 100, "features": 100, "segment": 50}
 
 
 def calibration_images(data, prepared):
-    """Returns the images by which the ranges of activations are measured.
-
-    Args:
-        data: `representative_data` of `to_tflite`.
-        prepared: Prepared.
-
-    Returns:
-        float32 array (count, height, width, channels).
-
-    Raises:
-        DMFormerError: there are none, or they do not fit the model.
+    """Returns the images by which the ranges of activations are measured: a float32 array (count,
+    height, width, channels).
     """
     if data is None:
         raise DMFormerError(
@@ -40,12 +31,7 @@ def calibration_images(data, prepared):
 
 
 def batches(images, batch_size):
-    """Yields images in batches of one size; the last ones are the first images again.
-
-    Args:
-        images: array (count, height, width, channels).
-        batch_size: positive int.
-    """
+    """Yields images in batches of one size; the last ones are the first images again."""
     count = -(-len(images) // batch_size) * batch_size
     images = np.resize(images, (count, *images.shape[1:]))
     for start in range(0, count, batch_size):
@@ -53,19 +39,8 @@ def batches(images, batch_size):
 
 
 def images_of(data, prepared, split, argument):
-    """Reads images for a model from wherever they are.
-
-    Args:
-        data: what `open_source` takes or returns, array or iterable of images.
-        prepared: Prepared.
-        split: str, which images of a source.
-        argument: str, what to call `data` in an error.
-
-    Returns:
-        float32 array (count, height, width, channels), in the values that the model takes.
-
-    Raises:
-        DMFormerError: as `calibration_images`.
+    """Reads images for a model from wherever they are; returns a float32 array (count, height,
+    width, channels), in the values that the model takes.
     """
     shape, description = prepared.shape, prepared.description
     if isinstance(data, (str, os.PathLike)) or _is_labelled(data, shape):
@@ -103,15 +78,8 @@ def _is_labelled(data, shape):
 
 
 def made_up_images(prepared, count=8, seed=0):
-    """Returns smooth random images, which are more like photographs than noise is.
-
-    Args:
-        prepared: Prepared.
-        count: int.
-        seed: int.
-
-    Returns:
-        float32 array (count, height, width, channels), in the values that the model takes.
+    """Returns smooth random images, which are more like photographs than noise is: a float32 array
+    (count, height, width, channels), in the values that the model takes.
     """
     height, width, channels = (side or 128 for side in prepared.shape)
     rng = np.random.default_rng(seed)

@@ -24,14 +24,8 @@ LABELS_FILE = "labels.txt"
 
 
 def side_files(description):
-    """Returns the files that travel inside an export which holds files.
-
-    Args:
-        description: dict, see `preparation`.
-
-    Returns:
-        dict {name: text}: the description, and the class names if there are any, a line for
-            each output.
+    """Returns the files that travel inside an export which holds files: a dict {name: text}: the
+    description, and the class names if there are any, a line for each output.
     """
     files = {DESCRIPTION_FILE: json.dumps(description, indent=1)}
     if has_labels(description):
@@ -94,14 +88,7 @@ def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel"
 
 
 def check_runner(path):
-    """Checks that what runs a kind of exported file is installed.
-
-    Args:
-        path: Path of the file, which need not be there yet.
-
-    Raises:
-        DMFormerError: it is not.
-    """
+    """Checks that what runs a kind of exported file is installed."""
     package, _, _ = _RUNNERS[path.suffix]
     if importlib.util.find_spec(package.replace("-", "_")) is None:
         raise DMFormerError(

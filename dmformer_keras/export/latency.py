@@ -16,12 +16,7 @@ _LEAST_RUNS = 3
 
 
 def measure(path, shape):
-    """Returns what `verification.measured` reports.
-
-    Args:
-        path: str.
-        shape: list of ints, (height, width, channels).
-    """
+    """Returns what `verification.measured` reports."""
     threads, counts = 1, []
     while threads < (os.cpu_count() or 1):
         counts.append(threads)

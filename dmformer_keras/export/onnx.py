@@ -163,20 +163,7 @@ def _imported_onnx():
 
 
 def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
-    """Converts under the PyTorch backend; `to_onnx` is the checked way in.
-
-    Args:
-        model: `keras.Model`, prepared.
-        path: str or path to write.
-        arrays: dict, not used.
-        shape: (height, width, channels).
-        batch_size: int or None.
-        opset: int.
-        data_format: str, of the file's input and output.
-
-    Raises:
-        DMFormerError: PyTorch cannot convert the model.
-    """
+    """Converts under the PyTorch backend; `to_onnx` is the checked way in."""
     try:
         import onnxscript  # noqa: F401  torch.onnx asks for it late, and less clearly
     except ImportError as error:

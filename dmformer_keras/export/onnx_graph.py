@@ -39,18 +39,7 @@ class _Value:
 
 
 def model_proto(model, shape, batch_size, opset, data_format):
-    """Returns a fused model as an `onnx.ModelProto`.
-
-    Args:
-        model: FusedModel, channels_last, with one input and one output.
-        shape: (height, width, channels) of the images, ints.
-        batch_size: int, or None for any number of images.
-        opset: int.
-        data_format: "channels_last" or "channels_first", of the graph's input and output.
-
-    Raises:
-        UnknownLayerError: a layer is not one of those that are known here.
-    """
+    """Returns a fused model as an `onnx.ModelProto`."""
     import onnx
 
     graph = _Graph(opset)

@@ -13,26 +13,12 @@ _BATCH_SIZE = 4
 
 
 def check_quantizer():
-    """Checks that the quantizer is installed.
-
-    Raises:
-        DMFormerError: it is not.
-    """
+    """Checks that the quantizer is installed."""
     _imported_quantizer()
 
 
 def quantize(path, images, batch_size, data_format):
-    """Quantizes an ONNX file in its place.
-
-    Args:
-        path: Path of a float32 file.
-        images: float32 array (count, height, width, channels), to measure ranges by.
-        batch_size: int, or None where the file takes any number.
-        data_format: str, of the file's input.
-
-    Raises:
-        DMFormerError: ONNX Runtime cannot quantize it.
-    """
+    """Quantizes an ONNX file in its place."""
     quantization = _imported_quantizer()
     LOG.info("Measuring ranges on %d images", len(images))
     level, root = logging.root.level, logging.getLogger()

@@ -129,20 +129,7 @@ def _quantized(model, images, batch_size):
 
 
 def convert(model, path, arrays, *, shape, quantization, batch_size, description):
-    """Converts under the TensorFlow backend; `to_openvino` is the checked way in.
-
-    Args:
-        model: `keras.Model`, prepared.
-        path: str or path to write.
-        arrays: dict; `images`, float32 array to measure ranges by, or None.
-        shape: (height, width, channels).
-        quantization: None or "int8".
-        batch_size: int.
-        description: dict, what travels with the file.
-
-    Raises:
-        DMFormerError: OpenVINO cannot convert the model.
-    """
+    """Converts under the TensorFlow backend; `to_openvino` is the checked way in."""
     try:
         import openvino
     except ImportError as error:

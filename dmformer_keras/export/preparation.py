@@ -44,21 +44,7 @@ class Prepared:
 
 
 def prepare(model, input_shape, fuse, resizable=False):
-    """Checks a model and brings it into the form that is exported.
-
-    Args:
-        model: a `keras.Model` with one image input and one output.
-        input_shape: `(height, width, channels)` or None, as `to_tflite` takes it.
-        fuse: bool. Whether to fold every BatchNorm, see `dmformer_keras.fuse`.
-        resizable: bool. Whether height and width may stay open.
-
-    Returns:
-        Prepared. The model given is not changed.
-
-    Raises:
-        DMFormerError: the model is of a kind that cannot be exported, or cannot take images
-            of that shape.
-    """
+    """Returns a model, which is not changed, in the form that is exported."""
     check_bool("fuse", fuse)
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise DMFormerError(

@@ -26,19 +26,7 @@ _STATED = "dmformer-error: "
 
 
 def convert_under(backend, module, model, path, options, arrays=None):
-    """Calls a module's `convert` under a backend.
-
-    Args:
-        backend: "tensorflow" or "torch".
-        module: str, the module's name.
-        model: `keras.Model`.
-        path: path to write.
-        options: dict of JSON values, keyword arguments of `convert`.
-        arrays: dict of arrays or None.
-
-    Raises:
-        DMFormerError: the backend's package is not installed, or the conversion fails.
-    """
+    """Calls a module's `convert` under a backend."""
     if importlib.util.find_spec(backend) is None:
         raise DMFormerError(
             f"This conversion needs {_PACKAGES[backend]}, which is not installed: pip install "

@@ -4,15 +4,8 @@ import keras
 
 
 def rebuilt(model, change):
-    """Builds a model again from its configuration, parts of which are changed.
-
-    Args:
-        model: `keras.Model`.
-        change: function from a dict of the configuration to the dict to take its place;
-            called for each from the inside out, the whole last.
-
-    Returns:
-        `keras.Model` with weights of its own, which are not `model`'s.
+    """Builds a model again from its configuration, parts of which are changed; returns
+    `keras.Model` with weights of its own, which are not `model`'s.
     """
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)

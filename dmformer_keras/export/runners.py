@@ -110,12 +110,7 @@ class _Interpreter:
 
 
 def quantized(values, details):
-    """Returns float values in the type of a tensor of a TFLite file.
-
-    Args:
-        values: float32 array.
-        details: dict, what the interpreter says of the tensor.
-    """
+    """Returns float values in the type of a tensor of a TFLite file."""
     if details["dtype"] == np.float32:
         return values
     scale, zero_point = details["quantization"]
@@ -125,12 +120,7 @@ def quantized(values, details):
 
 
 def dequantized(values, details):
-    """Returns the values of a tensor of a TFLite file as float32.
-
-    Args:
-        values: array.
-        details: dict, what the interpreter says of the tensor.
-    """
+    """Returns the values of a tensor of a TFLite file as float32."""
     if details["dtype"] == np.float32 or not details["quantization"][0]:
         return values
     scale, zero_point = details["quantization"]

@@ -81,18 +81,7 @@ def to_saved_model(
 
 
 def convert(model, path, arrays, *, shape, description):
-    """Converts under the TensorFlow backend; `to_saved_model` is the checked way in.
-
-    Args:
-        model: `keras.Model`, prepared.
-        path: str or path of the folder to write.
-        arrays: dict, not used.
-        shape: (height, width, channels).
-        description: dict, what travels with the model.
-
-    Raises:
-        DMFormerError: TensorFlow cannot convert the model.
-    """
+    """Converts under the TensorFlow backend; `to_saved_model` is the checked way in."""
     import tensorflow as tf
 
     module = tf.Module()

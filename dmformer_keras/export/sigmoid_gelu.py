@@ -13,13 +13,8 @@ FACTOR = 1.702
 
 
 def with_sigmoid_gelu(model):
-    """Returns a fused model whose blocks have `x * sigmoid(1.702 x)` in the place of GELU.
-
-    Args:
-        model: `keras.Model` that `fuse` returned. It is not changed.
-
-    Returns:
-        `keras.Model`; `model` itself where no block of it has a GELU.
+    """Returns a fused model whose blocks have `x * sigmoid(1.702 x)` in the place of GELU:
+    `keras.Model`; `model` itself where no block of it has a GELU.
     """
     blocks = [
         layer

@@ -132,20 +132,7 @@ def to_tflite(
 def convert(
     model, path, arrays, *, shape, quantization, batch_size, int8_io, sigmoid_gelu, description
 ):
-    """Converts under the TensorFlow backend; `to_tflite` is the checked way in.
-
-    Args:
-        model: `keras.Model`, prepared.
-        path: str or path to write.
-        arrays: dict; `images`, float32 array to calibrate with, or None.
-        shape: (height, width, channels), None for open sides.
-        quantization, batch_size, int8_io: as in `to_tflite`.
-        sigmoid_gelu: bool, whether the GELU of fused blocks becomes one of a sigmoid.
-        description: dict, what travels with the file.
-
-    Raises:
-        DMFormerError: TensorFlow cannot convert the model.
-    """
+    """Converts under the TensorFlow backend; `to_tflite` is the checked way in."""
     import tensorflow as tf
 
     # Looked for first: what is gone is told by its name.

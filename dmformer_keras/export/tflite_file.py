@@ -13,14 +13,7 @@ _IDENTIFIER = b"TFL3"
 
 
 def packed(model):
-    """Returns a model as the content of a `.tflite` file, equal vectors stored once.
-
-    Args:
-        model: `ModelT`, as `flatbuffer_utils.convert_bytearray_to_object` returns it.
-
-    Returns:
-        bytes.
-    """
+    """Returns a model as the content of a `.tflite` file, equal vectors stored once."""
     import flatbuffers
 
     class SharingBuilder(flatbuffers.Builder):

@@ -30,12 +30,7 @@ _COLOR_SPACES = {"RGB": 1, "grey": 2}
 
 
 def add_metadata(model, description):
-    """Adds metadata to a TFLite model.
-
-    Args:
-        model: `ModelT`, TensorFlow's object of a TFLite file, which is changed.
-        description: dict, see `preparation`.
-    """
+    """Adds metadata to a TFLite model."""
     schema = tf_lite.schema
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(_encoded(description), np.uint8)
@@ -45,12 +40,7 @@ def add_metadata(model, description):
 
 
 def add_side_files(path, description):
-    """Adds `labels.txt` and `model.json` to a TFLite file.
-
-    Args:
-        path: Path of the file.
-        description: dict, see `preparation`.
-    """
+    """Adds `labels.txt` and `model.json` to a TFLite file."""
     with zipfile.ZipFile(path, "a") as archive:  # stored, so that programs can map it
         for name, text in side_files(description).items():
             archive.writestr(name, text)

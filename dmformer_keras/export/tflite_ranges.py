@@ -24,12 +24,9 @@ _KERNEL, _BIAS = 1, 2
 def coarsen_dead_outputs(model):
     """Gives the outputs of an int8 model that are next to nothing a coarser scale.
 
-    A layer that gives almost 0 for every calibration image, such as a gate's ReLU that has
-    died, gets a scale so small that XNNPACK refuses to run the model at all. With a coarser
-    one those values round to what they are: almost 0.
-
-    Args:
-        model: `ModelT`, TensorFlow's object of a TFLite file, changed where that is needed.
+    A layer that gives almost 0 for every calibration image, such as a gate's ReLU that has died,
+    gets a scale so small that XNNPACK refuses to run the model at all. With a coarser one those
+    values round to what they are: almost 0.
     """
     schema = tf_lite.schema
     graph = model.subgraphs[0]

@@ -59,21 +59,7 @@ class Check:
 
     @classmethod
     def from_arguments(cls, path, prepared, verify, images, tolerance, precision, calibration=None):
-        """Checks the arguments of an export that are about verification.
-
-        Args:
-            path: Path of the file to write.
-            prepared: Prepared.
-            verify, images, tolerance: as in `to_tflite`.
-            precision: a key of `TOLERANCES`.
-            calibration: float32 array of images, or None.
-
-        Returns:
-            Check, or None with `verify=False`.
-
-        Raises:
-            DMFormerError: an argument is invalid.
-        """
+        """Checks the arguments of an export about verification; None with `verify=False`."""
         check_bool("verify", verify)
         given = tolerance is not None
         if given and (not is_finite_number(tolerance) or tolerance <= 0):
@@ -99,13 +85,7 @@ class Check:
 
 
 def checked_path(path: PathLike, suffix: str, what: str) -> Path:
-    """Returns the path of a file to write, whose suffix must be right.
-
-    Args:
-        path: str or path.
-        suffix: str, "" for a folder.
-        what: str, of what kind the file is.
-    """
+    """Returns the path of a file to write, whose suffix must be right."""
     if not isinstance(path, (str, os.PathLike)):
         raise DMFormerError(f"The path of {what} must be a str or path, not {path!r}.")
     path = Path(path)
@@ -120,17 +100,7 @@ def checked_path(path: PathLike, suffix: str, what: str) -> Path:
 
 @contextlib.contextmanager
 def written_if_right(path, check, needed=0):
-    """Yields a path beside `path` to export to; moves it to `path` if its outputs are the model's.
-
-    Args:
-        path: Path of the file or folder.
-        check: Check, or None.
-        needed: int, about how many bytes are written, see `stated_write_errors`.
-
-    Raises:
-        DMFormerError: the path cannot be written, or the file's outputs are not the
-            model's. What was at `path` before stays.
-    """
+    """Yields a path to export to; moves it to `path` if its outputs are the model's."""
     stack = contextlib.ExitStack()
     with stated_write_errors(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,11 +187,7 @@ def _verify(path, check):
 
 
 def size_of(path):
-    """Returns the bytes of an exported file, of all its parts.
-
-    Args:
-        path: Path.
-    """
+    """Returns the bytes of an exported file, of all its parts."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
@@ -229,15 +195,9 @@ def size_of(path):
 
 
 def measured(path, shape):
-    """Measures latency and memory of an exported file, in a process of its own.
-
-    Args:
-        path: Path.
-        shape: (height, width, channels) of the images, for a file of open sides.
-
-    Returns:
-        dict: `latency_ms`, {threads: median milliseconds of a batch}; `peak_memory_bytes`
-        beyond the runtime's libraries; `machine` and `keras`, what it was measured with.
+    """Measures latency and memory of an exported file, in a process of its own; returns a dict:
+    `latency_ms`, {threads: median milliseconds of a batch}; `peak_memory_bytes` beyond the
+    runtime's libraries; `machine` and `keras`, what it was measured with.
     """
     request = json.dumps({"path": str(path), "shape": [int(side) for side in shape]})
     finished = subprocess.run(

@@ -83,17 +83,8 @@ def classify(model, images, top=5):
 def likeliest_classes(
     model: Model, images: Sequence[Image], top: int
 ) -> Iterator[list[tuple[int, float]]]:
-    """Yields the likeliest classes of each image by their indexes, as `classify` by name.
-
-    Args:
-        model, top: as in `classify`.
-        images: list of what `classify` takes.
-
-    Yields:
-        list of (int class index, float probability), the likeliest first.
-
-    Raises:
-        DMFormerError: as `classify`.
+    """Yields the likeliest classes of each image by their indexes, as `classify` by name: a list of
+    (int class index, float probability), the likeliest first.
     """
     check_positive_int("top", top)
     if is_segmenter(model) or len(model.output.shape) != 2:

@@ -19,14 +19,7 @@ THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
 
 
 def is_binary(model: Any) -> bool:
-    """Tells whether a model gives one output per image, which stands for two classes.
-
-    Args:
-        model: what `load_trained` returns.
-
-    Returns:
-        bool.
-    """
+    """Tells whether a model gives one output per image, which stands for two classes."""
     shape = model.outputs[0].shape if hasattr(model, "outputs") else model.output.shape
     return len(shape) == 2 and shape[-1] == 1
 
@@ -66,12 +59,6 @@ def class_names_of(model: Any) -> list[str]:
     """The names of a model's classes, or their numbers where it has no names.
 
     A model of one output has two classes: 0, and 1, which the output speaks for.
-
-    Args:
-        model: what `dmformer_keras.load` returns.
-
-    Returns:
-        list of str.
     """
     names = list(model.class_names or ())
     if is_binary(model) and len(names) == 1:
@@ -80,14 +67,8 @@ def class_names_of(model: Any) -> list[str]:
 
 
 def predicted(model: Any, images: NDArray[np.float32]) -> Any:
-    """A model's outputs for a batch, from whatever thread this is called.
-
-    Args:
-        model: what `dmformer_keras.load` returns, or any Keras model.
-        images: float32 array, the model's input.
-
-    Returns:
-        What `predict_on_batch` returns.
+    """A model's outputs for a batch, from whatever thread this is called: what `predict_on_batch`
+    returns.
     """
     make_function = getattr(model, "make_predict_function", None)
     if make_function is not None:
@@ -102,9 +83,6 @@ def warn_of_scaled_pixels(images: ArrayLike) -> None:
     """Warns where no pixel of a batch is over 1: images in 0..1 give wrong answers silently.
 
     A batch that is black says nothing of how it is scaled.
-
-    Args:
-        images: array, pixels in 0..255.
     """
     if 0 < np.max(images, initial=0) <= 1:
         warnings.warn(

@@ -258,19 +258,11 @@ def _positions(side, window, overlap):
 
 
 def _weights(positions, index, window, side):
-    """Returns the weights of a window's pixels along one axis, without those outside.
+    """Returns the weights of a window's pixels along one axis, without those outside: a float32
+    array, of the window's length or up to the image's end.
 
-    From each window to the next a ramp leads from 0 to 1; a window weighs what the ramp
-    before it has risen, less what the one behind it has. So all weights sum to 1.
-
-    Args:
-        positions: list of ints, where the windows begin.
-        index: int, which of them is meant.
-        window: int, the windows' length in pixels.
-        side: int, the image's length in pixels.
-
-    Returns:
-        float32 array, of the window's length or up to the image's end.
+    From each window to the next a ramp leads from 0 to 1; a window weighs what the ramp before it
+    has risen, less what the one behind it has. So all weights sum to 1.
     """
     start = positions[index]
     pixels = np.arange(start, min(start + window, side)) + 0.5

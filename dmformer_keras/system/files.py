@@ -25,17 +25,9 @@ class WriteError(DMFormerError):
 
 @contextlib.contextmanager
 def written_whole(path, needed=0):
-    """Gives a path beside `path` to write to, and renames it into place afterwards.
+    """Gives a path beside `path` to write to, with its suffix; renames it into place afterwards.
 
-    Args:
-        path: str or path of the file.
-        needed: int, see `stated_write_errors`.
-
-    Yields:
-        Path, of the same suffix; removed if an exception ends the block.
-
-    Raises:
-        WriteError: the file cannot be written.
+    If an exception ends the block, it is removed.
     """
     path = Path(path)
     beside = path.with_name(f"{WRITING}{path.name}")
@@ -50,15 +42,10 @@ def written_whole(path, needed=0):
 
 @contextlib.contextmanager
 def stated_write_errors(path, needed=0):
-    """Turns what the system has against writing a file into one sentence.
+    """Turns what the system has against writing a file or folder into one sentence.
 
-    Args:
-        path: str or path, what is written: a file or a folder.
-        needed: int, about how many bytes. Where fewer are free, nothing is tried: libraries of
-            file formats do not stand a disk that is full in the middle.
-
-    Raises:
-        WriteError: there is too little room, or the system refuses.
+    Where fewer bytes are free than needed, nothing is tried: libraries of file formats do not stand
+    a disk that is full in the middle.
     """
     check_room(path, needed)
     try:
@@ -74,25 +61,13 @@ def stated_write_errors(path, needed=0):
 
 
 def check_room(path, needed):
-    """Checks that a disk has room for a file that is to be written.
-
-    Args:
-        path: str or path of the file or folder, which need not be there yet.
-        needed: int, about how many bytes.
-
-    Raises:
-        WriteError: it has not.
-    """
+    """Checks that a disk has room for a file that is to be written."""
     if needed > _free(path):
         raise _write_error(path, "there is too little room", needed, full=True)
 
 
 def stored_bytes(variables):
-    """About how many bytes variables take in a file.
-
-    Args:
-        variables: iterable of what has a shape.
-    """
+    """About how many bytes variables take in a file."""
     return sum(4 * math.prod(variable.shape) for variable in variables)
 
 
@@ -112,17 +87,7 @@ def _write_error(path, reason, needed, full):
 
 
 def open_regular_file(path):
-    """Open a regular file to read its bytes: no pipe, no device.
-
-    Args:
-        path: str or path.
-
-    Returns:
-        File object.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
+    """Open a regular file to read its bytes: no pipe, no device; returns a file object."""
     # Opening a pipe would wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(os.open(path, flags), "rb")  # noqa: SIM115
@@ -133,18 +98,7 @@ def open_regular_file(path):
 
 
 def read_regular_file(path, limit=FILE_BYTES_LIMIT):
-    """The content of a regular file of bounded size.
-
-    Args:
-        path: str or path.
-        limit: int, bytes.
-
-    Returns:
-        bytes.
-
-    Raises:
-        OSError: it cannot be opened, is no regular file, or is larger than `limit`.
-    """
+    """The content of a regular file of bounded size."""
     with open_regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -153,19 +107,7 @@ def read_regular_file(path, limit=FILE_BYTES_LIMIT):
 
 
 def read_regular_text(path, limit=TEXT_BYTES_LIMIT):
-    """The content of a regular file of bounded size that is UTF-8.
-
-    Args:
-        path: str or path.
-        limit: int, bytes.
-
-    Returns:
-        str.
-
-    Raises:
-        OSError: as `read_regular_file`.
-        UnicodeDecodeError: it is not UTF-8.
-    """
+    """The content of a regular file of bounded size that is UTF-8."""
     return read_regular_file(path, limit).decode("utf-8")
 
 
@@ -184,15 +126,7 @@ class FolderLock:
         self._descriptor = None
 
     def take(self, waiting=None):
-        """Takes the lock, if the folder is there; does nothing where it has it.
-
-        Args:
-            waiting: function without arguments, called where another process has it, which is
-                then waited for; None raises instead.
-
-        Raises:
-            DMFormerError: another process has it.
-        """
+        """Takes the lock, if the folder is there; does nothing where it has it."""
         if self._descriptor is not None or not self._folder.is_dir():
             return
         try:

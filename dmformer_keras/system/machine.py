@@ -14,13 +14,8 @@ _LIBRARIES = (
 
 
 def describe_machine(threads):
-    """Describes this machine.
-
-    Args:
-        threads: positive int, processors that were used, or None where that is not known.
-
-    Returns:
-        dict of str and int, with the versions of the libraries that are installed.
+    """Describes this machine; returns a dict of str and int, with the versions of the libraries
+    that are installed.
     """
     versions = {}
     for library in _LIBRARIES:
@@ -39,14 +34,7 @@ def describe_machine(threads):
 
 
 def machine_sentence(machine):
-    """Says in a sentence what `describe_machine` found out.
-
-    Args:
-        machine: dict, what it returned.
-
-    Returns:
-        str.
-    """
+    """Says in a sentence what `describe_machine` found out."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     used = f"{machine['threads']} of " if machine["threads"] else ""
     parts = [machine["gpu"], machine["cpu"], f"{used}{machine['processors']} processors",

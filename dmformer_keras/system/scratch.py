@@ -13,18 +13,8 @@ from dmformer_keras.system.files import FolderLock
 def scratch_folder(parent, prefix):
     """Gives a new folder, and removes it afterwards.
 
-    Those of the same prefix that processes which are gone have left are removed first; where
-    there are no locks (see `FolderLock`) nobody can tell, and they stay.
-
-    Args:
-        parent: str or path of the folder that it is made in.
-        prefix: str, how its name begins.
-
-    Yields:
-        Path.
-
-    Raises:
-        OSError: it cannot be made.
+    Those of the same prefix that processes which are gone have left are removed first; where there
+    are no locks (see `FolderLock`) nobody can tell, and they stay.
     """
     for left in Path(parent).glob(f"{prefix}*"):
         _remove_if_abandoned(left)

@@ -17,15 +17,9 @@ _NAMED = re.compile(
 def without_secrets(text: str) -> str:
     """A command or a text with the tokens and passwords in it left out.
 
-    What looks like a service's token is left out wherever it stands; anything else where it
-    follows an option such as `--token` or a name such as `password=`, or stands before the host
-    in an address.
-
-    Args:
-        text: str.
-
-    Returns:
-        str.
+    What looks like a service's token is left out wherever it stands; anything else where it follows
+    an option such as `--token` or a name such as `password=`, or stands before the host in an
+    address.
 
     Example:
 

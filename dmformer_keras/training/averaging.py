@@ -12,11 +12,7 @@ from dmformer_keras.layers.backend_paths import no_gradients
 
 @contextlib.contextmanager
 def averaged_weights(model):
-    """Puts the moving averages in the place of a model's weights, for the time of a block.
-
-    Args:
-        model: compiled `keras.Model`; nothing is done where its optimizer keeps no average.
-    """
+    """Puts the moving averages in the place of a model's weights, for the time of a block."""
     if not keeps_average(model):
         yield
         return
@@ -64,19 +60,13 @@ def warm_up_average(optimizer):
 
 
 def estimate_statistics(model, batches):
-    """Sets the running statistics of every BatchNorm to their means over some batches.
+    """Sets the running statistics of every BatchNorm to their means over some batches; returns a
+    list of arrays, the new statistics: see `statistics_values`.
 
-    The statistics that training keeps are those of the weights as they moved; averaged weights
-    need their own. Nothing is dropped meanwhile, as at inference. Frozen layers keep theirs.
+    The statistics that training keeps are those of the weights as they moved; averaged weights need
+    their own. Nothing is dropped meanwhile, as at inference. Frozen layers keep theirs.
 
     Source: Izmailov et al. 2018 (stochastic weight averaging, `update_bn`).
-
-    Args:
-        model: `keras.Model`.
-        batches: iterable of image batches, the model's input.
-
-    Returns:
-        list of arrays, the new statistics: see `statistics_values`.
 
     Example:
 
@@ -121,12 +111,7 @@ def _statistics(model):
 
 @contextlib.contextmanager
 def statistics_set(model, values):
-    """Sets the running statistics of a model for the time of a block.
-
-    Args:
-        model: `keras.Model`.
-        values: list of arrays, in the order of `statistics_values`.
-    """
+    """Sets the running statistics of a model for the time of a block."""
     variables, own = _statistics(model), statistics_values(model)
     _assign(variables, values)
     try:

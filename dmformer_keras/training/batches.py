@@ -13,18 +13,8 @@ from dmformer_keras.errors import DMFormerError
 
 
 def training_batches(source, recipe, image_size, first_step, shard=(0, 1), answers=None):
-    """The endless stream of a recipe's training batches, from one of them on.
-
-    Args:
-        source: ImageSource.
-        recipe: Recipe or SegmentationRecipe.
-        image_size: (height, width), ints, in pixels.
-        first_step: int, 0 or more, the batches before.
-        shard: (which, of how many), ints, the part of each batch.
-        answers: TeacherAnswers or None.
-
-    Returns:
-        What `Model.fit` takes, with `steps_per_epoch`.
+    """The endless stream of a recipe's training batches, from one of them on: what `Model.fit`
+    takes, with `steps_per_epoch`.
     """
     begin = {"first_step": first_step}
     if isinstance(source, StreamSource):
@@ -47,17 +37,8 @@ def training_batches(source, recipe, image_size, first_step, shard=(0, 1), answe
 
 
 def statistics_batches(source, recipe, image_size, epoch, images=512):
-    """Yields batches of training images, changed as in training but not mixed.
-
-    Args:
-        source: ImageSource.
-        recipe: Recipe or SegmentationRecipe.
-        image_size: (height, width), ints, in pixels.
-        epoch: int, whose images they are.
-        images: int, how many at the least, where there are as many.
-
-    Yields:
-        float32 array (batch, height, width, channels) in 0..255.
+    """Yields batches of training images, changed as in training but not mixed: a float32 array
+    (batch, height, width, channels) in 0..255.
     """
     # A stream has no images by number, which only tf.data reads.
     streamed = isinstance(source, StreamSource)
@@ -80,15 +61,8 @@ def statistics_batches(source, recipe, image_size, epoch, images=512):
 
 
 def evaluation_batches(source, image_size, batch_size):
-    """Yields every image of a source once, in order.
-
-    Args:
-        source: ImageSource.
-        image_size: (height, width), ints, in pixels.
-        batch_size: int, positive.
-
-    Yields:
-        float32 array (batch, height, width, channels) in 0..255, int32 array (batch,).
+    """Yields every image of a source once, in order: a float32 array (batch, height, width,
+    channels) in 0..255, int32 array (batch,).
     """
     batches = _pipeline()(source, image_size, batch_size)
     if isinstance(batches, keras.utils.PyDataset):

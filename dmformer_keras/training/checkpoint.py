@@ -45,17 +45,7 @@ class RunState:
 
 
 def read_state(folder):
-    """Reads the state of a run.
-
-    Args:
-        folder: Path of the run.
-
-    Returns:
-        RunState.
-
-    Raises:
-        DMFormerError: there is none, or it is damaged.
-    """
+    """Reads the state of a run."""
     path = folder / CHECKPOINT_FOLDER / STATE_FILE
     try:
         state = RunState(**json.loads(read_regular_text(path)))
@@ -93,13 +83,8 @@ def _check_kinds(state):
 
 
 def is_untouched(folder):
-    """Tells whether a run was begun in a folder and ended before it had written anything.
-
-    Args:
-        folder: Path of the run.
-
-    Returns:
-        bool, True for an empty folder, False for one that is not there.
+    """Tells whether a run was begun in a folder and ended before it had written anything; returns a
+    bool, True for an empty folder, False for one that is not there.
     """
     if not folder.is_dir():
         return False
@@ -110,12 +95,7 @@ def is_untouched(folder):
 
 
 def write_state(folder, state):
-    """Writes the state of a run, and removes the weights of the epochs before.
-
-    Args:
-        folder: Path of the run.
-        state: RunState.
-    """
+    """Writes the state of a run, and removes the weights of the epochs before."""
     folder = folder / CHECKPOINT_FOLDER
     with written_whole(folder / STATE_FILE) as path:
         path.write_text(json.dumps(dataclasses.asdict(state)) + "\n", encoding="utf-8")
@@ -125,13 +105,7 @@ def write_state(folder, state):
 
 
 def save_epoch(folder, state, model):
-    """Saves a model and its optimizer as the last finished epoch of a run.
-
-    Args:
-        folder: Path of the run.
-        state: RunState, its history with that epoch; changed to name the new file.
-        model: compiled `keras.Model`.
-    """
+    """Saves a model and its optimizer as the last finished epoch of a run."""
     state.weights_file = f"epoch_{state.epoch:04d}.keras"
     state.seeds = [np.asarray(seed.value).tolist() for seed in _seed_states(model)]
     path = folder / CHECKPOINT_FOLDER / state.weights_file
@@ -141,25 +115,12 @@ def save_epoch(folder, state, model):
 
 
 def checkpoint_bytes(model):
-    """About how many bytes the file of an epoch has.
-
-    Args:
-        model: compiled `keras.Model`.
-    """
+    """About how many bytes the file of an epoch has."""
     return stored_bytes([*model.variables, *model.optimizer.variables])
 
 
 def restore_epoch(folder, state, model):
-    """Loads the last finished epoch into a model that was built and compiled alike.
-
-    Args:
-        folder: Path of the run.
-        state: RunState, of one epoch or more.
-        model: compiled `keras.Model`, its optimizer built.
-
-    Raises:
-        DMFormerError: the file is missing, damaged, or of another model.
-    """
+    """Loads the last finished epoch into a model that was built and compiled alike."""
     import keras  # not above: states are read before Keras is started, too
 
     path = folder / CHECKPOINT_FOLDER / state.weights_file
@@ -175,14 +136,7 @@ def restore_epoch(folder, state, model):
 
 
 def resumable_epoch(folder):
-    """The number of finished epochs of a run, or None where there is no run.
-
-    Args:
-        folder: str or path.
-
-    Returns:
-        int or None.
-    """
+    """The number of finished epochs of a run, or None where there is no run."""
     try:
         return read_state(Path(folder)).epoch
     except DMFormerError:

@@ -48,15 +48,8 @@ class OneDevice:
     def folder(self, output, resume):
         """The folder that this process writes to.
 
-        All processes do the same, for in some backends what reads a weight takes all of
-        them; what any but the first writes is forgotten.
-
-        Args:
-            output: Path of the run.
-            resume: bool, whether it is there already.
-
-        Raises:
-            DMFormerError: it should be there, and this process does not see it.
+        All processes do the same, for in some backends what reads a weight takes all of them; what
+        any but the first writes is forgotten.
         """
         if self.is_first:
             yield output
@@ -252,16 +245,8 @@ def _train_step_of(copies):
 
 
 def join(distribute):
-    """Joins the devices and processes that train together.
-
-    Args:
-        distribute: bool. False for this process and one device, whatever there is.
-
-    Returns:
-        OneDevice, or what stands for more of them.
-
-    Raises:
-        DMFormerError: they cannot be joined; the message says how to start them.
+    """Joins the devices and processes that train together; returns OneDevice, or what stands for
+    more of them.
     """
     if not distribute:
         return OneDevice()

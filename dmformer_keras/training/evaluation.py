@@ -134,15 +134,7 @@ def evaluate(
 
 
 def check_classes(model, source):
-    """Checks that a source has the classes of a model, in the same order.
-
-    Args:
-        model: `keras.Model`; its `class_names` are compared where it has some.
-        source: ImageSource.
-
-    Raises:
-        DMFormerError: it has others.
-    """
+    """Checks that a source has the classes of a model, in the same order."""
     own_names, num_classes = getattr(model, "class_names", None), model.output.shape[-1]
     if is_binary(model):
         own_names, num_classes = own_names and class_names_of(model), 2

@@ -17,13 +17,7 @@ def can_draw():
 
 
 def draw_curves(history, charts, path):
-    """Draws columns of a history over the epochs to a PNG file.
-
-    Args:
-        history: list of dicts, one per epoch, with "epoch" and the columns drawn.
-        charts: list of (title, unit, {label: (column, factor)}), one chart each.
-        path: str or path of the file.
-    """
+    """Draws columns of a history over the epochs to a PNG file."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(5 * len(charts), 4)
@@ -44,13 +38,7 @@ def draw_curves(history, charts, path):
 
 
 def draw_confusion_matrix(evaluation, path, title):
-    """Draws the shares of each true class that were taken for each class to a PNG file.
-
-    Args:
-        evaluation: Evaluation.
-        path: str or path of the file.
-        title: str.
-    """
+    """Draws the shares of each true class that were taken for each class to a PNG file."""
     counts = evaluation.confusion
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(counts)

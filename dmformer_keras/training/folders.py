@@ -7,14 +7,7 @@ from dmformer_keras.training import checkpoint
 
 
 def check_is_free(folder):
-    """Checks that a new run may be written to a folder.
-
-    Args:
-        folder: Path.
-
-    Raises:
-        DMFormerError: it holds something, or cannot be made or written.
-    """
+    """Checks that a new run may be written to a folder."""
     if folder.is_dir() and any(folder.iterdir()) and not checkpoint.is_untouched(folder):
         hint = "choose another folder"
         if checkpoint.resumable_epoch(folder) is not None:
@@ -26,14 +19,7 @@ def check_is_free(folder):
 
 
 def make_folder(folder):
-    """Makes a folder for a run.
-
-    Args:
-        folder: Path.
-
-    Raises:
-        DMFormerError: it cannot be made.
-    """
+    """Makes a folder for a run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,17 +9,7 @@ from dmformer_keras.training.trained_images import draw_of
 
 
 def identity_of(recipe, preset, train_source, val_source, draw="name"):
-    """What must be the same for a run to be resumed.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        preset: Preset that the run starts from.
-        train_source, val_source: ImageSource, its images.
-        draw: str, how the validation images were drawn, see `open_source`.
-
-    Returns:
-        dict {part: {name: JSON value}}.
-    """
+    """What must be the same for a run to be resumed: a dict {part: {name: JSON value}}."""
     settings = _json_values(dataclasses.asdict(recipe))
     # The results are the same with it: a run that ran out of memory is continued with it.
     del settings["gradient_checkpointing"]
@@ -38,14 +28,8 @@ def identity_of(recipe, preset, train_source, val_source, draw="name"):
 
 
 def describe_differences(started, now, kind):
-    """Says how a run that is to be resumed differs from what it was started as.
-
-    Args:
-        started, now: dicts, of `identity_of`.
-        kind: type, Recipe or SegmentationRecipe.
-
-    Returns:
-        list of str, empty where it is the same run.
+    """Says how a run that is to be resumed differs from what it was started as; returns a list of
+    str, empty where it is the same run.
     """
     # A setting that came with a later version was what it is by default.
     defaults = _json_values(dataclasses.asdict(kind()))

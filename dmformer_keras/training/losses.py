@@ -189,15 +189,8 @@ def _cross_entropies(labels, logits):
 
 
 def _pixel_weights(sample_weight, y_pred):
-    """A `sample_weight` of images or pixels as one float32 weight per pixel.
-
-    Args:
-        sample_weight: tensor or array: one number, `(batch,)`, or `(batch, height, width)`; axes
-            of 1 behind change nothing.
-        y_pred: tensor (batch, height, width, classes).
-
-    Returns:
-        float32 tensor (batch, height, width).
+    """A `sample_weight` of images or pixels as one float32 weight per pixel: a float32 tensor
+    (batch, height, width).
     """
     weights = ops.convert_to_tensor(sample_weight, "float32")
     shape, pixels = tuple(weights.shape), tuple(y_pred.shape[:-1])

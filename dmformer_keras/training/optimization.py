@@ -81,13 +81,6 @@ class ReplicatedAdamW(GroupedAdamW):  # type: ignore[valid-type, misc]
 def learning_rate_schedule(recipe, steps_per_epoch):
     """Linear from 0 to the peak over the warm-up, then the recipe's decay to 0.
 
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        steps_per_epoch: int, positive.
-
-    Returns:
-        `keras.optimizers.schedules.LearningRateSchedule`.
-
     Example:
 
     >>> from dmformer_keras.training import Recipe
@@ -111,16 +104,7 @@ def learning_rate_schedule(recipe, steps_per_epoch):
 
 
 def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=None):
-    """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        model: `keras.Model` with logits as outputs.
-        steps_per_epoch: int, positive.
-        loss: `keras.losses.Loss`.
-        metrics: list of `keras.metrics.Metric`.
-        optimizer_class: subclass of GroupedAdamW, or None for what the recipe needs.
-    """
+    """Compiles a model with a loss and the recipe's optimizer, the optimizer's state built."""
     settings = {"weight_decay": recipe.weight_decay, "global_clipnorm": recipe.clip_norm}
     if recipe.accumulate > 1:
         settings["gradient_accumulation_steps"] = recipe.accumulate

@@ -72,16 +72,9 @@ def solve_head(
 def solve_linear(
     features: NDArray[np.float64], labels: NDArray[np.integer], num_classes: int
 ) -> tuple[NDArray[np.float64], ...]:
-    """Solves the regularized logistic regression of standardized features.
-
-    Args:
-        features: float array (images, features), of any backbone.
-        labels: int array (images,).
-        num_classes: int.
-
-    Returns:
-        Mean and variance of the features, a kernel (features, classes) and a bias (classes,), for
-        the logits `(features - mean) / sqrt(variance + BATCH_NORM_EPSILON) @ kernel + bias`.
+    """Solves the regularized logistic regression of standardized features; returns mean and
+    variance of the features, a kernel (features, classes) and a bias (classes,), for the logits
+    `(features - mean) / sqrt(variance + BATCH_NORM_EPSILON) @ kernel + bias`.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -92,14 +85,7 @@ def solve_linear(
 
 
 def check_can_probe(source):
-    """Checks that the features of a source's images can be computed and a head solved.
-
-    Args:
-        source: ImageSource.
-
-    Raises:
-        DMFormerError: scikit-learn is missing, or the images are streamed.
-    """
+    """Checks that the features of a source's images can be computed and a head solved."""
     if source.labels is None:
         raise DMFormerError(
             f"{source.title} is streamed, and a probe needs all images at once; leave out the "

@@ -19,13 +19,7 @@ _COMPILES = {
 
 
 def compiling_text(backend: str) -> str:
-    """What to say before the first batch.
-
-    Args:
-        backend: str, Keras's.
-
-    Returns:
-        str; "" of a backend that compiles nothing.
+    """What to say before the first batch; "" of a backend that compiles nothing.
 
     Example:
 

@@ -11,11 +11,7 @@ from dmformer_keras.training.batches import tensorflow_is_installed
 
 
 def check_tensorboard():
-    """Checks that logs for TensorBoard can be written.
-
-    Raises:
-        DMFormerError: TensorFlow or tensorboard is not installed.
-    """
+    """Checks that logs for TensorBoard can be written."""
     if not (tensorflow_is_installed() and find_spec("tensorboard")):
         raise DMFormerError(
             "Logs for TensorBoard are written by TensorFlow and tensorboard: pip install "
@@ -24,15 +20,7 @@ def check_tensorboard():
 
 
 def check_classes(source, kind):
-    """Checks that there is something to tell apart.
-
-    Args:
-        source: ImageSource, the training images.
-        kind: str, "classifier" or "segmenter".
-
-    Raises:
-        DMFormerError: the images are all of one class.
-    """
+    """Checks that there is something to tell apart."""
     if len(source.class_names) < 2:
         raise DMFormerError(
             f"{source.title} has one class only, and a {kind} needs two or more; give images of "
@@ -41,15 +29,7 @@ def check_classes(source, kind):
 
 
 def steps_of_epoch(recipe, source):
-    """Returns the batches of an epoch: of a pass over the images, or of what the recipe says.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        source: ImageSource, the training images.
-
-    Raises:
-        DMFormerError: the recipe says a number of images, and these are streamed.
-    """
+    """Returns the batches of an epoch: of a pass over the images, or of what the recipe says."""
     images = recipe.images_per_epoch
     if images is None:
         return steps_per_epoch(source, recipe.batch_size)
@@ -62,15 +42,7 @@ def steps_of_epoch(recipe, source):
 
 
 def check_updates(recipe, steps):
-    """Checks that there will be an update of the weights.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        steps: int, batches per epoch.
-
-    Raises:
-        DMFormerError: more batches are accumulated than the whole training has.
-    """
+    """Checks that there will be an update of the weights."""
     batches = recipe.epochs * steps
     if recipe.accumulate > batches:
         raise DMFormerError(
@@ -80,16 +52,7 @@ def check_updates(recipe, steps):
 
 
 def check_distribution(recipe, source, distribution):
-    """Checks that a recipe can be trained on the devices that there are.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-        source: ImageSource, the training images.
-        distribution: what `dmformer_keras.training.distribution.join` returns.
-
-    Raises:
-        DMFormerError: a batch cannot be shared evenly, or a setting is for one device.
-    """
+    """Checks that a recipe can be trained on the devices that there are."""
     batch_size = min(recipe.batch_size, len(source))
     if batch_size % distribution.replicas:
         raise DMFormerError(
@@ -116,17 +79,7 @@ def check_distribution(recipe, source, distribution):
 
 
 def checked_callbacks(callbacks):
-    """Returns callbacks that can do their work here, told which way their figure is better.
-
-    Args:
-        callbacks: sequence of `keras.callbacks.Callback`.
-
-    Returns:
-        list.
-
-    Raises:
-        DMFormerError: one is none, or sets the learning rate, which the recipe does.
-    """
+    """Returns callbacks that can do their work here, told which way their figure is better."""
     callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if not isinstance(callback, keras.callbacks.Callback):

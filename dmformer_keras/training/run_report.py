@@ -18,15 +18,7 @@ REPORT_FILE = "report.json"
 
 
 def beginning(run, model):
-    """Says what is trained, on what, and from where.
-
-    Args:
-        run: the run, before its first epoch.
-        model: `keras.Model` that is trained.
-
-    Returns:
-        str, some lines.
-    """
+    """Says what is trained, on what, and from where, in some lines."""
     preset, train, val = run.preset, run.train_source, run.val_source
     sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in run.phases)
     start = "its weights" if preset.has_weights else "random weights"
@@ -56,12 +48,7 @@ def _skipped_files(run):
 
 
 def write_history(folder, history):
-    """Writes `history.csv`.
-
-    Args:
-        folder: Path.
-        history: list of dicts, one per epoch; some have figures of the validation, too.
-    """
+    """Writes `history.csv`."""
     with (
         written_whole(folder / HISTORY_FILE) as path,
         open(path, "w", newline="", encoding="utf-8") as file,
@@ -72,15 +59,8 @@ def write_history(folder, history):
 
 
 def write_report(run, best, evaluation):
-    """Writes `report.json`, and the pictures where matplotlib is installed.
-
-    Args:
-        run: the run, after its last epoch.
-        best: dict, the row of the history that was kept.
-        evaluation: Evaluation or SegmentationEvaluation of the saved model.
-
-    Returns:
-        bool, whether pictures were drawn.
+    """Writes `report.json`, and the pictures where matplotlib is installed; returns a bool, whether
+    pictures were drawn.
     """
     history = run.state.history
     report = {
@@ -106,13 +86,8 @@ def write_report(run, best, evaluation):
 
 
 def earlier_trainings(report):
-    """Lists the trainings that a run's weights came from, the run's own being the last.
-
-    Args:
-        report: dict, of `REPORT_FILE`.
-
-    Returns:
-        list of dicts: "command", "training_seconds", "backend", "machine", "teacher".
+    """Lists the trainings that a run's weights came from, the run's own being the last; returns a
+    list of dicts: "command", "training_seconds", "backend", "machine", "teacher".
     """
     own = ("command", "training_seconds", "backend", "machine", "teacher")
     return [*report.get("earlier", []), {name: report.get(name) for name in own}]

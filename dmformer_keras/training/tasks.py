@@ -23,14 +23,7 @@ from dmformer_keras.training.teacher import (
 
 
 def task_of(recipe):
-    """Returns the task that a recipe is of.
-
-    Args:
-        recipe: Recipe or SegmentationRecipe.
-
-    Returns:
-        Classification or Segmentation.
-    """
+    """Returns the task that a recipe is of: Classification or Segmentation."""
     return (
         Segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else Classification(recipe)
     )
@@ -71,18 +64,7 @@ class Classification:
         return open_source(source, split, channels=self.recipe.channels, **options)
 
     def build(self, preset, source, overrides, image_size):
-        """Builds the model.
-
-        Args:
-            preset: str, path or Preset.
-            source: ImageSource, the training images.
-            overrides: dict of the backbone's arguments.
-            image_size: (height, width), ints, or (None, None) for images of any size. A
-                segmenter always takes any.
-
-        Returns:
-            `keras.Model`.
-        """
+        """Builds the model."""
         stored = presets.stored_head(presets.read_preset(preset), DMFormerClassifier)
         return DMFormerClassifier.from_preset(
             preset,
@@ -108,12 +90,7 @@ class Classification:
         return tuple(side or DEFAULT_SIZE for side in stored[:2])
 
     def objective(self, source, teacher=None):
-        """Returns (loss, metrics) to compile with.
-
-        Args:
-            source: ImageSource, the training images.
-            teacher: TeacherAnswers, Teacher or None.
-        """
+        """Returns (loss, metrics) to compile with."""
         recipe, classes = self.recipe, len(source.class_names)
         loss = SmoothedCrossEntropy(recipe.label_smoothing, self._class_weights(source))
         if teacher is not None:
@@ -262,17 +239,7 @@ def _has_classes(stored, source):
 
 
 def class_weights(counts, weighting):
-    """The weights of classes in the loss, from how often they occur.
-
-    Args:
-        counts: int array (classes,), pixels or images of each class.
-        weighting: "median_frequency" or "log_frequency", see `Recipe`.
-
-    Returns:
-        list of floats; 0 for a class that does not occur.
-
-    Raises:
-        DMFormerError: no pixel has a class.
+    """The weights of classes in the loss, from how often they occur; 0 for a class that does not.
 
     Example:
 

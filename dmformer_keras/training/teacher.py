@@ -196,19 +196,10 @@ class TeacherAnswers:
 
 
 def matched_classes(classes: list[str], source: ImageSource) -> tuple[list[int], list[int]]:
-    """Which of a teacher's classes are which of a source's, by their names.
+    """Which of a teacher's classes are which of a source's, by their names: a list of int, the
+    source's classes that the teacher knows; list of int, its outputs.
 
     A name that two classes have, such as crane, tells neither: it is left to the labels.
-
-    Args:
-        classes: list of str, the teacher's, in the order of its outputs.
-        source: ImageSource.
-
-    Returns:
-        list of int, the source's classes that the teacher knows; list of int, its outputs.
-
-    Raises:
-        DMFormerError: there are fewer than two.
     """
     column_of = {name: classes.index(name) for name in _told_once(classes)}
     told = _told_once(source.class_names)
@@ -227,16 +218,11 @@ def matched_classes(classes: list[str], source: ImageSource) -> tuple[list[int],
 
 
 def student_model(model: keras.Model, teacher: TeacherAnswers | Teacher) -> keras.Model:
-    """A model for training: what a student says, and what its loss needs of a teacher beside it.
+    """A model for training: a student's logits, and what its loss needs of a teacher beside them.
 
-    Args:
-        model: `DMFormerClassifier`, or a segmenter, whose layers are shared.
-        teacher: TeacherAnswers or Teacher.
-
-    Returns:
-        `keras.Model` from images to (batch, classes + outputs + known): logits, guesses at the
-        features of stored answers, the answers of a teacher that looks at the batch. With
-        stored logits only it is the model itself.
+    Its outputs are (batch, classes + outputs + known): logits, guesses at the features of stored
+    answers, the answers of a teacher that looks at the batch. With stored logits only it is the
+    model itself.
     """
     parts = [model.output]
     if teacher.outputs:

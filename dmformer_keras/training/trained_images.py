@@ -19,12 +19,7 @@ _EARLY_DRAW = "position"
 
 
 def record_images(folder, source):
-    """Writes what tells a run's training images by their names.
-
-    Args:
-        folder: Path of the run.
-        source: ImageSource, the training images.
-    """
+    """Writes what tells a run's training images by their names."""
     if not _is_known(source):
         return
     with written_whole(_file(folder)) as path, open(path, "wb") as file:
@@ -35,10 +30,6 @@ def record_contents(folder, sources):
     """Writes what tells whether a run's images are still what they were.
 
     Contents are read up to `_CONTENTS_LIMIT` bytes in all; images beyond are not compared.
-
-    Args:
-        folder: Path of the run.
-        sources: ImageSources, of training and validation.
     """
     rows, read = [], 0
     for source in filter(_is_known, sources):
@@ -53,16 +44,10 @@ def record_contents(folder, sources):
 
 
 def changed_images(folder, sources):
-    """The images of a run whose pixels are others than when it was begun.
+    """The images of a run whose pixels are others than when it was begun: a list of str, their
+    names; empty where the run kept no record.
 
     Sizes and times are compared first, contents where those differ.
-
-    Args:
-        folder: Path of the run.
-        sources: ImageSources, of training and validation.
-
-    Returns:
-        list of str, their names; empty where the run kept no record.
     """
     rows = _content_rows(folder)
     if rows is None:
@@ -80,13 +65,8 @@ def changed_images(folder, sources):
 
 
 def draw_of(identity):
-    """How the validation images of a run were drawn.
-
-    Args:
-        identity: dict, of `identity_of`, or None for a run that begins.
-
-    Returns:
-        str, one of `dmformer_keras.data.splits.DRAWS`.
+    """How the validation images of a run were drawn: a str, one of
+    `dmformer_keras.data.splits.DRAWS`.
     """
     if identity is None:
         return "name"
@@ -94,13 +74,8 @@ def draw_of(identity):
 
 
 def draw_of_run(folder):
-    """How the validation images of the run in a folder, or of a packaged one, were drawn.
-
-    Args:
-        folder: Path; where it holds no run, the draw of a new one is meant.
-
-    Returns:
-        str, see `draw_of`.
+    """How the validation images of the run in a folder, or of a packaged one, were drawn: a str,
+    see `draw_of`.
     """
     try:
         return draw_of(checkpoint.read_state(folder).identity)
@@ -118,16 +93,9 @@ def _draw_of_preset(folder):
 
 
 def count_trained_on(folder, source):
-    """How many images of a source a run was trained on.
+    """How many images of a source a run was trained on; None where that is not known.
 
     An image is known by its name or, where the run has none of that name, by its content.
-
-    Args:
-        folder: Path of the run.
-        source: ImageSource.
-
-    Returns:
-        int; None where that is not known.
     """
     try:
         with open_regular_file(_file(folder)) as file:
@@ -165,15 +133,7 @@ def _content_rows(folder):
 
 
 def trained_on_warning(folder, source):
-    """What to say where images of a source were trained on.
-
-    Args:
-        folder: Path of the run.
-        source: ImageSource that is to be measured on.
-
-    Returns:
-        str, a sentence; "" where there is nothing to say.
-    """
+    """A sentence where images of a source were trained on; "" otherwise."""
     count = count_trained_on(folder, source)
     if not count or source.split in ("train", "all"):
         return ""

@@ -90,18 +90,8 @@ def image_size(text):
 
 
 def check_model(name, *, exported=True, image_size=None):
-    """Checks that there is a trained model, or an exported file, as far as a look tells.
-
-    Args:
-        name: str, what `MODEL_HELP` or `EXPORTED_HELP` says.
-        exported: bool, whether an exported file will do.
-        image_size: (height, width) or None, what is asked of it.
-
-    Returns:
-        str, "classify" or "segment"; None where only loading it tells.
-
-    Raises:
-        DMFormerError: there is no such model, it has no weights, or is not for this.
+    """Checks that there is a trained model, or an exported file, as far as a look tells; returns a
+    str, "classify" or "segment"; None where only loading it tells.
     """
     if is_exported(name):
         if not exported:
@@ -126,31 +116,13 @@ def check_model(name, *, exported=True, image_size=None):
 
 
 def check_exists(path, what):
-    """Checks that there is a file or folder.
-
-    Args:
-        path: str.
-        what: str, what should be given.
-
-    Raises:
-        DMFormerError: there is none.
-    """
+    """Checks that there is a file or folder."""
     if not os.path.exists(path):
         raise DMFormerError(f"There is no file or folder {path!r}; give {what}.")
 
 
 def check_data(source, splits, kind, model=None):
-    """Checks the folders of labelled images.
-
-    Args:
-        source: str, what `SOURCE_HELP` says.
-        splits: sequence of str.
-        kind: "classify" or "segment"; None checks that the source is there, and no more.
-        model: str, of whose run the validation images are; None for a new run.
-
-    Raises:
-        DMFormerError: see `dmformer_keras.data.sources.check_source`.
-    """
+    """Checks the folders of labelled images."""
     if kind is None:
         return
     draw = draw_of_run(Path(model)) if model is not None else "name"
@@ -159,14 +131,7 @@ def check_data(source, splits, kind, model=None):
 
 
 def check_can_write(path):
-    """Checks that the folder of a file to write is there.
-
-    Args:
-        path: Path.
-
-    Raises:
-        DMFormerError: it is not.
-    """
+    """Checks that the folder of a file to write is there."""
     if not path.absolute().parent.is_dir():
         raise DMFormerError(f"There is no folder {str(path.parent)!r}; make it, or choose another.")
 
