@@ -56,7 +56,7 @@ def shortened(error, limit=300):
 
     Example:
 
-    >>> shortened(ValueError("no\n   such thing"))
+    >>> shortened(ValueError("no\\n   such thing"))
     'no such thing'
     >>> shortened(KeyError())
     'KeyError'

@@ -35,18 +35,7 @@ class ArraySource(ImageSource):
 
 
 def open_arrays(arrays, split, *, channels, validation_fraction, seed):
-    """Open images and labels in memory.
-
-    Args:
-        arrays: (images, labels) or (images, labels, class_names), see `open_source`.
-        split, channels, validation_fraction, seed: see `open_source`.
-
-    Returns:
-        ArraySource.
-
-    Raises:
-        DMFormerError: see `open_source`.
-    """
+    """Open images and labels in memory."""
     title = "arrays"
     if len(arrays) not in (2, 3):
         raise DMFormerError(
@@ -76,16 +65,6 @@ def open_digits(split, *, channels):
     """Open scikit-learn's 1,797 handwritten digits, enlarged smoothly from 8x8 to 32x32.
 
     The splits are fixed: about 70 % train, 10 % val and 20 % test, of every digit.
-
-    Args:
-        split: "train", "val" or "test".
-        channels: 1 or 3.
-
-    Returns:
-        ArraySource.
-
-    Raises:
-        DMFormerError: scikit-learn is missing, or an argument is wrong.
     """
     stored_split("digits", split, ["train", "val", "test"])
     try:

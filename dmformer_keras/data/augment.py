@@ -241,14 +241,8 @@ def _moved(image, matrix, offset):
 
 
 def draw_colors(rng, brightness, contrast, saturation):
-    """Draws how the colors of an image are changed.
-
-    Args:
-        rng: `numpy.random.Generator`; not drawn from where all three are 0.
-        brightness, contrast, saturation: floats in [0, 1], see `Augmentation`.
-
-    Returns:
-        (brightness, contrast, saturation), factors, or None where all three are 0.
+    """Draws how the colors of an image are changed; returns (brightness, contrast, saturation),
+    factors, or None where all three are 0.
     """
     if not (brightness or contrast or saturation):
         return None
@@ -258,15 +252,9 @@ def draw_colors(rng, brightness, contrast, saturation):
 
 
 def color_matrix(colors, channels):
-    """What factors of brightness, contrast and saturation come to.
-
-    Args:
-        colors: (brightness, contrast, saturation), of `draw_colors`.
-        channels: int.
-
-    Returns:
-        float array (channels, channels), and the share of the image's mean, float, that is added
-        to its product with each pixel.
+    """What factors of brightness, contrast and saturation come to: float array (channels,
+    channels), and the share of the image's mean, float, that is added to its product with each
+    pixel.
     """
     brightness, contrast, saturation = colors
     matrix = np.eye(channels)
@@ -276,15 +264,7 @@ def color_matrix(colors, channels):
 
 
 def recolored(image, colors):
-    """Changes an image's colors.
-
-    Args:
-        image: uint8 array (height, width, channels).
-        colors: (brightness, contrast, saturation), of `draw_colors`, or None.
-
-    Returns:
-        uint8 array, as `image`.
-    """
+    """Changes an image's colors; returns a uint8 array, as `image`."""
     if colors is None:
         return image
     matrix, share = color_matrix(colors, image.shape[-1])
@@ -297,17 +277,7 @@ def recolored(image, colors):
 
 
 def check_field(setting, field, expected, is_right):
-    """Check one field of a setting of augmentation.
-
-    Args:
-        setting: Augmentation or JointAugmentation.
-        field: str.
-        expected: str, what the field must be, for the error.
-        is_right: function from the value to bool; may raise TypeError and ValueError.
-
-    Raises:
-        DMFormerError: the value is not right.
-    """
+    """Check one field of a setting of augmentation."""
     value = getattr(setting, field)
     try:
         right = is_right(value)
@@ -318,14 +288,7 @@ def check_field(setting, field, expected, is_right):
 
 
 def check_colors(setting):
-    """Check brightness, contrast and saturation of a setting of augmentation.
-
-    Args:
-        setting: Augmentation or JointAugmentation.
-
-    Raises:
-        DMFormerError: one is not in 0..1.
-    """
+    """Check brightness, contrast and saturation of a setting of augmentation."""
     for field in ("brightness", "contrast", "saturation"):
         check_field(setting, field, "a number in 0..1", lambda value: 0 <= value <= 1)
 
@@ -336,16 +299,7 @@ def _is_rand_augment(value):
 
 
 def check_range(setting, field, most=math.inf):
-    """Check that a field of a setting of augmentation is a range of positive numbers.
-
-    Args:
-        setting: Augmentation or JointAugmentation.
-        field: str.
-        most: float, the highest value it may hold: 1, or infinity for no limit.
-
-    Raises:
-        DMFormerError: it is no such range.
-    """
+    """Check that a field of a setting of augmentation is a range of positive numbers."""
 
     def is_range(value):
         low, high = value
@@ -356,19 +310,7 @@ def check_range(setting, field, most=math.inf):
 
 
 def named_setting(settings, name, kind):
-    """A setting of augmentation by its name.
-
-    Args:
-        settings: dict of them by name.
-        name: str.
-        kind: type, theirs, for the error.
-
-    Returns:
-        One of `settings`.
-
-    Raises:
-        DMFormerError: there is none of that name.
-    """
+    """A setting of augmentation by its name: one of `settings`."""
     if name not in settings:
         raise DMFormerError(
             f"There is no augmentation {name!r}; choose one of {', '.join(settings)}, "

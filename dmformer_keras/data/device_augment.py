@@ -16,13 +16,8 @@ _SIDE = 32
 
 
 def stacked(images):
-    """Images of different sizes as one array, the rest filled with 0.
-
-    Args:
-        images: list of uint8 arrays (height, width, channels).
-
-    Returns:
-        uint8 array (number, largest height, largest width, channels), the sides rounded up.
+    """Images of different sizes as one array, the rest filled with 0; returns a uint8 array
+    (number, largest height, largest width, channels), the sides rounded up.
     """
     height, width = (
         -(-max(image.shape[axis] for image in images) // _SIDE) * _SIDE for axis in (0, 1)
@@ -34,16 +29,8 @@ def stacked(images):
 
 
 def changed(images, all_changes, image_size, magnitude=0):
-    """Does to images what was drawn for them, by the backend and on its device.
-
-    Args:
-        images: list of uint8 arrays (height, width, channels), of any sizes.
-        all_changes: list of Changes, one per image.
-        image_size: (height, width), ints, of the result.
-        magnitude: float, RandAugment's.
-
-    Returns:
-        Tensor, float32 (number, *image_size, channels), 0..255.
+    """Does to images what was drawn for them, by the backend and on its device; returns a tensor,
+    float32 (number, *image_size, channels), 0..255.
     """
     batch = ops.cast(ops.convert_to_tensor(stacked(images)), "float32")
     boxes = np.array([
@@ -69,14 +56,8 @@ def changed(images, all_changes, image_size, magnitude=0):
 
 
 def mixed(images, kept):
-    """Mixes each image with the one at its place from the batch's end.
-
-    Args:
-        images: tensor (batch, height, width, channels).
-        kept: float32 array, of `Mixing.draw`.
-
-    Returns:
-        Tensor, as `images`.
+    """Mixes each image with the one at its place from the batch's end; returns a tensor, as
+    `images`.
     """
     kept = ops.convert_to_tensor(kept, dtype="float32")
     return kept * images + (1 - kept) * ops.flip(images, axis=0)

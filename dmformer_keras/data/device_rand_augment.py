@@ -27,16 +27,7 @@ _TINY = 1e-3
 
 
 def operated(batch, all_drawn, magnitude):
-    """Applies RandAugment's operations to a batch.
-
-    Args:
-        batch: float32 tensor (number, height, width, channels) in 0..255.
-        all_drawn: list of tuples of (name, sign), of `draw_operations`, an image each.
-        magnitude: float in 0..30.
-
-    Returns:
-        Tensor, as `batch`, of whole numbers.
-    """
+    """Applies RandAugment's operations to a batch; returns a tensor of whole numbers."""
     batch = ops.clip(ops.round(batch), 0, _LEVELS - 1)
     for drawn in zip(*all_drawn, strict=True):
         names = np.array([name for name, _ in drawn])
@@ -46,15 +37,7 @@ def operated(batch, all_drawn, magnitude):
 
 
 def with_noise(batch, drawn):
-    """Replaces a box of each image by its noise.
-
-    Args:
-        batch: float32 tensor (number, height, width, channels).
-        drawn: list of what `draw_noise` returns, or None for an image that is left whole.
-
-    Returns:
-        Tensor, as `batch`.
-    """
+    """Replaces a box of each image by its noise; returns a tensor, as `batch`."""
     if not any(box is not None for box in drawn):
         return batch
     noise = np.zeros(tuple(batch.shape), np.uint8)
@@ -68,15 +51,8 @@ def with_noise(batch, drawn):
 
 
 def transformed(batch, matrices, offsets):
-    """Moves the points of each image, what is uncovered the nearest edge's.
-
-    Args:
-        batch: float32 tensor (number, height, width, channels).
-        matrices, offsets: float arrays (number, 2, 2) and (number, 2): `matrix @ (x, y) + offset`
-            is where a point comes from, counted as Pillow does.
-
-    Returns:
-        Tensor, as `batch`.
+    """Moves the points of each image, what is uncovered the nearest edge's; returns a tensor, as
+    `batch`.
     """
     # Keras counts from the middle of the first pixel, and Pillow from its corner.
     offsets = offsets + matrices.sum(axis=2) / 2 - 0.5

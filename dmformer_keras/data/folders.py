@@ -35,18 +35,7 @@ _CLASSES_FILE_LIMIT = 2**22
 
 
 def open_folder(path, split, *, channels, on_corrupt, verify, validation_fraction, seed, draw):
-    """Open a folder of class folders, or a zip of one.
-
-    Args:
-        path: str or path.
-        split, channels, on_corrupt, verify, validation_fraction, seed, draw: see `open_source`.
-
-    Returns:
-        EncodedSource.
-
-    Raises:
-        DMFormerError: see `open_source`.
-    """
+    """Open a folder of class folders, or a zip of one."""
     source, problems = list_folder(
         path,
         split,
@@ -59,17 +48,8 @@ def open_folder(path, split, *, channels, on_corrupt, verify, validation_fractio
 
 
 def list_folder(path, split, *, channels, validation_fraction, seed, draw):
-    """Lists a folder of class folders, or a zip of one, without looking into an image.
-
-    Args:
-        path: str or path.
-        split, channels, validation_fraction, seed, draw: see `open_source`.
-
-    Returns:
-        EncodedSource, not verified; and list of (path, reason), of images that are not read.
-
-    Raises:
-        DMFormerError: see `open_source`.
+    """Lists a folder of class folders, or a zip of one, without looking into an image; returns
+    EncodedSource, not verified; and list of (path, reason), of images that are not read.
     """
     check_file_channels(channels)
     tree = without_wrappers(open_tree(path, LAYOUT))
@@ -107,16 +87,8 @@ def list_folder(path, split, *, channels, validation_fraction, seed, draw):
 
 
 def images_below(folder):
-    """The images in a folder at any depth, by the rules of `open_source`.
-
-    Args:
-        folder: str or path.
-
-    Returns:
-        list of str, paths; and list of (path, reason), of files that cannot be read as images.
-
-    Raises:
-        DMFormerError: a folder cannot be listed.
+    """The images in a folder at any depth, by the rules of `open_source`: a list of str, paths; and
+    list of (path, reason), of files that cannot be read as images.
     """
     tree = DirectoryTree(folder)
     others = [path for path in tree.files if not is_image_name(path)]
@@ -126,15 +98,9 @@ def images_below(folder):
 
 
 def sort_others(tree, paths):
-    """What the files are that are no images by their names.
-
-    Args:
-        tree: FileTree.
-        paths: list of str.
-
-    Returns:
-        Two lists of (path, reason): of images that cannot be read or that are called
-        otherwise, and of files that are none and may be passed over.
+    """What the files are that are no images by their names: two lists of (path, reason): of images
+    that cannot be read or that are called otherwise, and of files that are none and may be passed
+    over.
     """
     problems, passed_over = [], []
     for path in paths:
@@ -218,16 +184,8 @@ def _read_classes_file(tree):
 
 
 def read_classes_rows(tree):
-    """The cells of classes.tsv, line by line, without its header and empty lines.
-
-    Args:
-        tree: FileTree.
-
-    Returns:
-        list of lists of str.
-
-    Raises:
-        DMFormerError: it is not UTF-8, or too large.
+    """The cells of classes.tsv, line by line, without its header and empty lines: a list of lists
+    of str.
     """
     try:
         lines = tree.read(CLASSES_FILE, _CLASSES_FILE_LIMIT).decode("utf-8-sig").splitlines()

@@ -207,30 +207,12 @@ class EncodedSource(ImageSource):
         self._stamp = stamp
 
     def encoded(self, index):
-        """The bytes of one image file.
-
-        Args:
-            index: int, 0 to `len(source) - 1`.
-
-        Returns:
-            bytes.
-        """
+        """The bytes of one image file."""
         return self._fetch(self._keys[self._checked(index)])
 
     def verified(self, on_corrupt, fully, problems=()):
-        """Look at every image once, see `find_problems`.
-
-        Args:
-            on_corrupt: "error" or "skip".
-            fully: bool, decode the pixels; otherwise only read the header.
-            problems: list of (name, reason), files that are known to be unusable.
-
-        Returns:
-            This source, or one without the images that cannot be decoded.
-
-        Raises:
-            DMFormerError: images cannot be decoded and are not to be skipped, or a class
-                has none left.
+        """Look at every image once, see `find_problems`; returns this source, or one without the
+        images that cannot be decoded.
         """
 
         def look(index):
@@ -285,14 +267,8 @@ class EncodedSource(ImageSource):
 
 
 def find_problems(count, look):
-    """Look at every image once, with a progress bar on stderr, in several threads.
-
-    Args:
-        count: int, the number of images.
-        look: function of an index, called from several threads; raises DMFormerError.
-
-    Returns:
-        dict {index: str, what is wrong}, of the images for which `look` raised, in order.
+    """Look at every image once, with a progress bar on stderr, in several threads; returns a dict
+    {index: str, what is wrong}, of the images for which `look` raised, in order.
     """
 
     def look_at_some(first):
@@ -316,19 +292,8 @@ def find_problems(count, look):
 
 
 def leaves_out(source, found, on_corrupt, others=()):
-    """Decide what the problems of some images mean for a source.
-
-    Args:
-        source: ImageSource.
-        found: dict {index: str, what is wrong}, of its images.
-        on_corrupt: "error" or "skip".
-        others: list of (name, reason), problems of files that are not among its images.
-
-    Returns:
-        bool, whether files are to be left out.
-
-    Raises:
-        DMFormerError: there are problems, and `on_corrupt` is "error".
+    """Decide what the problems of some images mean for a source; returns a bool, whether files are
+    to be left out.
     """
     reasons = [*(reason for _, reason in others), *found.values()]
     if reasons and on_corrupt == "error":
@@ -337,16 +302,7 @@ def leaves_out(source, found, on_corrupt, others=()):
 
 
 def refuse_unusable(title, reasons, count):
-    """Says that images cannot be used, why, and how to leave them out.
-
-    Args:
-        title: str, of the source.
-        reasons: list of str, a sentence for each such image.
-        count: int, the images in all.
-
-    Raises:
-        DMFormerError: always.
-    """
+    """Says that images cannot be used, why, and how to leave them out."""
     raise DMFormerError(
         f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
         f'{first_reasons(reasons)} To list all and leave them out, pass on_corrupt="skip".'
@@ -354,15 +310,7 @@ def refuse_unusable(title, reasons, count):
 
 
 def refuse_layout(title, complaints):
-    """Says what is wrong with the folders of a data set, all of it at once.
-
-    Args:
-        title: str, of the source.
-        complaints: list of str, sentences.
-
-    Raises:
-        DMFormerError: always.
-    """
+    """Says what is wrong with the folders of a data set, all of it at once."""
     if len(complaints) == 1:
         raise DMFormerError(complaints[0])
     # Told once is enough.
@@ -374,15 +322,7 @@ def refuse_layout(title, complaints):
 
 
 def first_reasons(reasons, length=_SHOWN_REASONS):
-    """As many of some sentences as an error may quote, and how many more there are.
-
-    Args:
-        reasons: list of str.
-        length: int, the most characters.
-
-    Returns:
-        str.
-    """
+    """As many of some sentences as an error may quote, and how many more there are."""
     shown = reasons[0] if len(reasons[0]) <= length else f"{reasons[0][:length]}…"
     count = 1
     for reason in reasons[1:]:
@@ -393,29 +333,13 @@ def first_reasons(reasons, length=_SHOWN_REASONS):
 
 
 def skipped_text(source, where):
-    """Which files of a source were left out, and why, in lines for people: the first of them.
-
-    Args:
-        source: ImageSource.
-        where: str, where all of them are listed.
-
-    Returns:
-        str.
-    """
+    """Which files of a source were left out, and why, in lines for people: the first of them."""
     reasons = [reason for _, reason in source.skipped]
     return skipped_lines(reasons, f" of the {source.split} split", f": {where} lists all")
 
 
 def skipped_lines(reasons, of="", where=""):
-    """Says how many files were left out, and why the first of them.
-
-    Args:
-        reasons: list of str.
-        of, where: str, of what they are, and where all are listed.
-
-    Returns:
-        str.
-    """
+    """Says how many files were left out, and why the first of them."""
     lines = [f"Skipped {len(reasons):,} file(s){of}:"]
     lines += map(printable, reasons[:_SHOWN_SKIPPED])
     if len(reasons) > _SHOWN_SKIPPED:

@@ -89,17 +89,9 @@ def decode_image(
 
 
 def decode_turned(encoded, channels, name, *, reduce=False):
-    """Decode an image file as `decode_image` does, and tell how it was turned upright.
-
-    Args:
-        encoded, channels, name, reduce: see `decode_image`.
-
-    Returns:
-        uint8 array (height, width, channels), and the EXIF orientation: 1 where the image
-        stood upright in the file, 2 to 8 where it was turned. See `turn_upright`.
-
-    Raises:
-        DMFormerError: see `decode_image`.
+    """Decode an image file as `decode_image` does, and tell how it was turned upright; returns a
+    uint8 array (height, width, channels), and the EXIF orientation: 1 where the image stood upright
+    in the file, 2 to 8 where it was turned. See `turn_upright`.
     """
     check_file_channels(channels)
     with (
@@ -117,21 +109,10 @@ def decode_turned(encoded, channels, name, *, reduce=False):
 
 
 def open_image(encoded, formats=FORMATS, *, reduce=False):
-    """Open an image file as `PIL.Image.open` does, with a limit on its pixels.
+    """Open an image file as `PIL.Image.open` does, with a limit on its pixels; returns
+    PIL.Image.Image, whose pixels are not decoded yet.
 
     Pillow's own limit is a warning first, and belongs to the whole program.
-
-    Args:
-        encoded: bytes, the content of the file.
-        formats: iterable of str, Pillow's names of the formats that are read.
-        reduce: bool, let a JPEG over `KEPT_PIXELS` be decoded at a smaller size.
-
-    Returns:
-        PIL.Image.Image, whose pixels are not decoded yet.
-
-    Raises:
-        UnidentifiedImageError: the bytes are no image of these formats.
-        ValueError: it has more pixels than `PIXEL_LIMIT`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -205,14 +186,8 @@ def _array(image, channels):
 
 
 def turn_upright(mask, orientation):
-    """Turn what lies on an image as the image itself was turned.
-
-    Args:
-        mask: uint8 array (height, width), as the image lies in its file.
-        orientation: int, of `decode_turned`.
-
-    Returns:
-        uint8 array, (width, height) for the orientations 5 to 8.
+    """Turn what lies on an image as the image itself was turned; returns a uint8 array, (width,
+    height) for the orientations 5 to 8.
     """
     from PIL import Image
 
@@ -220,28 +195,13 @@ def turn_upright(mask, orientation):
 
 
 def check_image_header(encoded, name="image"):
-    """Check that bytes begin like an image that `decode_image` reads, pixels unread.
-
-    Args:
-        encoded: bytes, the content of the file.
-        name: str, what to call the image in an error.
-
-    Raises:
-        DMFormerError: the bytes are no image of these formats.
-    """
+    """Check that bytes begin like an image that `decode_image` reads, pixels unread."""
     with stated_image_errors(name, encoded=encoded):
         open_image(encoded, reduce=True).close()
 
 
 def check_file_channels(channels):
-    """Check that image files can be decoded to `channels` channels.
-
-    Args:
-        channels: int, 1, 3 or 4.
-
-    Raises:
-        DMFormerError: any other number.
-    """
+    """Check that image files can be decoded to `channels` channels."""
     if channels not in _PILLOW_MODES:
         raise DMFormerError(
             f"Image files are decoded to 1 (luminance), 3 (RGB) or 4 (RGBA) channels, not "
@@ -292,15 +252,7 @@ def load_image(
 
 
 def check_image_file(path, *, fully=False):
-    """Check that a file begins like an image that `load_image` reads.
-
-    Args:
-        path: str or path of the file.
-        fully: bool, decode its pixels, too, as a source does: very large images at a smaller size.
-
-    Raises:
-        DMFormerError: it cannot be read, or is no image, or is damaged.
-    """
+    """Check that a file begins like an image that `load_image` reads."""
     name = quoted(str(path), 120)
     encoded = _content(path, name)
     if fully:
@@ -350,19 +302,8 @@ def resize_image(
 
 
 def resize_mask(mask, image_size, resize="crop", crop_fraction=1.0, *, padding):
-    """Bring a mask to a size by the geometry of `resize_image`, every value kept as it is.
-
-    Args:
-        mask: uint8 array (height, width).
-        image_size: int, or (height, width), in pixels.
-        resize, crop_fraction: see `resize_image`.
-        padding: int in 0..255, the value of what resize="pad" adds.
-
-    Returns:
-        uint8 array (*image_size).
-
-    Raises:
-        DMFormerError: an argument is wrong.
+    """Bring a mask to a size by the geometry of `resize_image`, every value kept as it is; returns
+    a uint8 array (*image_size).
 
     Example:
 
@@ -374,15 +315,7 @@ def resize_mask(mask, image_size, resize="crop", crop_fraction=1.0, *, padding):
 
 
 def check_geometry(resize, crop_fraction):
-    """Check the two arguments that say how evaluation brings an image to its size.
-
-    Args:
-        resize: str, one of "crop", "squash", "pad".
-        crop_fraction: float in (0, 1]; 1 with "pad".
-
-    Raises:
-        DMFormerError: they are anything else.
-    """
+    """Check the two arguments that say how evaluation brings an image to its size."""
     if resize not in RESIZE_MODES:
         raise DMFormerError(f"resize must be one of {', '.join(RESIZE_MODES)}, not {resize!r}.")
     if not 0 < crop_fraction <= 1:
@@ -394,16 +327,7 @@ def check_geometry(resize, crop_fraction):
 
 
 def checked_size(image_size):
-    """Read an image size given as one number or two.
-
-    Args:
-        image_size: int, or (height, width), in pixels.
-
-    Returns:
-        (height, width), two ints.
-
-    Raises:
-        DMFormerError: it is neither, or not positive.
+    """Read an image size given as one number or two; returns (height, width), two ints.
 
     Example:
 
@@ -424,17 +348,7 @@ def checked_size(image_size):
 
 
 def evaluation_box(image, height, width, resize, crop_fraction):
-    """The part of an image that evaluation looks at.
-
-    Args:
-        image: array (image height, image width, channels).
-        height, width: ints, the target size, in pixels.
-        resize: "crop" or "squash".
-        crop_fraction: float in (0, 1].
-
-    Returns:
-        (left, top, right, bottom), floats, in pixels.
-    """
+    """The part of an image that evaluation looks at: (left, top, right, bottom), in pixels."""
     image_height, image_width = image.shape[:2]
     box_height, box_width = image_height, image_width
     if resize == "crop":
@@ -447,16 +361,8 @@ def evaluation_box(image, height, width, resize, crop_fraction):
 
 
 def resize_box(image, box, image_size, *, nearest=False):
-    """Cut a box out of an image and bring it to a size in one step, antialiased.
-
-    Args:
-        image: uint8 array (height, width, channels), or a mask (height, width).
-        box: (left, top, right, bottom), floats, in pixels, inside the image.
-        image_size: (height, width), ints, in pixels.
-        nearest: bool, take the nearest pixel instead of a mean, as a mask needs it.
-
-    Returns:
-        uint8 array (*image_size, channels), or (*image_size).
+    """Cut a box out of an image and bring it to a size in one step, antialiased; returns a uint8
+    array (*image_size, channels), or (*image_size).
     """
     from PIL import Image
 
@@ -466,17 +372,11 @@ def resize_box(image, box, image_size, *, nearest=False):
 
 
 def through_pillow(image, operation):
-    """Apply an operation on Pillow images to an array of any number of channels.
+    """Apply an operation on Pillow images to an array of any number of channels; returns a uint8
+    array (new height, new width, channels), or (new height, new width).
 
-    RGB goes through at once. Anything else goes band by band: Pillow would take a fourth
-    channel for transparency, and it knows no images of five.
-
-    Args:
-        image: uint8 array (height, width, channels), or a mask (height, width).
-        operation: function from `PIL.Image.Image` to `PIL.Image.Image`.
-
-    Returns:
-        uint8 array (new height, new width, channels), or (new height, new width).
+    RGB goes through at once. Anything else goes band by band: Pillow would take a fourth channel
+    for transparency, and it knows no images of five.
     """
     from PIL import Image
 
@@ -511,18 +411,10 @@ def _fit_and_pad(image, height, width, nearest, padding):
 
 @contextlib.contextmanager
 def stated_image_errors(name, formats=FORMATS, encoded=b""):
-    """Turn whatever Pillow raises on bad bytes into one DMFormerError.
+    """Turn whatever Pillow raises on bad bytes into one DMFormerError; returns a context manager.
 
-    Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error,
-    IndexError and more; on bytes from outside all of them mean the same.
-
-    Args:
-        name: str, what to call the image.
-        formats: the formats that were expected.
-        encoded: bytes, the content of the file.
-
-    Returns:
-        Context manager.
+    Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError and
+    more; on bytes from outside all of them mean the same.
     """
     from PIL import UnidentifiedImageError
 

@@ -20,16 +20,11 @@ def is_image_name(path):
 
 
 def without_wrappers(tree):
-    """Go down through folders that only hold the data set: photos/ around cat/ and dog/.
+    """Go down through folders that only hold the data set: photos/ around cat/ and dog/; returns
+    FileTree of the same kind.
 
-    A wrapper is the only folder of its level, whatever loose files lie beside it; it holds
-    folders, and is no split.
-
-    Args:
-        tree: FileTree.
-
-    Returns:
-        FileTree of the same kind.
+    A wrapper is the only folder of its level, whatever loose files lie beside it; it holds folders,
+    and is no split.
     """
     while (wrapper := _wrapper(tree)) is not None:
         tree = tree.below(wrapper + "/")
@@ -37,17 +32,8 @@ def without_wrappers(tree):
 
 
 def split_prefixes(tree, under=""):
-    """Find the folders of the splits.
-
-    Args:
-        tree: FileTree.
-        under: str, where to look: "" or a path that ends in "/".
-
-    Returns:
-        dict {split: prefix of its paths}; {"all": under} where there are no split folders.
-
-    Raises:
-        DMFormerError: a split has two folders.
+    """Find the folders of the splits; returns a dict {split: prefix of its paths}; {"all": under}
+    where there are no split folders.
     """
     tops = tree.child_folders(under)
     named = {}
@@ -69,15 +55,7 @@ def split_prefixes(tree, under=""):
 
 
 def check_no_unknown_splits(tree, expected):
-    """Refuse folders that hold the same folders: splits whose names are not known.
-
-    Args:
-        tree: FileTree, where no folder is called as a split.
-        expected: str, what these folders would be otherwise, for the error.
-
-    Raises:
-        DMFormerError: there are such folders.
-    """
+    """Refuse folders that hold the same folders: splits whose names are not known."""
     tops = tree.child_folders()
     inner = [set(tree.child_folders(f"{top}/")) for top in tops]
     if len(tops) < 2 or not all(inner):
@@ -100,15 +78,8 @@ def check_no_unknown_splits(tree, expected):
 
 
 def find_folder(tree, prefix, names):
-    """The folder directly under a prefix that has one of some names.
-
-    Args:
-        tree: FileTree.
-        prefix: str, "" or a path that ends in "/".
-        names: tuple of str, lower case, the likeliest first.
-
-    Returns:
-        str, a path that ends in "/", or None.
+    """The folder directly under a prefix that has one of some names: a str, a path that ends in
+    "/", or None.
     """
     folders = {folder.lower(): folder for folder in tree.child_folders(prefix)}
     return next((f"{prefix}{folders[name]}/" for name in names if name in folders), None)

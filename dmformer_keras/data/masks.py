@@ -61,20 +61,8 @@ class MaskClasses:
     def of_table(cls, rows, ignored_labels=(), title="The class table"):
         """The classes of a table, in the order of their labels.
 
-        A class called void, ignore, ignored, unlabeled or unlabelled, in capitals or not,
-        is ignored: it is no class, and its pixels count for nothing.
-
-        Args:
-            rows: list of (label, name, (r, g, b) or None), ints, str.
-            ignored_labels: ints, other labels that are ignored likewise.
-            title: str, what to call the table in an error.
-
-        Returns:
-            MaskClasses.
-
-        Raises:
-            DMFormerError: a label, name or color is there twice or outside its range, or
-                there are fewer than two classes or more than 255.
+        A class called void, ignore, ignored, unlabeled or unlabelled, in capitals or not, is
+        ignored: it is no class, and its pixels count for nothing.
         """
         rows = sorted(rows, key=lambda row: row[0])
         ignored = {IGNORED_LABEL, *ignored_labels}
@@ -116,18 +104,8 @@ class MaskClasses:
 
     @classmethod
     def of_labels(cls, labels, ignored_labels=(), title="The data"):
-        """Classes where nothing names them: every label from 0 to the highest one found.
-
-        Args:
-            labels: ints, the labels that training masks hold.
-            ignored_labels: ints, see `of_table`.
-            title: str, what to call the data in an error.
-
-        Returns:
-            MaskClasses, named by their labels.
-
-        Raises:
-            DMFormerError: there are fewer than two or more than 255 classes.
+        """Classes where nothing names them: every label from 0 to the highest one found; returns
+        MaskClasses, named by their labels.
 
         Example:
 
@@ -148,19 +126,8 @@ class MaskClasses:
         return cls.of_table(rows, ignored, f"The label count of {title}")
 
     def indexes(self, mask, name):
-        """The class indexes of a mask as its file holds it.
-
-        Args:
-            mask: StoredMask, or int array (height, width) of labels, or uint8 array
-                (height, width, 3) of colors.
-            name: str, what to call the mask in an error.
-
-        Returns:
-            uint8 array (height, width), class indexes and `IGNORED_LABEL`.
-
-        Raises:
-            DMFormerError: a label or color belongs to no class, colors are not known, or the
-                labels and the colors of a mask mean different classes.
+        """The class indexes of a mask as its file holds it: a uint8 array (height, width), class
+        indexes and `IGNORED_LABEL`.
         """
         if not isinstance(mask, StoredMask):
             mask = StoredMask(mask)
@@ -283,20 +250,11 @@ class StoredMask(typing.NamedTuple):
 
 
 def decode_mask(encoded, name="mask"):
-    """Decode a mask file to what it holds: labels, or colors.
+    """Decode a mask file to what it holds: labels, or colors; returns an int32 array (height,
+    width) of labels, or uint8 array (height, width, 3) of colors.
 
-    Grey images of 1, 2, 4, 8 and 16 bits and palette images hold labels: their stored values.
-    RGB images hold colors. See `read_mask` for what else a mask tells.
-
-    Args:
-        encoded: bytes of a PNG, BMP, GIF or TIFF.
-        name: str, what to call the mask in an error.
-
-    Returns:
-        int32 array (height, width) of labels, or uint8 array (height, width, 3) of colors.
-
-    Raises:
-        DMFormerError: see `read_mask`.
+    Grey images of 1, 2, 4, 8 and 16 bits and palette images hold labels: their stored values. RGB
+    images hold colors. See `read_mask` for what else a mask tells.
 
     Example:
 
@@ -311,19 +269,7 @@ def decode_mask(encoded, name="mask"):
 
 
 def read_mask(encoded, name="mask"):
-    """Decode a mask file with what may be needed to tell labels from colors.
-
-    Args:
-        encoded: bytes of a PNG, BMP, GIF or TIFF.
-        name: str, what to call the mask in an error.
-
-    Returns:
-        StoredMask.
-
-    Raises:
-        DMFormerError: the bytes are no such image, are damaged, do not keep values exactly, or
-            are partly transparent.
-    """
+    """Decode a mask file with what may be needed to tell labels from colors."""
     check_mask_header(encoded, name)
     with (
         stated_image_errors(name, MASK_FORMATS, encoded),
@@ -338,15 +284,7 @@ def read_mask(encoded, name="mask"):
 
 
 def check_mask_header(encoded, name="mask"):
-    """Check that bytes begin like a mask that `decode_mask` reads, pixels unread.
-
-    Args:
-        encoded: bytes, the content of the file.
-        name: str, what to call the mask in an error.
-
-    Raises:
-        DMFormerError: the bytes are no image of these formats, or are compressed with loss.
-    """
+    """Check that bytes begin like a mask that `decode_mask` reads, pixels unread."""
     with (
         stated_image_errors(name, MASK_FORMATS, encoded),
         open_image(encoded, (*MASK_FORMATS, "JPEG", "WEBP")) as image,
@@ -358,17 +296,12 @@ def check_mask_header(encoded, name="mask"):
 
 
 def class_palette(count):
-    """Colors that are easy to tell apart: the color map of the Pascal VOC challenge.
+    """Colors that are easy to tell apart: the color map of the Pascal VOC challenge; returns a list
+    of (r, g, b), ints in 0..255.
 
-    The three bits that follow each other in a class's number go, from the highest bit of a
-    color down, to red, green and blue (VOCcode/VOClabelcolormap.m of the VOC development
-    kit, Everingham et al. 2010).
-
-    Args:
-        count: int, how many.
-
-    Returns:
-        list of (r, g, b), ints in 0..255.
+    The three bits that follow each other in a class's number go, from the highest bit of a color
+    down, to red, green and blue (VOCcode/VOClabelcolormap.m of the VOC development kit, Everingham
+    et al. 2010).
 
     Example:
 

@@ -108,14 +108,8 @@ def one_hot(labels, num_classes):
 
 
 def with_reversed(values, own):
-    """Mixes each row of a batch with the row at its place from the batch's end.
-
-    Args:
-        values: float array (batch, ...).
-        own: float, or array that multiplies a row: the part that stays the row's own.
-
-    Returns:
-        float array, as `values`.
+    """Mixes each row of a batch with the row at its place from the batch's end; returns float
+    array, as `values`.
     """
     return own * values + (1 - own) * values[::-1]
 

@@ -67,13 +67,8 @@ _OTHER_ENDINGS = {
 
 
 def unread_kind(encoded):
-    """What bytes are that no image decoder here reads.
-
-    Args:
-        encoded: bytes, the content of a file or its first `HEAD_BYTES`.
-
-    Returns:
-        str with an article, such as "a HEIC image"; None where that is not known.
+    """What bytes are that no image decoder here reads: a str with an article, such as "a HEIC
+    image"; None where that is not known.
 
     Example:
 
@@ -94,14 +89,8 @@ def unread_kind(encoded):
 
 
 def problem_of_unknown_name(path, head):
-    """Why a file that is no image by its name might be one nevertheless.
-
-    Args:
-        path: str.
-        head: function without arguments that gives the file's first bytes.
-
-    Returns:
-        str, a sentence; None where the file is no image, and may be passed over.
+    """Why a file that is no image by its name might be one nevertheless; returns a str, a sentence;
+    None where the file is no image, and may be passed over.
 
     Example:
 

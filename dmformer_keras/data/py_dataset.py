@@ -32,17 +32,8 @@ class BatchDataset(keras.utils.PyDataset):
         return self._plan.num_batches
 
     def __getitem__(self, step):
-        """One batch.
-
-        Args:
-            step: int, counted over all epochs.
-
-        Returns:
-            float32 array (batch, height, width, channels) in 0..255, int32 array (batch,), or
-            float32 (batch, classes) where images are mixed.
-
-        Raises:
-            DMFormerError: an image cannot be read.
+        """One batch; returns a float32 array (batch, height, width, channels) in 0..255, int32
+        array (batch,), or float32 (batch, classes) where images are mixed.
         """
         if step < 0 or (self.num_batches is not None and step >= self.num_batches):
             raise IndexError(f"batch {step} of {self.num_batches}")

@@ -14,16 +14,10 @@ _ERASING_ATTEMPTS = 10
 
 
 def draw_operations(rng, operations):
-    """Draws which operations an image gets.
+    """Draws which operations an image gets; returns a tuple of (name, sign), the sign being 1 or
+    -1.
 
     Source: Cubuk et al. 2020, "RandAugment".
-
-    Args:
-        rng: `numpy.random.Generator`.
-        operations: int, how many.
-
-    Returns:
-        tuple of (name, sign), the sign being 1 or -1.
     """
     return tuple(
         (tuple(OPERATIONS)[rng.integers(len(OPERATIONS))], int(rng.choice((-1, 1))))
@@ -32,18 +26,11 @@ def draw_operations(rng, operations):
 
 
 def operated(image, drawn, magnitude):
-    """Applies operations that were drawn, one after another, all of one magnitude.
+    """Applies operations that were drawn, one after another, all of one magnitude; returns a uint8
+    array, as `image`.
 
     Source: the fourteen operations and their ranges are torchvision's. What turning, shearing or
     shifting uncovers is gray. Channels are all changed alike, one of transparency, too.
-
-    Args:
-        image: uint8 array (height, width, channels).
-        drawn: tuple of (name, sign), of `draw_operations`.
-        magnitude: float in 0..30.
-
-    Returns:
-        uint8 array, as `image`.
 
     Example:
 
@@ -58,15 +45,7 @@ def operated(image, drawn, magnitude):
 
 
 def with_noise(image, drawn):
-    """Replaces a box of an image by noise that was drawn.
-
-    Args:
-        image: uint8 array (height, width, channels).
-        drawn: what `draw_noise` returns.
-
-    Returns:
-        uint8 array, as `image`.
-    """
+    """Replaces a box of an image by noise that was drawn; returns a uint8 array, as `image`."""
     if drawn is None:
         return image
     top, left, noise = drawn
@@ -76,16 +55,10 @@ def with_noise(image, drawn):
 
 
 def draw_noise(shape, rng):
-    """Draws the box of noise that replaces a part of an image.
+    """Draws the box of noise that replaces a part of an image; returns (top, left, uint8 array (box
+    height, box width, channels)), or None where no box fitted.
 
     Source: Zhong et al. 2020, "Random Erasing Data Augmentation".
-
-    Args:
-        shape: (height, width, channels), ints, of the image.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        (top, left, uint8 array (box height, box width, channels)), or None where no box fitted.
     """
     height, width = shape[:2]
     for _ in range(_ERASING_ATTEMPTS):

@@ -35,19 +35,7 @@ LAYOUT = (
 def open_segmentation_folder(
     path, split, *, channels, on_corrupt, verify, validation_fraction, seed, draw, ignored_labels
 ):
-    """Open a folder of images and masks, or a zip of one.
-
-    Args:
-        path: str or path.
-        split, channels, on_corrupt, verify, validation_fraction, seed, draw, ignored_labels: see
-            `open_source`.
-
-    Returns:
-        EncodedSegmentationSource.
-
-    Raises:
-        DMFormerError: see `open_source`.
-    """
+    """Open a folder of images and masks, or a zip of one."""
     check_file_channels(channels)
     tree, folders, stored, carved = _splits(path, split)
     pairs, problems, passed_over = _pairs(tree, *folders[stored])
@@ -79,15 +67,7 @@ def open_segmentation_folder(
 
 
 def check_segmentation_folder(path, split):
-    """Checks the folders of images and masks, without looking into a file of either.
-
-    Args:
-        path: str or path.
-        split: see `open_source`.
-
-    Raises:
-        DMFormerError: there is no such split, or no image with a mask.
-    """
+    """Checks the folders of images and masks, without looking into a file of either."""
     tree, folders, stored, _ = _splits(path, split)
     _pairs(tree, *folders[stored])
     if CLASSES_FILE in tree.files:

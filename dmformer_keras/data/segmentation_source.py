@@ -239,22 +239,11 @@ class ArraySegmentationSource(SegmentationSource):
 
 
 def decode_pair(encoded_image, encoded_mask, channels, classes, pair):
-    """Decode an image and its mask.
+    """Decode an image and its mask; returns a uint8 array (height, width, channels), uint8 array
+    (height, width).
 
-    A photo is turned upright by its EXIF orientation. A mask of the size that the photo has
-    in its file was drawn on the photo as it lies there, and is turned alike.
-
-    Args:
-        encoded_image, encoded_mask: bytes.
-        channels: int, see `decode_image`.
-        classes: MaskClasses.
-        pair: Pair, for the names.
-
-    Returns:
-        uint8 array (height, width, channels), uint8 array (height, width).
-
-    Raises:
-        DMFormerError: one is damaged, their sizes differ, or the mask has unknown values.
+    A photo is turned upright by its EXIF orientation. A mask of the size that the photo has in its
+    file was drawn on the photo as it lies there, and is turned alike.
     """
     name = quoted(pair.mask_name)
     image, orientation = decode_turned(encoded_image, channels, quoted(pair.image_name))
@@ -288,18 +277,7 @@ def count_pixels(source: SegmentationSource) -> NDArray[np.int64]:
 
 
 def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, seed, ignored_labels):
-    """Open images and masks in memory.
-
-    Args:
-        arrays: (images, masks) or (images, masks, class_names), see `open_source`.
-        split, channels, validation_fraction, seed, ignored_labels: see `open_source`.
-
-    Returns:
-        ArraySegmentationSource.
-
-    Raises:
-        DMFormerError: see `open_source`.
-    """
+    """Open images and masks in memory."""
     if len(arrays) not in (2, 3):
         raise DMFormerError(
             f"Arrays are given as (images, masks) or (images, masks, class_names), "
@@ -325,40 +303,14 @@ def open_segmentation_arrays(arrays, split, *, channels, validation_fraction, se
 
 
 def carved_pairs(title, split, pairs, validation_fraction, seed, names=None):
-    """The pairs of "train" or "val" where both lie together: a fixed share of them.
-
-    Args:
-        title: str, the source, for an error.
-        split: "train" or "val".
-        pairs: list.
-        validation_fraction, seed: see `open_source`.
-        names: see `carve`.
-
-    Returns:
-        list.
-
-    Raises:
-        DMFormerError: there would be none.
-    """
+    """The pairs of "train" or "val" where both lie together: a fixed share of them."""
     of_one_class = np.zeros(len(pairs), int)
     chosen = carve(title, split, of_one_class, validation_fraction, seed, names)
     return [pairs[index] for index in chosen]
 
 
 def find_labels(pairs, fetch, on_corrupt):
-    """The labels that masks hold, where nothing names the classes.
-
-    Args:
-        pairs: list of Pair.
-        fetch: function from `Pair.mask` to the bytes.
-        on_corrupt: "error", or "skip" to pass over damaged masks.
-
-    Returns:
-        set of ints.
-
-    Raises:
-        DMFormerError: a mask is damaged and not to be skipped, or is an RGB image.
-    """
+    """The labels that masks hold, where nothing names the classes: set of ints."""
     labels, colored = set(), []
 
     def look(index):

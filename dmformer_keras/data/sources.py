@@ -178,13 +178,6 @@ def check_source(
 ) -> None:
     """Checks what can be told of a source in a moment: its place, its folders and its files' names.
 
-    Args:
-        source: str or path. Of what is no folder or zip nothing is told.
-        split, task, draw: see `open_source`.
-
-    Raises:
-        DMFormerError: there is no such source or split, a class has no image, or an image no mask.
-
     Example:
 
     >>> check_source("no/such/folder", "train")
@@ -201,15 +194,7 @@ def check_source(
 
 
 def count_images(source: PathLike, split: str, *, draw: str = "name") -> int:
-    """Counts the images of a folder of class folders, or a zip of one, by their names.
-
-    Args:
-        source: str or path.
-        split, draw: see `open_source`.
-
-    Raises:
-        DMFormerError: as `check_source`.
-    """
+    """Counts the images of a folder of class folders, or a zip of one, by their names."""
     options = {"validation_fraction": 0.1, "seed": 0, "draw": draw}
     listed, _ = list_folder(source, split, channels=3, **options)
     return len(listed)

@@ -34,13 +34,8 @@ _SPLIT_NAME = re.compile(
 
 
 def split_of_name(name):
-    """The split that a folder, or a part of a data set, is called by.
-
-    Args:
-        name: str, such as "train", "Validation", "training_set", "seg_test" or "val2017".
-
-    Returns:
-        "train", "val" or "test", or None for any other name.
+    """The split that a folder, or a part of a data set, is called by: "train", "val" or "test", or
+    None for any other name.
 
     Example:
 
@@ -52,20 +47,9 @@ def split_of_name(name):
 
 
 def stored_split(title, split, stored):
-    """Find where the images of a split are to be taken from.
-
-    Args:
-        title: str, the source, for an error.
-        split: str, the split asked for, one of `SPLITS`.
-        stored: collection of str, the splits that the source keeps apart; "all" for a
-            source that keeps none.
-
-    Returns:
-        (str, bool): one of `stored`, and whether only a part of it is meant because
-        training and validation images lie together there.
-
-    Raises:
-        DMFormerError: the source has no such split.
+    """Find where the images of a split are to be taken from; returns (str, bool): one of `stored`,
+    and whether only a part of it is meant because training and validation images lie together
+    there.
 
     Example:
 
@@ -86,26 +70,13 @@ def stored_split(title, split, stored):
 
 
 def carve(title, split, labels, validation_fraction, seed, names=None):
-    """The images of "train" or "val" where both lie together.
+    """The images of "train" or "val" where both lie together: an int array, the indexes of the
+    images, ascending.
 
-    With names, an image is for validation where a hash of its name says so: images that are
-    added or removed move no other, but for the last one of a class. Without, validation gets
-    the same share of every class. Either way a class of two or more images has one of each
-    part, and a class of one image keeps it for training.
-
-    Args:
-        title: str, the source, for an error.
-        split: "train" or "val".
-        labels: int array (number of images,), of train and val together.
-        validation_fraction: float in [0, 1), the share of every class that is "val".
-        seed: int, not negative.
-        names: list of str, of the images, class folder included; None draws by position.
-
-    Returns:
-        int array, the indexes of the images, ascending.
-
-    Raises:
-        DMFormerError: there would be none.
+    With names, an image is for validation where a hash of its name says so: images that are added
+    or removed move no other, but for the last one of a class. Without, validation gets the same
+    share of every class. Either way a class of two or more images has one of each part, and a class
+    of one image keeps it for training.
 
     Example:
 

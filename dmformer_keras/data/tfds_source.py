@@ -53,11 +53,7 @@ class StreamSource(ImageSource):
         return self._size
 
     def read(self, index):
-        """Not possible on a stream.
-
-        Raises:
-            DMFormerError: always.
-        """
+        """Not possible on a stream."""
         raise DMFormerError(
             f"{self.title} is streamed, so image {index} cannot be read alone; use to_tf_dataset."
         )
@@ -67,18 +63,8 @@ class StreamSource(ImageSource):
 
 
 def open_tfds(spec, split, *, channels, on_corrupt, verify, validation_fraction, seed, download):
-    """Open a dataset of tensorflow_datasets.
-
-    Args:
-        spec: str, "tfds:NAME" or "tfds:NAME:VERSION"; `TFDS_DATA_DIR` says where it lies.
-        split, channels, on_corrupt, verify, validation_fraction, seed, download: see
-            `open_source`.
-
-    Returns:
-        EncodedSource, or StreamSource where the split is over `MEMORY_LIMIT`.
-
-    Raises:
-        DMFormerError: see `open_source`.
+    """Open a dataset of tensorflow_datasets; returns EncodedSource, or StreamSource where the split
+    is over `MEMORY_LIMIT`.
     """
     check_file_channels(channels)
     builder = _prepared_builder(spec.removeprefix(PREFIX), download)
@@ -144,19 +130,7 @@ def open_segmentation_tfds(
     download,
     ignored_labels,
 ):
-    """Open a dataset of tensorflow_datasets that has a mask for every image.
-
-    Args:
-        spec: str, see `open_tfds`.
-        split, channels, on_corrupt, verify, validation_fraction, seed, download,
-            ignored_labels: see `open_source`.
-
-    Returns:
-        EncodedSegmentationSource.
-
-    Raises:
-        DMFormerError: see `open_source`; also where the split is over `MEMORY_LIMIT`.
-    """
+    """Open a dataset of tensorflow_datasets that has a mask for every image."""
     check_file_channels(channels)
     builder = _prepared_builder(spec.removeprefix(PREFIX), download)
     image_key, mask_key = _photo_and_mask(builder, spec)

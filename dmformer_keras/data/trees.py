@@ -60,76 +60,33 @@ class FileTree:
         self._hold(files, folders)
 
     def read(self, path, limit=FILE_BYTES_LIMIT):
-        """The content of a file.
-
-        Args:
-            path: str, one of `files`.
-            limit: int, bytes; what is larger is refused.
-
-        Returns:
-            bytes.
-
-        Raises:
-            DMFormerError: it cannot be read, is no regular file, or is too large.
-        """
+        """The content of a file."""
         return self._read(self._outside.get(path, self._prefix + path), path, limit)
 
     def stamp(self, path):
-        """What changes with the content of a file, which is not read for it.
-
-        Args:
-            path: str, one of `files`.
-
-        Returns:
-            tuple of ints: the size, and the time or, in an archive, the checksum.
+        """What changes with the content of a file, which is not read for it: a tuple of ints: the
+        size, and the time or, in an archive, the checksum.
         """
         return self._stamp(self._outside.get(path, self._prefix + path))
 
     def head(self, path, count):
-        """The first bytes of a file; none where it cannot be read.
-
-        Args:
-            path: str, one of `files`.
-            count: int, at most how many.
-
-        Returns:
-            bytes.
-        """
+        """The first bytes of a file; none where it cannot be read."""
         try:
             return self._head(self._prefix + path, count)
         except _UNREADABLE_MEMBER:
             return b""
 
     def child_folders(self, prefix=""):
-        """The names of the folders directly under a prefix, sorted.
-
-        Args:
-            prefix: str, "" or a path that ends in "/".
-
-        Returns:
-            list of str.
-        """
+        """The names of the folders directly under a prefix, sorted."""
         return list(self._children.get(prefix[:-1], ()))
 
     def child_files(self, prefix=""):
-        """The paths of the files directly under a prefix, sorted.
-
-        Args:
-            prefix: str, "" or a path that ends in "/".
-
-        Returns:
-            list of str.
-        """
+        """The paths of the files directly under a prefix, sorted."""
         return list(self._child_files.get(prefix[:-1], ()))
 
     def below(self, prefix):
-        """The tree under one of its folders; a classes.tsv outside still counts.
-
-        Args:
-            prefix: str, a path that ends in "/".
-
-        Returns:
-            FileTree of the same kind.
+        """The tree under one of its folders; a classes.tsv outside still counts: FileTree of the
+        same kind.
         """
         tree = copy.copy(self)
         tree._prefix, tree._outside = self._prefix + prefix, {}
@@ -322,18 +279,7 @@ class ZipTree(FileTree):
 
 
 def open_tree(path, layout):
-    """Open a folder, or a zip archive, as a tree of files.
-
-    Args:
-        path: str or path.
-        layout: str, what was expected in it, for the error.
-
-    Returns:
-        DirectoryTree or ZipTree.
-
-    Raises:
-        DMFormerError: there is no such thing, or the archive is damaged or unsafe.
-    """
+    """Open a folder, or a zip archive, as a tree of files; returns DirectoryTree or ZipTree."""
     # os.path's functions take a path with a null character for one that is not there.
     if os.path.isdir(path):
         return DirectoryTree(path)
@@ -349,12 +295,6 @@ def open_tree(path, layout):
 def is_junk(name):
     """Whether a system or a program left this file or folder behind: hidden, __MACOSX, @eaDir.
 
-    Args:
-        name: str, one part of a path.
-
-    Returns:
-        bool.
-
     Example:
 
     >>> is_junk(".ipynb_checkpoints"), is_junk("Thumbs.db"), is_junk("cat")
@@ -364,11 +304,7 @@ def is_junk(name):
 
 
 def check_depth(path, title):
-    """Checks that a path has no more folders than any sensible layout.
-
-    Raises:
-        DMFormerError: it has.
-    """
+    """Checks that a path has no more folders than any sensible layout."""
     if path.count("/") > _DEEPEST_FOLDER:
         raise DMFormerError(
             f"{title} holds {quoted(path)}, over {_DEEPEST_FOLDER} folders deep; move its files up."
@@ -377,13 +313,6 @@ def check_depth(path, title):
 
 def quoted(text, length=_QUOTED_LENGTH):
     """A name as an error quotes it: escaped where it cannot be printed, its middle left out.
-
-    Args:
-        text: str.
-        length: int, the most characters to show.
-
-    Returns:
-        str.
 
     Example:
 
@@ -398,15 +327,7 @@ def quoted(text, length=_QUOTED_LENGTH):
 
 
 def check_class_names(names, title):
-    """Checks that class names can be printed and drawn.
-
-    Args:
-        names: list of str.
-        title: str, what they are of, for the error.
-
-    Raises:
-        DMFormerError: one cannot.
-    """
+    """Checks that class names can be printed and drawn."""
     for name in names:
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
             raise DMFormerError(
@@ -422,12 +343,6 @@ def check_class_names(names, title):
 
 def printable(text):
     """A text with what a terminal cannot show escaped: names that are no UTF-8, control characters.
-
-    Args:
-        text: str.
-
-    Returns:
-        str.
 
     Example:
 

@@ -273,14 +273,7 @@ def _check_is_whole(preset):
 
 
 def check_is_trained(preset):
-    """Checks that a preset holds a whole model with weights.
-
-    Args:
-        preset: Preset.
-
-    Raises:
-        DMFormerError: it has no weights, or no head.
-    """
+    """Checks that a preset holds a whole model with weights."""
     if not preset.has_weights:
         raise DMFormerError(
             f"{preset.name!r} is an architecture without weights; train it first, or give the "

@@ -6,35 +6,23 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escaped(text: str) -> str:
-    """A text in a line of Markdown, shown as it is.
-
-    Args:
-        text: str.
-
-    Returns:
-        str, in one line.
+    """A text in a line of Markdown, shown as it is: a str, in one line.
 
     Example:
 
     >>> print(escaped("<b>a|b</b> [x](y) big_cat"))
-    \\<b\\>a\\|b\\</b\\> \\[x\\](y) big_cat
+    \<b\>a\|b\</b\> \[x\](y) big_cat
     """
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
 
 
 def code(text: str) -> str:
-    """A text as code in a line of Markdown, also in a table.
-
-    Args:
-        text: str.
-
-    Returns:
-        str, in one line.
+    """A text as code in a line of Markdown, also in a table: a str, in one line.
 
     Example:
 
     >>> print(code("a`b|c"))
-    `` a`b\\|c ``
+    `` a`b\|c ``
     """
     text = " ".join(text.split()).replace("|", "\\|")
     ticks = "`" * (_longest_run(text) + 1)
@@ -44,13 +32,6 @@ def code(text: str) -> str:
 
 def fenced(text: str, language: str) -> str:
     """A block of code.
-
-    Args:
-        text: str, of any lines.
-        language: str.
-
-    Returns:
-        str.
 
     Example:
 
