@@ -77,6 +77,7 @@ def test_summary_counts_at_the_size_asked_for(capsys):
     assert "64x96x3" in capsys.readouterr().out
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main([*train_arguments, "--epochs", "1", "--output", str(folder)]) == 0

@@ -1,6 +1,7 @@
 """A small run to look at: striped images, a tiny model, two epochs."""
 
 import contextlib
+import shutil
 
 import numpy as np
 import pytest
@@ -57,26 +58,34 @@ def tiny_preset(tmp_path_factory):
 def finished_run(data, recipe, tiny_preset, tmp_path_factory):
     """(folder, Evaluation) of a run that went through."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return folder, train(recipe, tiny_preset, data, folder, command="a command", verbose=0)
-
-
-@contextlib.contextmanager
-def interrupted_after_an_epoch():
-    """A block in which a training is interrupted once its first epoch is written."""
-    write_state = checkpoint.write_state
-
-    def interrupted(state_folder, state):
-        write_state(state_folder, state)
-        if state.epoch == 1:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "write_state", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            yield
+    with copied_after_epoch(1, folder, folder.with_name("stopped")):
+        return folder, train(recipe, tiny_preset, data, folder, command="a command", verbose=0)
 
 
 @pytest.fixture
-def interruption():
-    """`interrupted_after_an_epoch`, which makes such a block."""
-    return interrupted_after_an_epoch
+def stopped_run(finished_run, tmp_path):
+    """The folder of the same run as it was after its first epoch."""
+    folder, _ = finished_run
+    return shutil.copytree(folder.with_name("stopped"), tmp_path / "stopped")
+
+
+@contextlib.contextmanager
+def copied_after_epoch(epoch, folder, copy):
+    """A block in which the folder of a run is copied once an epoch counts: what a kill leaves."""
+    write_state = checkpoint.write_state
+
+    def copied(state_folder, state):
+        write_state(state_folder, state)
+        if state.epoch == epoch:
+            shutil.copytree(folder, copy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "write_state", copied)
+        yield
+    assert copy.is_dir()
+
+
+@pytest.fixture(scope="session")
+def copied_after():
+    """`copied_after_epoch`, which makes such a block."""
+    return copied_after_epoch

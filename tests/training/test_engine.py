@@ -104,18 +104,21 @@ def interrupt_at(moment, patch):
         patch.setattr(engine._Run, "_save_if_best", interrupt)
 
 
+def test_a_run_that_was_killed_continues_as_if_it_had_not_been(
+    stopped_run, finished_run, data, recipe, tiny_preset
+):
+    assert checkpoint.resumable_epoch(stopped_run) == 1
+    evaluation = train(recipe, tiny_preset, data, stopped_run, resume=True, verbose=0)
+    assert_same_run((stopped_run, evaluation), finished_run)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment",
-    [
-        "after the checkpoint",
-        pytest.param("in an epoch", marks=pytest.mark.slow),
-        pytest.param("before the checkpoint counts", marks=pytest.mark.slow),
-    ],
+    "moment", ["after the checkpoint", "in an epoch", "before the checkpoint counts"]
 )
 def test_an_interrupted_run_continues_as_if_it_had_not_been(
     moment, finished_run, data, recipe, tiny_preset, tmp_path
 ):
-    expected_folder, expected = finished_run
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(moment, patch)
@@ -124,6 +127,11 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(
 
     assert checkpoint.resumable_epoch(folder) == (2 if moment == "in an epoch" else 1)
     evaluation = train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+    assert_same_run((folder, evaluation), finished_run)
+
+
+def assert_same_run(run, expected_run):
+    (folder, evaluation), (expected_folder, expected) = run, expected_run
     assert [row["epoch"] for row in rows(folder)] == [1, 2, 3]
     for one, other in zip(final_weights(folder), final_weights(expected_folder), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-4)
@@ -195,21 +203,16 @@ def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_
 
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_run_out_of_memory_is_resumed_with_gradient_checkpointing(
-    finished_run, data, recipe, tiny_preset, tmp_path
+    stopped_run, finished_run, data, recipe, tiny_preset
 ):
-    folder = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at("after the checkpoint", patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tiny_preset, data, folder, verbose=0)
     sparing = dataclasses.replace(recipe, gradient_checkpointing=(1, 2))
-    train(sparing, tiny_preset, data, folder, resume=True, verbose=0)
-    for one, other in zip(final_weights(folder), final_weights(finished_run[0]), strict=True):
+    train(sparing, tiny_preset, data, stopped_run, resume=True, verbose=0)
+    for one, other in zip(final_weights(stopped_run), final_weights(finished_run[0]), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3, rtol=1e-2)
-    (path,) = (folder / "checkpoint").glob("*.keras")
+    (path,) = (stopped_run / "checkpoint").glob("*.keras")
     stages = keras.saving.load_model(path).backbone.get_config()["gradient_checkpointing"]
     assert stages == (1, 2)
-    assert load_classifier(folder).backbone.get_config()["gradient_checkpointing"] == ()
+    assert load_classifier(stopped_run).backbone.get_config()["gradient_checkpointing"] == ()
 
 
 @pytest.mark.slow(on=["tensorflow"])  # Keras takes its batches back to the CPU: not meant for it
@@ -266,13 +269,13 @@ def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
         train(recipe, tiny_preset, data, tmp_path / "run", resume=True, verbose=0)
 
 
-def test_an_epoch_may_be_a_part_of_a_pass_and_is_resumed(data, recipe, tiny_preset, tmp_path):
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
+def test_an_epoch_may_be_a_part_of_a_pass_and_is_resumed(
+    data, recipe, tiny_preset, tmp_path, copied_after
+):
     recipe = dataclasses.replace(recipe, images_per_epoch=32)
-    expected = train(recipe, tiny_preset, data, tmp_path / "through", verbose=0)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at("before the checkpoint counts", patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tiny_preset, data, tmp_path / "cut", verbose=0)
+    with copied_after(1, tmp_path / "through", tmp_path / "cut"):
+        expected = train(recipe, tiny_preset, data, tmp_path / "through", verbose=0)
     found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     model = keras.saving.load_model(next((tmp_path / "cut" / "checkpoint").glob("*.keras")))
@@ -293,6 +296,7 @@ def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset,
     assert asked == [(split, verify) for verify in (False, True) for split in ("train", "val")]
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 @pytest.mark.parametrize("validate_every", [1, 2])
 def test_a_callback_sees_the_validation_and_may_stop_the_training(
     validate_every, data, tiny_preset, tmp_path
@@ -320,6 +324,7 @@ def test_a_callback_sees_the_validation_and_may_stop_the_training(
     assert len(seen) == 1
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_head_for_the_same_classes_is_kept_and_another_named_new(
     finished_run, data, tmp_path, capsys
 ):
@@ -330,6 +335,7 @@ def test_a_head_for_the_same_classes_is_kept_and_another_named_new(
         assert ("from its weights and a new head" in capsys.readouterr().out) == bool(number)
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_folder_may_have_the_name_of_a_built_in_preset(
     data, recipe, tiny_preset, tmp_path, monkeypatch
 ):
@@ -391,6 +397,7 @@ def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_pre
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_frozen_backbone_stays_as_it_was(data, tiny_preset, tmp_path):
     recipe = Recipe(epochs=1, batch_size=16, image_size=32, channels=3, freeze_backbone=True,
                     stochastic_depth=0.2)  # fmt: skip
@@ -416,6 +423,7 @@ def test_mixed_precision_trains_and_is_kept(data, tiny_preset, tmp_path):
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_loss_that_is_not_finite_stops_the_run(data, tiny_preset, tmp_path):
     recipe = Recipe(
         epochs=2, batch_size=8, image_size=32, learning_rate=1e30, warmup_epochs=0, clip_norm=None

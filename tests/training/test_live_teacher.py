@@ -205,12 +205,11 @@ def test_the_student_holds_no_weight_of_the_teacher(source):
 
 @pytest.mark.slow(on=["jax"])
 def test_a_run_with_a_teacher_is_resumed(
-    data, recipe, tiny_preset, teacher_folder, tmp_path, interruption
+    data, recipe, tiny_preset, teacher_folder, tmp_path, copied_after
 ):
     options = {"teacher": teacher_folder, "verbose": 0}
-    expected = train(recipe, tiny_preset, data, tmp_path / "through", **options)
-    with interruption():
-        train(recipe, tiny_preset, data, tmp_path / "cut", **options)
+    with copied_after(1, tmp_path / "through", tmp_path / "cut"):
+        expected = train(recipe, tiny_preset, data, tmp_path / "through", **options)
     with pytest.raises(DMFormerError, match="weights"):
         train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
     found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, **options)
@@ -245,7 +244,7 @@ def test_answers_are_computed_once_and_kept(
 
 
 @pytest.mark.slow(on=["jax"])
-def test_a_segmenter_learns_from_a_segmenter(tmp_path):
+def test_a_segmenter_learns_from_a_segmenter(tiny_preset, tmp_path):
     data = shapes(12)
     folder = tmp_path / "teacher"
     teacher = SemanticFPN(
@@ -255,8 +254,8 @@ def test_a_segmenter_learns_from_a_segmenter(tmp_path):
     settings = {"epochs": 1, "batch_size": 4, "image_size": 64, "augmentation": "light"}
     recipe = SegmentationRecipe(head_channels=8, **settings)
     with pytest.raises(DMFormerError, match="teacher_cache"):
-        train(recipe, "dmformer_n", data, tmp_path / "none", teacher_cache=folder, verbose=0)
-    found = train(recipe, "dmformer_n", data, tmp_path / "run", teacher=folder, verbose=0)
+        train(recipe, tiny_preset, data, tmp_path / "none", teacher_cache=folder, verbose=0)
+    found = train(recipe, tiny_preset, data, tmp_path / "run", teacher=folder, verbose=0)
     assert found.examples > 0
 
 

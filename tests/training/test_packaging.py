@@ -94,6 +94,7 @@ def test_float32_is_kept_where_half_precision_costs_accuracy(
     assert "Stored: float32." in (tmp_path / "whole" / "README.md").read_text()
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_the_card_tells_of_the_trainings_before(data, recipe, finished_run, tmp_path):
     first, _ = finished_run
     again = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, mixup=0.0, accumulate=1)

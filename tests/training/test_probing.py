@@ -55,6 +55,7 @@ def test_two_classes_and_classes_without_images(data):
     assert set(np.argmax(array(model(np.zeros((1, 32, 32, 3)))), -1)) <= {0, 3, 4}
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_a_run_begins_with_the_probe_and_says_its_accuracy(data, tiny_preset, tmp_path, capsys):
     # Frozen, for an epoch would move BatchNorm's statistics at any learning rate.
     recipe = Recipe(

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -15,7 +16,6 @@ from dmformer_keras import DMFormerError, SemanticFPN
 from dmformer_keras.data import open_source
 from dmformer_keras.training import (
     SegmentationRecipe,
-    engine,
     evaluate_segmenter,
     load_trained,
     train,
@@ -50,10 +50,11 @@ def preset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(preset, tmp_path_factory):
-    """(folder, evaluation) of a run that went through."""
+def finished(preset, tmp_path_factory, copied_after):
+    """(folder, evaluation) of a run that went through; its folder after two epochs is beside it."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return folder, train(RECIPE, preset, shapes(24), folder, verbose=0)
+    with copied_after(2, folder, folder.with_name("stopped")):
+        return folder, train(RECIPE, preset, shapes(24), folder, verbose=0)
 
 
 def weights_of(folder):
@@ -83,19 +84,9 @@ def test_the_folder_tells_everything(finished):
     assert len(history) == 4
 
 
-def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, preset, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(finished, preset, tmp_path):
     folder, evaluation = finished
-    finish = engine._Run.finish_epoch
-
-    def finish_two(run, model, row):
-        finish(run, model, row)
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(engine._Run, "finish_epoch", finish_two)
-    with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, preset, shapes(24), tmp_path / "run", verbose=0)
-    monkeypatch.undo()
+    shutil.copytree(folder.with_name("stopped"), tmp_path / "run")
     resumed = train(RECIPE, preset, shapes(24), tmp_path / "run", resume=True, verbose=0)
     assert resumed.metrics() == evaluation.metrics()
     for one, other in zip(weights_of(tmp_path / "run"), weights_of(folder), strict=True):
