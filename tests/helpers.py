@@ -84,6 +84,14 @@ def randomize(model, seed=0):
     return model
 
 
+def compiled(model, optimizer, **options):
+    """Compiles a classifier and builds its optimizer, or TensorFlow traces the first step twice."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **options)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
 def loss_and_gradients(layer, inputs, cotangent, training=False):
     """Returns sum(layer(inputs) * cotangent), and its gradients for the inputs and the weights."""
     backend = keras.config.backend()

@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import array, features, images, randomize, tiny_backbone
+from helpers import TINIEST, array, compiled, features, images, randomize, tiny_backbone
 
 from dmformer_keras import DMFormerBackbone, DMFormerError
 from dmformer_keras.layers import DMFormerBlock
@@ -135,7 +135,7 @@ def test_layer_scale_adds_two_weights_a_block():
 
 
 def test_frozen_backbone_keeps_its_batch_statistics():
-    backbone = tiny_backbone()
+    backbone = tiny_backbone(**TINIEST)
     backbone.trainable = False
     model = keras.Sequential(
         [backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
@@ -150,13 +150,11 @@ def test_frozen_backbone_keeps_its_batch_statistics():
 
 
 def test_training_changes_every_trainable_weight():
-    backbone = tiny_backbone(layer_scale=0.5)
+    backbone = tiny_backbone(layer_scale=0.5, **TINIEST)
     model = keras.Sequential(
         [backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
-    model.compile(
-        keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    compiled(model, keras.optimizers.Adam(1e-2))
     x, y = images(8, 64, 64, 3), np.arange(8) % 3
     before = [array(weight) for weight in backbone.weights]
     model.fit(x, y, epochs=2, verbose=0)

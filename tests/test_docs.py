@@ -1,7 +1,9 @@
 """The pages of docs/: their Python runs, and the site builds without a broken link."""
 
+import functools
 import importlib.util
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -13,7 +15,8 @@ import pytest
 from helpers import run_python
 
 ROOT = Path(__file__).parent.parent
-# {page: the backend it is run under}; PyTorch, which compiles nothing, is quickest.
+# {page: the backend it is run under}; PyTorch, which compiles nothing, is quickest. Those of one
+# backend share a process, for to import the libraries takes longer than most of them.
 PAGES = {
     "tutorial": "tensorflow",
     "architecture": "jax",
@@ -25,7 +28,7 @@ PAGES = {
     "my_classes_keras_cv": "torch",
     "models": "torch",
     "teacher": "torch",
-    "training": "tensorflow",
+    "training": "torch",
     "export": "tensorflow",
 }
 
@@ -35,13 +38,51 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page, tmp_path):
+RUN_PAGES = """
+import contextlib, json, os, sys, traceback
+
+pages = json.load(open("pages.json", encoding="utf-8"))
+failures = {}
+for name, code in pages.items():
+    os.mkdir(name)
+    with contextlib.chdir(name), contextlib.redirect_stdout(sys.stderr):
+        try:
+            exec(compile(code, f"{name}.md", "exec"), {"__name__": "__main__"})
+        except BaseException:
+            failures[name] = traceback.format_exc()
+print(json.dumps(failures))
+"""
+
+
+def python_of(page):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
+    return "\n".join(blocks)
+
+
+@pytest.fixture(scope="module")
+def failures(request, tmp_path_factory):
+    """Returns {page: traceback} of the pages of a backend that do not run, each page run once."""
+
+    @functools.cache
+    def run(backend):
+        folder = tmp_path_factory.mktemp(backend)
+        calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+        asked = [call.params["page"] for call in calls if "page" in call.params]
+        pages = [page for page in asked if PAGES[page] == backend]
+        code = json.dumps({page: python_of(page) for page in pages})
+        (folder / "pages.json").write_text(code, encoding="utf-8")
+        return json.loads(run_python(RUN_PAGES, backend, 1200, folder).splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page, failures):
     pytest.importorskip(PAGES[page])
-    run_python("\n".join(blocks), PAGES[page], timeout=600, folder=tmp_path)
+    failed = failures(PAGES[page])
+    assert page not in failed, failed[page]
 
 
 def test_every_page_with_python_is_run():

@@ -33,7 +33,7 @@ ELSEWHERE = {
     "data/test_sources.py": ["data/arrays", "data/folders", "data/image_source", "data/trees"],
     "data/test_layout.py": ["data/other_files"],
     "data/test_segmentation_source.py": ["data/segmentation_folder"],
-    "data/test_pipelines.py": ["data/plan", "data/py_dataset"],
+    "data/test_pipelines.py": ["data/plan"],
     "data/test_device_augment.py": ["data/device_rand_augment"],
     "explain/test_explain.py": ["explain/attention", "explain/class_activation", "explain/inside"],
     "export/test_exported_model.py": ["exported_files", "export/runners"],

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import TINIEST, tiny_classifier
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "feeding.py"
 spec = importlib.util.spec_from_file_location("feeding", SCRIPT)
@@ -63,7 +64,8 @@ def test_the_model_is_trained_on_the_batches(tmp_path):
 
     source = open_source("digits", "train")
     recipe = feeding.Recipe(image_size=32, batch_size=8)
-    model = feeding.trained_model("dmformer_n", source, recipe)
+    tiny_classifier(input_shape=(32, 32, 3), **TINIEST).save_to_preset(tmp_path)
+    model = feeding.trained_model(tmp_path, source, recipe)
     before = keras.ops.convert_to_numpy(model.trainable_variables[0])
     assert feeding.Feed(source, recipe, steps=1).trained(model) > 0
     feeding.Feed(source, recipe, steps=1).repeated(model)

@@ -2,8 +2,11 @@
 
 import zipfile
 
+import numpy as np
 import pytest
-from image_files import encode, random_image
+from image_files import encode, random_image, two_classes
+
+from dmformer_keras.data import open_source
 
 
 @pytest.fixture
@@ -36,3 +39,17 @@ def make_zip(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def source(make_folder):
+    return open_source(make_folder(two_classes(11)), "all")
+
+
+@pytest.fixture
+def masked():
+    """Eleven images whose every channel is 40 times their mask, of sizes of their own."""
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 5, (20 + n, 40 - n)).repeat(2, 0).repeat(2, 1) for n in range(11)]
+    images = [np.repeat(mask[..., None] * 40, 3, -1).astype(np.uint8) for mask in masks]
+    return open_source((images, masks), "all", task="segment")

@@ -3,7 +3,6 @@ import subprocess
 import sys
 import textwrap
 
-import keras
 import numpy as np
 import pytest
 from image_files import encode, random_image, two_classes
@@ -21,12 +20,9 @@ from dmformer_keras.data import (
 )
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent  # `test_py_dataset.py` has what Keras does with them
+
 STANDARD = Augmentation.named("standard")
-
-
-@pytest.fixture
-def source(make_folder):
-    return open_source(make_folder(two_classes(11)), "all")
 
 
 def batches(dataset, count=None):
@@ -181,15 +177,6 @@ def test_wrong_batch_size_and_source(source):
         to_py_dataset("folder", 16, 4)
 
 
-@pytest.fixture
-def masked():
-    """Eleven images whose every channel is 40 times their mask, of sizes of their own."""
-    rng = np.random.default_rng(0)
-    masks = [rng.integers(0, 5, (20 + n, 40 - n)).repeat(2, 0).repeat(2, 1) for n in range(11)]
-    images = [np.repeat(mask[..., None] * 40, 3, -1).astype(np.uint8) for mask in masks]
-    return open_source((images, masks), "all", task="segment")
-
-
 def training_masks(make, source, **options):
     augmentation = JointAugmentation.named("standard")
     return training(make, source, augmentation=augmentation, **options)
@@ -243,51 +230,6 @@ def test_each_kind_of_source_has_its_augmentation(source, masked, make):
         training(make, masked)
     with pytest.raises(DMFormerError, match=r"of type Augmentation"):
         training_masks(make, source)
-
-
-def test_fit_trains_on_masks_and_shapes_are_known(masked):
-    """On the backend of the day, by either way."""
-    assert training_masks(to_tf_dataset, masked).element_spec[1].shape == (4, 16, 24)
-    assert to_tf_dataset(masked, 16, 4).element_spec[1].shape == (None, 16, 16)
-    model = keras.Sequential([keras.layers.Dense(5)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORED_LABEL)
-    model.compile("adam", loss)
-    for make in (to_tf_dataset, to_py_dataset):
-        history = model.fit(training_masks(make, masked), steps_per_epoch=2, verbose=0)
-        assert np.isfinite(history.history["loss"]).all()
-
-
-def tiny_model(images):
-    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2, "tanh")])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01), loss, metrics=["accuracy"])
-    model.build(images.shape)
-    kernel = np.random.default_rng(0).normal(0, 0.01, model.get_weights()[0].shape)
-    model.set_weights([kernel, np.zeros(2)])
-    return model
-
-
-@pytest.mark.parametrize("make", [to_tf_dataset, to_py_dataset])
-def test_fit_trains_on_exactly_these_batches(source, make):
-    """On the backend of the day: no batch lost to building the model, none twice."""
-    dataset = training(make, source, first_epoch=1)
-    expected = batches(training(to_py_dataset, source, first_epoch=1), 10)
-    model, twin = (tiny_model(expected[0][0]) for _ in range(2))
-    validation = make(source, (16, 24), 5)
-    history = model.fit(
-        dataset,
-        steps_per_epoch=5,
-        initial_epoch=1,
-        epochs=3,
-        verbose=0,
-        validation_data=validation,
-    )
-    for images, labels in expected:
-        twin.train_on_batch(images, labels)
-    assert len(history.history["val_accuracy"]) == 2
-    for trained, wanted in zip(model.get_weights(), twin.get_weights(), strict=True):
-        np.testing.assert_allclose(trained, wanted, rtol=1e-4, atol=1e-5)
-    assert model.predict(validation, verbose=0).shape == (22, 2)
 
 
 def run_python(code, **environment):

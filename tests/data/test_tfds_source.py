@@ -7,6 +7,8 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training import Recipe
 from dmformer_keras.training.batches import statistics_batches
 
+pytestmark = pytest.mark.backend_independent
+
 tfds = pytest.importorskip("tensorflow_datasets")
 
 

@@ -5,7 +5,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import TINY, array, images, randomize, shapes, tiny_backbone, tiny_classifier
+from helpers import TINIEST, TINY, array, images, randomize, shapes, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerError, DMFormerN, SemanticFPN, UPerNet, fuse
 from dmformer_keras.data import load_image, open_source
@@ -124,19 +124,27 @@ def test_segmenters(tmp_path, head):
     assert load_exported(path).description["task"] == "segment"
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model, and a file of it in float32."""
+    model = randomize(tiny_classifier(channels=(16, 32, 64, 96)))
+    return model, to_tflite(model, tmp_path_factory.mktemp("plain") / "a.tflite", verify=False)
+
+
 @tensorflow_only
 @pytest.mark.parametrize(
     ("quantization", "most_bytes", "tolerance"),
     [("float16", 0.6, 0.01), ("dynamic", 0.6, 0.1), ("int8", 0.6, 0.15)],
 )
-def test_quantised_files_are_smaller_and_close(tmp_path, quantization, most_bytes, tolerance):
-    model = randomize(tiny_classifier(channels=(16, 32, 64, 96)))
+def test_quantised_files_are_smaller_and_close(
+    plain, tmp_path, quantization, most_bytes, tolerance
+):
+    model, plain_file = plain
     x = images(16, 64, 64, 3)
     int8 = quantization == "int8"
     options = {"representative_data": x} if int8 else {"verify": False}
-    plain = to_tflite(model, tmp_path / "plain.tflite", verify=False)
     path = to_tflite(model, tmp_path / "small.tflite", quantization, **options)
-    assert path.stat().st_size <= most_bytes * plain.stat().st_size
+    assert path.stat().st_size <= most_bytes * plain_file.stat().st_size
     assert compare_exported(model, path, x)["relative_difference"] <= tolerance
     if int8:
         report = json.loads(report_path(path).read_text())
@@ -318,10 +326,11 @@ def test_other_models_in_16_bits_are_prepared_in_float32(build):
 
 @tensorflow_only
 def test_what_another_program_needs_travels_inside(tmp_path):
-    model = randomize(tiny_classifier(class_names=["cat", "dog", "owl", "fox", "elk"]))
+    names = ["cat", "dog", "owl", "fox", "elk"]
+    model = randomize(tiny_classifier(class_names=names, **TINIEST))
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
     with zipfile.ZipFile(path) as archive:
-        assert archive.read("labels.txt").decode().split() == ["cat", "dog", "owl", "fox", "elk"]
+        assert archive.read("labels.txt").decode().split() == names
         description = json.loads(archive.read("model.json"))
     assert description["task"] == "classify"
     assert description["input"]["shape"] == [64, 64, 3]
@@ -354,7 +363,7 @@ def test_the_description_says_what_to_feed_and_what_comes_out():
 
 @tensorflow_only
 def test_the_metadata_is_the_published_schema_s(tmp_path):
-    model = randomize(tiny_classifier(class_names=list("abcde"), name="five"))
+    model = randomize(tiny_classifier(class_names=list("abcde"), name="five", **TINIEST))
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
     file = tf_lite.file_tools.read_model(str(path))
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
@@ -368,7 +377,7 @@ def test_the_metadata_is_the_published_schema_s(tmp_path):
 @tensorflow_only
 @pytest.mark.parametrize(("activation", "code"), [(None, 2), ("softmax", 0)])
 def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, code):
-    backbone = tiny_backbone()
+    backbone = tiny_backbone(**TINIEST)
     model = SemanticFPN(backbone, 3, head_channels=8, activation=activation)
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
     file = tf_lite.file_tools.read_model(str(path))
@@ -423,7 +432,7 @@ def test_segmenters_of_keras_cv_and_keras_hub(tmp_path):
 
 @tensorflow_only
 def test_a_saved_fused_model_exports_like_its_original(tmp_path):
-    model = randomize(tiny_classifier(class_names=list("abcde"), num_classes=5))
+    model = randomize(tiny_classifier(class_names=list("abcde"), **TINIEST))
     fuse(model).save(tmp_path / "fused.keras")
     again = keras.saving.load_model(tmp_path / "fused.keras")
     path = to_tflite(again, tmp_path / "model.tflite", verify=False)
@@ -431,6 +440,12 @@ def test_a_saved_fused_model_exports_like_its_original(tmp_path):
     assert load_exported(path).class_names == list("abcde")
 
 
+@pytest.fixture(scope="module")
+def classifier():
+    return tiny_classifier(**TINIEST)
+
+
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -457,16 +472,17 @@ def test_a_saved_fused_model_exports_like_its_original(tmp_path):
     ],
     ids=str,
 )
-def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, message):
+def test_wrong_arguments_are_named_and_leave_nothing(classifier, tmp_path, arguments, message):
     arguments = dict(arguments)
     (tmp_path / "file").write_text("not a folder")
     path = arguments.pop("path", "model.tflite")
     path = tmp_path / path if isinstance(path, str) else path
     with pytest.raises(DMFormerError, match=message):
-        to_tflite(tiny_classifier(), path, **arguments)
+        to_tflite(classifier, path, **arguments)
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.backend_independent
 def test_models_that_cannot_be_exported_are_named(tmp_path):
     image = keras.Input((64, 64, 3))
     two = keras.Model(image, [image, image])
@@ -497,12 +513,12 @@ def test_an_operator_that_is_not_built_in_is_named(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_failed_conversion_leaves_the_old_file(tmp_path, monkeypatch):
+def test_failed_conversion_leaves_the_old_file(classifier, tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"old")
     monkeypatch.setattr(tflite, "convert", lambda *args, **kwargs: 1 / 0)
     monkeypatch.setattr(keras.Model, "save", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        to_tflite(tiny_classifier(), path)
+        to_tflite(classifier, path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model.tflite"]

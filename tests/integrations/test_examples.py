@@ -55,6 +55,7 @@ def test_example(script, arguments, packages, tmp_path):
     assert (tmp_path / "model.keras").is_file()
 
 
+@pytest.mark.slow(on=["torch"])  # which converts in processes of their own, by TensorFlow
 def test_tflite_example(tmp_path):
     for package in ("tensorflow", "ai_edge_litert"):
         pytest.importorskip(package)

@@ -219,6 +219,7 @@ def test_a_run_with_a_teacher_is_resumed(
     assert DMFormerClassifier.from_preset(tmp_path / "cut").output.shape[-1] == 6
 
 
+@pytest.mark.slow(on=["jax", "tensorflow"])  # which compile and trace for a minute on a CPU
 def test_answers_are_computed_once_and_kept(
     data, source, recipe, tiny_preset, teacher_folder, tmp_path, monkeypatch
 ):

@@ -13,8 +13,8 @@ from dmformer_keras.cli import main
 from dmformer_keras.data import open_source
 from dmformer_keras.training import evaluate, load_classifier, packaging, train
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
+# No backend has a part in it, and JAX and TensorFlow compile and trace for minutes on a CPU.
+pytestmark = pytest.mark.slow(on=["jax", "tensorflow"])
 
 
 def stored_types(folder):
@@ -94,7 +94,6 @@ def test_float32_is_kept_where_half_precision_costs_accuracy(
     assert "Stored: float32." in (tmp_path / "whole" / "README.md").read_text()
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_the_card_tells_of_the_trainings_before(data, recipe, finished_run, tmp_path):
     first, _ = finished_run
     again = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, mixup=0.0, accumulate=1)
