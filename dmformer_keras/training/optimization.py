@@ -92,7 +92,7 @@ def learning_rate_schedule(recipe, steps_per_epoch):
     steps = recipe.epochs * steps_per_epoch
     warmup_steps = round(recipe.warmup * steps_per_epoch)
     peak = recipe.peak_learning_rate
-    if getattr(recipe, "schedule", "cosine") == "polynomial":
+    if recipe.schedule == "polynomial":
         return PolynomialDecayWithWarmup(peak, steps, warmup_steps, recipe.power)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else peak,

@@ -341,6 +341,10 @@ class Recipe(_CommonRecipe):
     5.0
     """
 
+    # What a segmenter's recipe may choose.
+    schedule: ClassVar = "cosine"
+    lovasz: ClassVar = 0.0
+
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0

@@ -64,7 +64,7 @@ def check_distribution(recipe, source, distribution):
             "augment_on_device is for training on one device; leave it out on several."
         )
     # Where copies see a part of the batch each; under JAX there is one model.
-    if getattr(recipe, "lovasz", 0) and distribution.has_copies:
+    if recipe.lovasz and distribution.has_copies:
         raise DMFormerError(
             "The Lovász loss sorts all pixels of a batch, which lie on several devices; leave "
             "out lovasz, or train with JAX."

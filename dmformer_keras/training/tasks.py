@@ -29,17 +29,64 @@ def task_of(recipe):
     )
 
 
-class Classification:
-    """Training a `DMFormerClassifier`.
+class Task:
+    """What a run does by the kind of its model; each kind is a subclass.
 
     Args:
-        recipe: Recipe.
+        recipe: Recipe or SegmentationRecipe.
 
     Attributes:
         kind: str, of the model, for messages.
         best: str, the column of the history that says which epoch is kept.
         curves: list of (title, unit, {label: (column, factor)}), what `curves.png` shows.
     """
+
+    kind = best = ""
+    curves = ()
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+
+    def open(self, source, split, **options):
+        """Opens a split of the images; the options are those of `open_source`."""
+        raise NotImplementedError
+
+    def build(self, preset, source, overrides, image_size):
+        """Builds the model from a preset, for a source's classes and image size (height, width)."""
+        raise NotImplementedError
+
+    def keeps_head(self, preset, source, model):
+        """Tells whether a model that was built from a preset has the preset's head, too."""
+        stored = presets.stored_head(preset, type(model))
+        return presets.has_head_for(preset, model) and _has_classes(stored, source)
+
+    def training_size(self, preset):
+        """Returns the (height, width) of the training batches, in pixels."""
+        raise NotImplementedError
+
+    def objective(self, source, teacher=None):
+        """Returns (loss, metrics) to compile with."""
+        raise NotImplementedError
+
+    def evaluate(self, model, source, progress=False):
+        """Returns the model's Evaluation or SegmentationEvaluation on a source."""
+        raise NotImplementedError
+
+    def rank(self, row):
+        """Returns what the best epoch has the most of, from a row of the history."""
+        raise NotImplementedError
+
+    def report(self, evaluation):
+        """Returns what a report says of an evaluation, as JSON values."""
+        raise NotImplementedError
+
+    def draw_confusion(self, evaluation, path):
+        """Draws the confusion matrix."""
+        raise NotImplementedError
+
+
+class Classification(Task):
+    """Training a `DMFormerClassifier` by a Recipe."""
 
     kind = "classifier"
     best = "val_top1"
@@ -56,15 +103,10 @@ class Classification:
         ),
     )
 
-    def __init__(self, recipe):
-        self.recipe = recipe
-
     def open(self, source, split, **options):
-        """Opens a split of the images; the options are those of `open_source`."""
         return open_source(source, split, channels=self.recipe.channels, **options)
 
     def build(self, preset, source, overrides, image_size):
-        """Builds the model."""
         stored = presets.stored_head(presets.read_preset(preset), DMFormerClassifier)
         return DMFormerClassifier.from_preset(
             preset,
@@ -77,20 +119,13 @@ class Classification:
             **overrides,
         )
 
-    def keeps_head(self, preset, source, model):
-        """Tells whether a model that was built of a preset has the preset's head, too."""
-        stored = presets.stored_head(preset, type(model))
-        return presets.has_head_for(preset, model) and _has_classes(stored, source)
-
     def training_size(self, preset):
-        """Returns the (height, width) of the training batches, in pixels."""
         if self.recipe.image_size is not None:
             return (self.recipe.image_size,) * 2
         stored = presets.image_shape(presets.read_preset(preset).config)
         return tuple(side or DEFAULT_SIZE for side in stored[:2])
 
     def objective(self, source, teacher=None):
-        """Returns (loss, metrics) to compile with."""
         recipe, classes = self.recipe, len(source.class_names)
         loss = SmoothedCrossEntropy(recipe.label_smoothing, self._class_weights(source))
         if teacher is not None:
@@ -122,15 +157,12 @@ class Classification:
         return weights / np.average(weights, weights=counts)
 
     def evaluate(self, model, source, progress=False):
-        """Returns the model's Evaluation on a source."""
         return evaluate(model, source, progress=progress)
 
     def rank(self, row):
-        """Returns what the best epoch has the most of: accuracy, then the least loss."""
         return row["val_top1"], -row["val_loss"]
 
     def report(self, evaluation):
-        """Returns what a report says of an evaluation, as JSON values."""
         return {
             **evaluation.metrics(),
             "class_accuracy": evaluation.class_accuracy,
@@ -138,17 +170,12 @@ class Classification:
         }
 
     def draw_confusion(self, evaluation, path):
-        """Draws the confusion matrix."""
         title = f"Validation: top-1 {evaluation.top1:.1%} of {evaluation.examples} images"
         figures.draw_confusion_matrix(evaluation, path, title)
 
 
-class Segmentation(Classification):
-    """Training a `SemanticFPN` or `UPerNet`.
-
-    Args:
-        recipe: SegmentationRecipe.
-    """
+class Segmentation(Task):
+    """Training a `SemanticFPN` or `UPerNet` by a SegmentationRecipe."""
 
     kind = "segmenter"
     best = "val_miou"
