@@ -14,10 +14,10 @@ from pathlib import Path
 PROCESSES = 2
 NO_TESTS_COLLECTED = 5
 RUNS = (
+    ("torch", "not backend_independent"),
     ("tensorflow", "not backend_independent"),
     ("jax", "not backend_independent"),
     ("tensorflow", "backend_independent"),
-    ("torch", "not backend_independent"),
 )
 
 

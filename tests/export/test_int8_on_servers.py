@@ -1,12 +1,13 @@
 """Int8 in ONNX and OpenVINO files, quantized by the images that are given."""
 
-import keras
 import numpy as np
 import pytest
-from helpers import images, randomize, tiny_backbone, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerError, SemanticFPN
 from dmformer_keras.export import compare_exported, load_exported, to_onnx, to_openvino
+
+pytestmark = pytest.mark.backend_independent
 
 
 def _segmenter():
@@ -45,8 +46,6 @@ def test_onnx(tmp_path, quantizer, batch_size, data_format):
 def test_openvino(tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("nncf", reason="int8 in OpenVINO needs nncf")
-    if keras.config.backend() != "tensorflow":
-        pytest.skip("TensorFlow converts")
     model = randomize(tiny_classifier(input_shape=(64, 64, 3)))
     x = images(5, 64, 64, 3)
     path = to_openvino(
@@ -69,4 +68,4 @@ def test_openvino(tmp_path):
 def test_wrong_arguments_are_refused(tmp_path, convert, options, message):
     path = tmp_path / ("model.onnx" if convert is to_onnx else "model.xml")
     with pytest.raises(DMFormerError, match=message):
-        convert(tiny_classifier(input_shape=(64, 64, 3)), path, **options)
+        convert(tiny_classifier(**TINIEST), path, **options)

@@ -12,6 +12,9 @@ from dmformer_keras.export.onnx_graph import UnknownLayerError, model_proto
 pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
 
+# `test_other_formats.py` has a file from a model of each backend.
+pytestmark = pytest.mark.backend_independent
+
 
 def _classifier(**arguments):
     return randomize(tiny_classifier(input_shape=(64, 96, 3), **arguments))
