@@ -1,4 +1,4 @@
-"""Files of other runtimes: what they are called, and how a path is told to be one."""
+"""Files of other runtimes: what they are called, and how a path is recognized as one."""
 
 from pathlib import Path
 

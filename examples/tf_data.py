@@ -3,7 +3,7 @@
     python examples/tf_data.py
     python examples/tf_data.py --data FOLDER --image-size 160 --preset dmformer_t_imagenette
 
-FOLDER holds one folder a class; without it shapes are drawn. First the head learns alone, then
+FOLDER holds one folder per class; without it shapes are drawn. First the head learns alone, then
 all of the model, early layers slower. Needs the extra `tensorflow`, under any Keras backend.
 """
 

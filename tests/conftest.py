@@ -13,8 +13,9 @@ pytest.register_assert_rewrite("suites", "helpers")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# JAX compiles each operation of each shape, most of the time of a run on a CPU. What one
-# test or process has compiled, the next ones read from here.
+# JAX compiles each operation of each shape, most of the time of a run on a CPU, and half of it goes
+# into optimizing. What one test or process has compiled, the next ones read from here.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "dmformer_keras_tests_jax")
 )

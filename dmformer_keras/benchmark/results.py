@@ -175,7 +175,7 @@ def _limit(measured):
 
 
 def _throughput(record):
-    """Returns images a second of each round."""
+    """Returns the images per second of each round."""
     return np.array([record["batch_size"] * len(times) / sum(times) for times in record["rounds"]])
 
 

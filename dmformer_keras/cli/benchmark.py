@@ -49,7 +49,7 @@ def run(args):
         print(results.page(records, args.command_line, machine, settings), end="")
     if not any("summary" in record for record in records if record["model"] != participants.LIMIT):
         raise DMFormerError(
-            "No contestant could be measured, for the reasons above; mend them, or choose others."
+            "No contestant could be measured, for the reasons above; choose others."
         )
 
 

@@ -24,7 +24,9 @@ def run(args):
     segments = is_segmenter(model)
     how = segmentation_options(args, model)
     if segments and args.batch_size is not None:
-        raise DMFormerError("--batch-size is for classifiers; a segmenter sees one image a time.")
+        raise DMFormerError(
+            "--batch-size is for classifiers; a segmenter sees one image at a time."
+        )
     source = open_source(
         args.data,
         args.split,

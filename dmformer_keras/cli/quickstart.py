@@ -78,7 +78,7 @@ def _export_and_compare(model, test, path):
     print(
         f"{path.name}: {report['bytes'] / 1e6:.1f} MB, the same digit as Keras on "
         f"{percent(compared['top1_agreement'])} of {len(test)} images, outputs apart by at most "
-        f"{compared['max_difference']:.2g}, {report['latency_ms']['1']:.1f} ms an image"
+        f"{compared['max_difference']:.2g}, {report['latency_ms']['1']:.1f} ms per image"
     )
     return compared
 

@@ -291,7 +291,7 @@ def check_mask_header(encoded, name="mask"):
     ):
         if image.format not in MASK_FORMATS or image.info.get("compression") == "jpeg":
             raise ValueError(
-                f"{image.format} does not keep the values of a mask exactly, make it anew as PNG"
+                f"{image.format} does not keep the values of a mask exactly, save it again as PNG"
             )
 
 

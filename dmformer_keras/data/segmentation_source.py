@@ -161,7 +161,7 @@ class SegmentationSource(ImageSource):
         if len(found) == len(self):
             raise DMFormerError(
                 f"{self.title[-80:]} has no pair of image and mask left after skipping the "
-                f"{len(found)} that cannot be used; mend these files: "
+                f"{len(found)} that cannot be used; repair these files: "
                 f"{first_reasons(list(found.values()))}"
             )
         rest = copy.copy(self)

@@ -255,7 +255,7 @@ class ZipTree(FileTree):
             return
         if name in self._members:
             raise DMFormerError(
-                f"The archive {self.title} holds {quoted(name)} twice; make it anew."
+                f"The archive {self.title} holds {quoted(name)} twice; create it again."
             )
         self._members[name] = member
 
@@ -271,7 +271,7 @@ class ZipTree(FileTree):
         if problem is not None:
             raise DMFormerError(
                 f"The archive {self.title} holds {quoted(member.filename)}, {problem}; "
-                "make it anew without such a member."
+                "create it again without such a member."
             )
         check_depth(name, self.title)
         parts = [part for part in name.split("/") if part not in ("", ".")]

@@ -214,7 +214,7 @@ class _Run:
         self.state = checkpoint.read_state(folder) if begun else None
         if not resume:
             check_is_free(folder)
-        # Decoding all images takes its time: once a run, unless some have to be left out.
+        # Decoding all images takes its time: once per run, unless some have to be left out.
         verify = on_corrupt == "skip" or not begun
         self.draw = draw_of(self.state and self.state.identity)
         self.train_source, self.val_source = (

@@ -49,7 +49,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one line of JSON: a list with one entry an image",
+        help="print one line of JSON: a list with one entry per image",
     )
 
 
