@@ -4,6 +4,7 @@ import json
 
 import keras
 import pytest
+from helpers import TINIEST
 
 from dmformer_keras.cli import main, quickstart
 
@@ -29,6 +30,8 @@ def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, ca
     captured = capsys.readouterr()
     for step in ("1/4", "2/4", "3/4", "4/4", f"dmformer predict {folder}"):
         assert step in captured.out
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert tuple(config["channels"]) == TINIEST["channels"]
     result = check_what_was_left(folder, capsys)
     assert f"The test accuracy is {100 * result['top1']:.2f} %" in captured.err
 

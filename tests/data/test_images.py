@@ -277,6 +277,8 @@ def test_pillow_warns_of_nothing(monkeypatch, recwarn):
     for fmt in ("JPEG", "PNG"):
         decode_image(encode(gradient(32, 24), fmt))
     assert not recwarn.list
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(encode(gradient(32, 24), fmt)))
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ def test_a_large_split_is_streamed(monkeypatch):
 def test_a_stream_gives_images_to_estimate_statistics_from(monkeypatch):
     monkeypatch.setattr(tfds_source, "MEMORY_LIMIT", 10)
     train = open_source("tfds:tiny_shapes", "train")
+    assert train.labels is None
     batches = list(statistics_batches(train, Recipe(batch_size=10), (8, 8), epoch=1))
     assert [batch.shape for batch in batches] == [(10, 8, 8, 3)] * 2
     assert isinstance(batches[0], np.ndarray)

@@ -52,6 +52,7 @@ def test_images_are_prepared_as_evaluation_prepares_them(
 ):
     monkeypatch.setattr(images, "KEPT_PIXELS", kept_pixels)  # above, images are made smaller
     source = open_source(photographs, split="all")
+    assert source.read(0)[0].shape == ((90, 70, 3) if kept_pixels > 1000 else (30, 24, 3))
     ((batch, labels),) = evaluation_batches(source, (48, 64), 3)
     expected = to_probabilities(classifier.predict(batch, verbose=0), None)
     paths = [photographs / NAMES[label] / "0.png" for label in labels]

@@ -90,6 +90,7 @@ def test_all_moments_of_death(tmp_path, old, new):
                 finished = True
             except Died:
                 finished = False
+                assert list(folder.glob(".saving-*"))  # as a death leaves it
         try:
             found.append(what_is_in(folder))
         except DMFormerError:
