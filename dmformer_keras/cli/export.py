@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,7 +41,11 @@ def run(args):
     )
     report = json.loads(export.report_path(path).read_text(encoding="utf-8"))
     _print_report(path, report, is_segmenter(model))
-    print(f"Report: {export.report_path(path)}")
+    print(f"Report: {export.report_path(path)}\nNext:")
+    file = shlex.quote(str(path))
+    if args.data is not None:
+        print(f"  dmformer evaluate {file} --data {shlex.quote(args.data)}")
+    print(f"  dmformer predict {file} IMAGE...")
 
 
 def _open_data(options, args, model):
@@ -57,7 +62,7 @@ def _open_data(options, args, model):
                 verify=args.on_corrupt == "skip",
                 draw=draw_of_run(Path(args.model)),
             )
-            print_skipped(options[name])
+    print_skipped(*(options[name] for name in ("images", "representative_data") if name in options))
     print_trained_on(args.model, options["images"])
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dmformer_keras.data.image_source import skipped_text
+from dmformer_keras.data.image_source import skipped_files, skipped_lines
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.training import SegmentationEvaluation
@@ -64,10 +64,13 @@ def _print_segmentation(evaluation):
         print(f"{title:<22}  {percent(share):>9}")
 
 
-def print_skipped(source):
-    """Says on stderr which files of a source were left out, and why."""
-    if source.skipped:
-        print(skipped_text(source, "open_source(...).skipped"), file=sys.stderr)
+def print_skipped(*sources):
+    """Says on stderr which files of the sources were left out, and why."""
+    if skipped := skipped_files(*sources):
+        reasons = [reason for _, reason in skipped]
+        of = f" of the {sources[0].split} split" if len(sources) == 1 else ""
+        where = ": open_source(...).skipped lists all"
+        print(skipped_lines(reasons, of, where), file=sys.stderr)
 
 
 def print_trained_on(model, source):

@@ -332,10 +332,9 @@ def first_reasons(reasons, length=_SHOWN_REASONS):
     return shown if count == len(reasons) else f"{shown} (and {len(reasons) - count} more)"
 
 
-def skipped_text(source, where):
-    """Which files of a source were left out, and why, in lines for people: the first of them."""
-    reasons = [reason for _, reason in source.skipped]
-    return skipped_lines(reasons, f" of the {source.split} split", f": {where} lists all")
+def skipped_files(*sources):
+    """(name, reason) of the files that sources leave out, each once: some belong to no split."""
+    return list(dict.fromkeys(tuple(file) for source in sources for file in source.skipped))
 
 
 def skipped_lines(reasons, of="", where=""):

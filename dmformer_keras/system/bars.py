@@ -30,7 +30,7 @@ class Lines:
         """Counts what was done, and prints a line if the last is half a minute old."""
         self.n += number
         now = monotonic()
-        if now - self._last < LINE_SECONDS:
+        if now - self._last < LINE_SECONDS or self.n == self.total:
             return
         self._last = now
         of = "" if self.total is None else f" of {self.total:,}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from dmformer_keras.data.image_source import skipped_lines
+from dmformer_keras.data.image_source import skipped_files, skipped_lines
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import describe_machine
 from dmformer_keras.training import figures
@@ -34,17 +34,12 @@ def beginning(run, model):
     ]
     if tip := run.recipe.tip(preset, len(train)):
         lines.append(tip)
-    if skipped := _skipped_files(run):
+    if skipped := skipped_files(train, val):
         reasons = [reason for _, reason in skipped]
         lines.append(skipped_lines(reasons, where=f": {REPORT_FILE} lists all"))
     if run.state.epoch:
         lines.append(f"Resuming after epoch {run.state.epoch} of {run.recipe.epochs}")
     return "\n".join(lines)
-
-
-def _skipped_files(run):
-    """The (name, reason) of each file that was left out, once: some belong to no split."""
-    return list(dict.fromkeys(map(tuple, run.train_source.skipped + run.val_source.skipped)))
 
 
 def write_history(folder, history):
@@ -67,7 +62,7 @@ def write_report(run, best, evaluation):
         **run.state.begun,
         "data": run.train_source.title,
         "training_images": len(run.train_source),
-        "skipped_images": _skipped_files(run),
+        "skipped_images": skipped_files(run.train_source, run.val_source),
         "backend": keras.backend.backend(),
         "recipe": run.state.identity["recipe"],
         "teacher": None if run.teacher is None else run.teacher.described(),

@@ -220,6 +220,7 @@ def test_an_exported_file_is_a_model_like_any_other(trained, pictures, tmp_path,
     assert path.stat().st_size > 1000
     assert "same class on 100.00 %" in captured.out
     assert str(tmp_path / "model.tflite.report.json") in captured.out
+    assert f"dmformer evaluate {path} --data {pictures}\n" in captured.out
     steps = ("Reading", "Folding", "Converting", "Comparing", "Measuring")
     assert all(step in captured.err for step in steps)
     # It evaluates and predicts as what it was made from.

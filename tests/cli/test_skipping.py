@@ -35,8 +35,9 @@ def test_export_leaves_them_out_and_says_so(data, capsys):
     assert len(options["images"]) == len(options["representative_data"]) == 6
     assert options["opset"] == 18
     message = capsys.readouterr().err
-    assert "Skipped 1 file(s) of the val split" in message
+    assert "Skipped 2 file(s):" in message
     assert "train_damaged.png" in message
+    assert "val_damaged.png" in message
 
 
 def test_explain_leaves_them_out_and_says_so(data, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from image_files import encode, random_image, two_classes
 from test_segmentation_source import pairs, segment
 
 from dmformer_keras.data import open_source
-from dmformer_keras.data.image_source import skipped_text
+from dmformer_keras.data.image_source import skipped_files, skipped_lines
 from dmformer_keras.data.splits import split_of_name
 from dmformer_keras.errors import DMFormerError
 
@@ -233,7 +233,9 @@ def test_files_whose_names_are_no_utf_8_are_read_and_printed(tmp_path):
     assert len(source) == 2
     source.describe().encode("utf-8")
     assert r"\udcff.jpg" in source.describe()
-    skipped_text(source, "there").encode("utf-8")
+    reasons = [reason for _, reason in skipped_files(source, source)]
+    assert len(reasons) == 2
+    skipped_lines(reasons).encode("utf-8")
 
 
 def test_all_that_is_wrong_with_a_layout_is_said_at_once(make):

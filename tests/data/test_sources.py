@@ -405,6 +405,7 @@ def test_arrays_that_cannot_have_these_channels():
 
 
 def test_digits_splits_are_disjoint_complete_and_stratified():
+    pytest.importorskip("sklearn")
     sources = {split: open_source("digits", split) for split in ("train", "val", "test")}
     sizes = {split: len(source) for split, source in sources.items()}
     assert sum(sizes.values()) == 1797
@@ -416,6 +417,7 @@ def test_digits_splits_are_disjoint_complete_and_stratified():
 
 
 def test_digits_are_smooth_and_full_range():
+    pytest.importorskip("sklearn")
     image, _ = open_source("digits", "test", channels=1).read(0)
     assert image.shape == (32, 32, 1)
     assert image.max() > 200

@@ -10,15 +10,15 @@ pytestmark = pytest.mark.backend_independent
 
 
 def test_without_a_terminal_a_line_each_half_minute(monkeypatch, capsys):
-    clock = iter([0, 29, 31, 40, 62])
+    clock = iter([0, 29, 31, 40, 62, 93])
     monkeypatch.setattr(bars, "monotonic", lambda: next(clock))
-    with bars.progress_bar("Checking images", 4000) as bar:
-        for _ in range(4):
+    with bars.progress_bar("Checking images", 5000) as bar:
+        for _ in range(5):
             bar.update(1000)
-    assert bar.n == 4000
+    assert bar.n == 5000
     assert capsys.readouterr().err.splitlines() == [
-        "Checking images: 2,000 of 4,000 images",
-        "Checking images: 4,000 of 4,000 images",
+        "Checking images: 2,000 of 5,000 images",
+        "Checking images: 4,000 of 5,000 images",
     ]
 
 
