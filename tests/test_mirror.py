@@ -42,7 +42,9 @@ ELSEWHERE = {
         *("export/calibration", "export/processes", "export/quiet", "export/rebuilding"),
         *("export/tflite_file", "export/tflite_metadata", "export/tflite_ranges"),
     ],
-    "export/test_other_formats.py": ["export/onnx", "export/openvino", "export/saved_model"],
+    "export/test_other_formats.py": [
+        *("export/onnx", "export/openvino", "export/pytorch_module", "export/saved_model"),
+    ],
     "export/test_int8_on_servers.py": ["export/onnx_int8"],
     "inference/test_answers.py": ["inference/model_outputs"],
     "integrations/test_keras_hub.py": [

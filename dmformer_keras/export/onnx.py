@@ -15,6 +15,7 @@ from dmformer_keras.export import onnx_graph, onnx_int8, processes, verification
 from dmformer_keras.export.calibration import calibration_images
 from dmformer_keras.export.onnx_graph import GELU_OPSET
 from dmformer_keras.export.preparation import prepare
+from dmformer_keras.export.pytorch_module import as_module
 from dmformer_keras.export.quiet import LOG
 from dmformer_keras.export.runners import CHANNELS_FIRST_LAYOUT, DESCRIPTION_FILE
 from dmformer_keras.fusing import FusedModel
@@ -181,7 +182,7 @@ def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
     try:
         with keras.device("cpu"), torch.no_grad(), for_onnx():
             torch.onnx.export(
-                _AsModule(model, channels_first).eval(),
+                as_module(model, channels_first),
                 (sample,),
                 str(path),
                 input_names=["images"],
@@ -199,22 +200,3 @@ def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
             f"PyTorch cannot convert {model.name!r} to ONNX ({shortened(cause)}); export a model "
             "of layers that it knows."
         ) from error
-
-
-def _AsModule(model, channels_first):  # noqa: N802
-    import torch
-
-    class AsModule(torch.nn.Module):
-        """The model at inference, whatever Keras takes the mode from."""
-
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, images):
-            if not channels_first:
-                return self.model(images, training=False)
-            outputs = self.model(images.permute(0, 2, 3, 1), training=False)
-            return outputs.permute(0, 3, 1, 2) if outputs.ndim == 4 else outputs
-
-    return AsModule()

@@ -1,6 +1,6 @@
-"""All that is taken of TensorFlow's TFLite converter and its tools, by the names they have there.
+"""All that is taken of TensorFlow's TFLite converter, by the names it has there.
 
-Some of them are private to TensorFlow, and its maintainers send new users to LiteRT: where a
+One of them is private to TensorFlow, and its maintainers send new users to LiteRT: where a
 version has moved one, this is the only file to change.
 """
 
@@ -8,14 +8,12 @@ import importlib
 
 from dmformer_keras.errors import DMFormerError
 
-# Of each name here, the module and the attribute in it; None for the module itself.
+# Of each name here, the module and the attribute in it.
 NAMES = {
     "Converter": ("tensorflow.lite", "TFLiteConverter"),
     "OperatorSets": ("tensorflow.lite", "OpsSet"),
     "Optimize": ("tensorflow.lite", "Optimize"),
     "ConverterError": ("tensorflow.lite.python.convert_phase", "ConverterError"),
-    "schema": ("tensorflow.lite.python.schema_py_generated", None),
-    "file_tools": ("tensorflow.lite.tools.flatbuffer_utils", None),
 }
 
 
@@ -24,13 +22,12 @@ def __getattr__(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = NAMES[name]
     try:
-        found = _module(module)
-        return found if attribute is None else getattr(found, attribute)
+        return getattr(_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise DMFormerError(
-            f"TensorFlow {_version()} has no {module}{'.' * bool(attribute)}{attribute or ''}, "
-            "which the export to TFLite needs; install a version that this package was tried with, "
-            "2.19 to 2.21."
+            f"TensorFlow {_version()} has no {module}.{attribute}, which the export to TFLite "
+            "needs; install a version that this package was tried with, 2.19 to 2.21, or convert "
+            'with converter="litert".'
         ) from error
 
 

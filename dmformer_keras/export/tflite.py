@@ -9,14 +9,13 @@ import keras
 
 from dmformer_keras.checks import check_bool, check_positive_int
 from dmformer_keras.errors import DMFormerError, shortened
-from dmformer_keras.export import processes, tf_lite, verification
+from dmformer_keras.export import litert, processes, tf_lite, verification
 from dmformer_keras.export.calibration import batches, calibration_images
 from dmformer_keras.export.preparation import prepare
 from dmformer_keras.export.quiet import quiet_stderr
 from dmformer_keras.export.sigmoid_gelu import with_sigmoid_gelu
-from dmformer_keras.export.tflite_file import packed
-from dmformer_keras.export.tflite_metadata import add_metadata, add_side_files
-from dmformer_keras.export.tflite_ranges import coarsen_dead_outputs
+from dmformer_keras.export.tflite_file import schema
+from dmformer_keras.export.tflite_metadata import write_complete
 from dmformer_keras.layers.backend_paths import for_tflite
 from dmformer_keras.type_names import Images, InputShape, PathLike
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+# {converter: the backend that it runs under, and the module with its `convert`}
+CONVERTERS = {"tensorflow": ("tensorflow", __name__), "litert": ("torch", litert.__name__)}
 
 
 def to_tflite(
@@ -39,6 +40,7 @@ def to_tflite(
     resizable: bool = False,
     int8_io: bool = False,
     sigmoid_gelu: bool = True,
+    converter: str = "tensorflow",
     verify: bool = True,
     images: Images | None = None,
     tolerance: float | None = None,
@@ -46,10 +48,11 @@ def to_tflite(
     """Converts a model to a TFLite file, and compares the file with the model.
 
     Only built-in operators are used, and every dilated depthwise convolution is one of
-    them. TensorFlow does the conversion: under JAX and PyTorch the model is handed to a
-    TensorFlow process of its own, so TensorFlow must be installed but need not be the
-    backend. The class names and what else a program must know travel inside: as TFLite
-    metadata, and as `labels.txt` and `model.json` in the zip archive that the file is, too.
+    them. TensorFlow does the conversion, or PyTorch with `converter="litert"`: where that is
+    not the backend, the model is handed to a process of its own, so it must be installed
+    but need not be the backend. The class names and what else a program must know travel
+    inside: as TFLite metadata, and as `labels.txt` and `model.json` in the zip archive that
+    the file is, too.
 
     Args:
         model: a `keras.Model` with one image input and one output: a classifier, a
@@ -75,6 +78,8 @@ def to_tflite(
         sigmoid_gelu: bool, for `"int8"`: whether the GELU of fused blocks is
             `x * sigmoid(1.702 x)`, which is within 0.021 of it, and which XNNPACK computes
             in int8. It has no int8 GELU: the exact one takes a tenth of the time more.
+        converter: `"tensorflow"`, or `"litert"` for litert-torch and ai-edge-quantizer, the
+            successors of TensorFlow's converter: no `"float16"` and no `resizable`.
         verify: bool. Whether to run the file beside Keras, see
             `compare_exported`, and to write the report beside it.
         images: images to verify with, like `representative_data` (of a source the
@@ -87,7 +92,7 @@ def to_tflite(
         `pathlib.Path` of the file. The report is `NAME.tflite.report.json` beside it.
 
     Raises:
-        DMFormerError: if an argument is invalid, TensorFlow is absent, the path cannot
+        DMFormerError: if an argument is invalid, the converter is absent, the path cannot
             be written, the conversion fails, or the file's outputs differ by more than
             `tolerance`. No file is left behind then.
 
@@ -107,6 +112,8 @@ def to_tflite(
     if int8_io and quantization != "int8":
         raise DMFormerError('int8_io is for quantization="int8"; leave it out.')
     check_positive_int("batch_size", batch_size)
+    _check_converter(converter, quantization, resizable)
+    schema()  # without which no file is complete
     prepared = prepare(model, input_shape, fuse, resizable)
     calibration = None
     if quantization == "int8":
@@ -124,9 +131,21 @@ def to_tflite(
     }
     with verification.written_if_right(path, check, prepared.bytes) as beside:
         processes.convert_under(
-            "tensorflow", __name__, prepared.model, beside, options, {"images": calibration}
+            *CONVERTERS[converter], prepared.model, beside, options, {"images": calibration}
         )
     return path
+
+
+def _check_converter(converter, quantization, resizable):
+    if converter not in CONVERTERS:
+        names = " or ".join(repr(name) for name in CONVERTERS)
+        raise DMFormerError(f"converter must be {names}, not {converter!r}.")
+    if converter == "tensorflow":
+        return
+    if quantization == "float16" or resizable:
+        what = "resizable=True" if resizable else 'quantization="float16"'
+        raise DMFormerError(f'{what} is for converter="tensorflow"; leave one of them out.')
+    litert.check_converter()
 
 
 def convert(
@@ -136,7 +155,7 @@ def convert(
     import tensorflow as tf
 
     # Looked for first: what is gone is told by its name.
-    file_tools, converter_error = tf_lite.file_tools, tf_lite.ConverterError
+    converter_error = tf_lite.ConverterError
     if sigmoid_gelu:
         model = with_sigmoid_gelu(model)
     module = tf.Module()
@@ -150,17 +169,13 @@ def convert(
                 concrete = function.get_concrete_function(signature)
             converter = tf_lite.Converter.from_concrete_functions([concrete], module)
             _quantize(converter, quantization, arrays.get("images"), batch_size, int8_io)
-            converted = file_tools.convert_bytearray_to_object(converter.convert())
+            content = bytes(converter.convert())
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, converter_error) as error:
         raise DMFormerError(
             f"TensorFlow cannot convert {model.name!r} to TFLite ({shortened(error)}); export a "
             "model of layers that it knows."
         ) from error
-    if quantization == "int8":
-        coarsen_dead_outputs(converted)
-    add_metadata(converted, description)
-    Path(path).write_bytes(packed(converted))
-    add_side_files(Path(path), description)
+    write_complete(path, content, description, quantization)
 
 
 def _quantize(converter, quantization, images, batch_size, int8_io):

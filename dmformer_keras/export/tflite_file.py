@@ -1,4 +1,4 @@
-"""TFLite files packed anew: smaller than the converter leaves them, and aligned.
+"""TFLite files as objects, and packed anew: smaller than converters leave them, and aligned.
 
 The file is a FlatBuffer, in which one vector may serve in many places. The converter
 writes every zero point of every channel, eight bytes each and all of them 0, for kernels
@@ -7,9 +7,34 @@ and biases alike: a tenth of a small int8 file.
 
 import numpy as np
 
+from dmformer_keras.errors import DMFormerError
+
 # What the schema asks of a buffer's data (`force_align`), so that a program can map the file.
 _ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
+
+
+def schema():
+    """Returns the module with the classes of a file's tables, which LiteRT's package brings."""
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise DMFormerError(
+            "TFLite files are completed by LiteRT's package: pip install ai-edge-litert."
+        ) from error
+    return schema_py_generated
+
+
+def unpacked(content):
+    """Returns the content of a `.tflite` file as a `ModelT`, all its data inside."""
+    tables = schema()
+    model = tables.ModelT.InitFromObj(tables.Model.GetRootAs(content, 0))
+    for buffer in model.buffers:
+        # Some tools write the data of buffers behind the model, and where it lies.
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def packed(model):

@@ -8,11 +8,13 @@ all with Python of today; the few tables that an image model needs are written h
 
 import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from dmformer_keras.export import tf_lite
 from dmformer_keras.export.exported_model import LABELS_FILE, has_labels, side_files
+from dmformer_keras.export.tflite_file import packed, schema, unpacked
+from dmformer_keras.export.tflite_ranges import coarsen_dead_outputs
 
 _METADATA_NAME = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
@@ -29,10 +31,20 @@ _NORMALIZATION = 1  # the union ProcessUnitOptions
 _COLOR_SPACES = {"RGB": 1, "grey": 2}
 
 
+def write_complete(path, content, description, quantization):
+    """Writes what a converter made, with all that travels with it."""
+    path, model = Path(path), unpacked(content)
+    if quantization == "int8":
+        coarsen_dead_outputs(model)
+    add_metadata(model, description)
+    path.write_bytes(packed(model))
+    add_side_files(path, description)
+
+
 def add_metadata(model, description):
     """Adds metadata to a TFLite model."""
-    schema = tf_lite.schema
-    buffer, entry = schema.BufferT(), schema.MetadataT()
+    tables = schema()
+    buffer, entry = tables.BufferT(), tables.MetadataT()
     buffer.data = np.frombuffer(_encoded(description), np.uint8)
     entry.name, entry.buffer = _METADATA_NAME, len(model.buffers)
     model.buffers.append(buffer)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dmformer_keras.export import tf_lite
+from dmformer_keras.export.tflite_file import schema
 
 # XNNPACK refuses an operator whose output is finer than its products by this or more.
 _LARGEST_RATIO = 256.0
@@ -28,14 +28,14 @@ def coarsen_dead_outputs(model):
     gets a scale so small that XNNPACK refuses to run the model at all. With a coarser one those
     values round to what they are: almost 0.
     """
-    schema = tf_lite.schema
+    operators = schema().BuiltinOperator
     graph = model.subgraphs[0]
     layers, keeping = (
         [
             operator
             for operator in graph.operators
             if model.operatorCodes[operator.opcodeIndex].builtinCode
-            in {getattr(schema.BuiltinOperator, name) for name in names}
+            in {getattr(operators, name) for name in names}
         ]
         for names in (("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), _KEEPING)
     )

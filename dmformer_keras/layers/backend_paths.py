@@ -121,7 +121,7 @@ def _prefers_matrix_product(inputs, training):
     expect. XLA transposes all that goes into the gradient of a convolution, and PyTorch
     changes the layout before one; a product takes it as it lies.
     """
-    if not _on_cpu(inputs):
+    if not _on_cpu(inputs) or positions_stay_maps():
         return False
     return training or BACKEND != "tensorflow"
 
@@ -298,11 +298,13 @@ def _groups_of_rows(rows, most):
 
 
 def _dilated_operator(inputs, kernel, dilations, padding):
-    """TensorFlow's operator with its dilation, which converters read for maps of any size.
+    """The framework's operator with its dilation, which converters read for maps of any size.
 
-    Its kernels for CPUs know no dilation: `tf.nn.depthwise_conv2d` reorders the map around
-    it, which converters undo for fixed sizes only.
+    TensorFlow's kernels for CPUs know no dilation: `tf.nn.depthwise_conv2d` reorders the map
+    around it, which converters undo for fixed sizes only.
     """
+    if BACKEND == "torch":
+        return _torch_depthwise(inputs, kernel, dilations, padding.lower())
     import tensorflow as tf
 
     return tf.raw_ops.DepthwiseConv2dNative(
@@ -389,10 +391,7 @@ def _torch_function():
 
 def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     if BACKEND == "torch" and data_format == "channels_last":
-        kernel = ops.transpose(kernel, (0, 1, 3, 2))
-        return _torch_convolution(
-            inputs, kernel, None, (1, 1), "same", dilations, groups=kernel.shape[-1]
-        )
+        return _torch_depthwise(inputs, kernel, dilations, "same")
     padding = "same"
     sides = inputs.shape[1:3] if data_format == "channels_last" else inputs.shape[2:4]
     if BACKEND == "tensorflow" and max(dilations) > 1 and None in sides:
@@ -405,6 +404,12 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     return ops.depthwise_conv(
         inputs, kernel, 1, padding, data_format=data_format, dilation_rate=dilations
     )
+
+
+def _torch_depthwise(inputs, kernel, dilations, padding):
+    kernel = ops.transpose(kernel, (0, 1, 3, 2))
+    groups = kernel.shape[-1]
+    return _torch_convolution(inputs, kernel, None, (1, 1), padding, dilations, groups)
 
 
 def _margins(kernel, dilations):

@@ -13,12 +13,12 @@ from dmformer_keras.export import (
     compare_exported,
     load_exported,
     report_path,
-    tf_lite,
     tflite,
     to_tflite,
 )
 from dmformer_keras.export.calibration import calibration_images, images_of
 from dmformer_keras.export.preparation import prepare
+from dmformer_keras.export.tflite_file import packed, schema, unpacked
 
 pytest.importorskip("tensorflow", reason="TFLite conversion needs TensorFlow")
 pytest.importorskip("ai_edge_litert", reason="running TFLite files needs ai-edge-litert")
@@ -182,11 +182,11 @@ def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
 
 @tensorflow_only
 def test_equal_vectors_are_stored_once_and_weights_are_aligned(tmp_path):
-    schema = tf_lite.schema
+    tables = schema()
     model = randomize(tiny_classifier())
     options = {"representative_data": images(4, 64, 64, 3), "verify": False}
     path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
-    file = schema.Model.GetRootAs(path.read_bytes())
+    file = tables.Model.GetRootAs(path.read_bytes())
     buffers = [file.Buffers(index) for index in range(file.BuffersLength())]
     starts = [start for start in (_start(buffer, 0) for buffer in buffers) if start]
     assert len(starts) > 50
@@ -365,7 +365,7 @@ def test_the_description_says_what_to_feed_and_what_comes_out():
 def test_the_metadata_is_the_published_schema_s(tmp_path):
     model = randomize(tiny_classifier(class_names=list("abcde"), name="five", **TINIEST))
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
-    file = tf_lite.file_tools.read_model(str(path))
+    file = unpacked(path.read_bytes())
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
     content = bytes(file.buffers[entry.buffer].data)
     assert content[4:8] == b"M001"
@@ -380,7 +380,7 @@ def test_a_segmenter_s_metadata_says_what_is_left_to_do(tmp_path, activation, co
     backbone = tiny_backbone(**TINIEST)
     model = SemanticFPN(backbone, 3, head_channels=8, activation=activation)
     path = to_tflite(model, tmp_path / "model.tflite", verify=False)
-    file = tf_lite.file_tools.read_model(str(path))
+    file = unpacked(path.read_bytes())
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
     content = bytes(file.buffers[entry.buffer].data)
     nested = content[content.index(b"V001") - 4 :]
@@ -522,3 +522,20 @@ def test_failed_conversion_leaves_the_old_file(classifier, tmp_path, monkeypatch
         to_tflite(classifier, path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+@tensorflow_only
+def test_data_that_lies_behind_the_model_comes_inside(tmp_path):
+    path = to_tflite(randomize(tiny_classifier()), tmp_path / "model.tflite", verify=False)
+    model = unpacked(path.read_bytes())
+    largest = max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
+    data, largest.data = bytes(largest.data), None
+    # The number that says where it lies takes as many bytes whatever it is.
+    largest.offset, largest.size = 2, len(data)
+    largest.offset = len(packed(model))
+    content = packed(model) + data
+    found = unpacked(content)
+    (buffer,) = (
+        buffer for buffer in found.buffers if buffer.data is not None and bytes(buffer.data) == data
+    )
+    assert buffer.offset == buffer.size == 0

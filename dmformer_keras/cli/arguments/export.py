@@ -33,6 +33,7 @@ _OF_FORMATS = {
     "int8_io": ("--int8-io", ("tflite",)),
     "exact_gelu": ("--exact-gelu", ("tflite",)),
     "resizable": ("--resizable", ("tflite",)),
+    "converter": ("--converter", ("tflite",)),
     "precision": ("--precision", ("openvino",)),
     "opset": ("--opset", ("onnx",)),
     "data_format": ("--data-format", ("onnx",)),
@@ -93,6 +94,11 @@ def add_arguments(parser):
     )
     group.add_argument(
         "--resizable", action="store_true", default=None, help="leave height and width open"
+    )
+    group.add_argument(
+        "--converter",
+        choices=("tensorflow", "litert"),
+        help="litert: litert-torch, the successor of TensorFlow's own (default: tensorflow)",
     )
     group = parser.add_argument_group("onnx")
     group.add_argument(
