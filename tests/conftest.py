@@ -1,6 +1,8 @@
 """Settings of the whole test run: the backend, slow tests, real data, seeds."""
 
+import contextlib
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -22,13 +24,56 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# How many cases of a property are tried: few, the same in each run, or a thousand of a seed that is
+# printed. `--slow` takes the thousand, and so does `--hypothesis-profile thousand` by itself.
+hypothesis = None
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    common = {
+        "deadline": None,  # `helpers.stated` bounds each
+        "print_blob": True,
+        "database": None,
+        "suppress_health_check": list(hypothesis.HealthCheck),
+    }
+    hypothesis.settings.register_profile("few", max_examples=100, derandomize=True, **common)
+    hypothesis.settings.register_profile("thousand", max_examples=1000, **common)
+    hypothesis.settings.load_profile("few")
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 
 
-def pytest_report_header():
-    return f"Keras backend: {os.environ['KERAS_BACKEND']}"
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    if hypothesis is None:
+        return
+    if config.getoption("--slow") and not config.getoption("--hypothesis-profile", None):
+        hypothesis.settings.load_profile("thousand")
+    # Before Hypothesis reads it. What never varies has no need of it.
+    if config.getoption("--hypothesis-seed", 0) is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header(config):
+    return [f"Keras backend: {os.environ['KERAS_BACKEND']}", *cases_text(config)]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    # -q leaves the header out.
+    if terminalreporter.verbosity < 0:
+        terminalreporter.write_line("".join(cases_text(config)))
+
+
+def cases_text(config):
+    """How many cases of a property are tried, and their seed, a list of one line or none."""
+    if hypothesis is None:
+        return []
+    settings = hypothesis.settings.default
+    seed = f"--hypothesis-seed={config.option.hypothesis_seed}"
+    seed = "always the same" if settings.derandomize else seed
+    return [f"Cases of a property: {settings.max_examples:,}, {seed}"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from dmformer_keras.cli.arguments.explain import output_of
 from dmformer_keras.cli.options import print_skipped, print_trained_on
-from dmformer_keras.data import load_image, open_source
+from dmformer_keras.data import open_source
+from dmformer_keras.data.images import load_reduced, resize_image
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import class_names_of, image_size_of, is_segmenter
 from dmformer_keras.loading import load
@@ -35,20 +36,21 @@ def run(args):
         print(f"In {path}: the gates by stage and class")
         return
     names = class_names_of(model)
-    image = load_image(args.image, _size(model, args), channels=model.input.shape[-1])
+    image = load_reduced(args.image, model.input.shape[-1])
+    image = resize_image(image, _size(model, image))
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:
         print(f"{names[cam.class_index]}: {100 * cam.share:.1f} %")
     print(f"\nIn {path}: where they are seen, and what the attention does")
 
 
-def _size(model, args):
-    """The size of the image: the model's own, or, of a segmenter of any size, the photograph's."""
+def _size(model, image):
+    """The size to explain at: the model's own, or, of a segmenter of any size, the photograph's."""
     if not is_segmenter(model):
         return image_size_of(model)
     if None not in model.input.shape[1:3]:
         return model.input.shape[1:3]
-    height, width = load_image(args.image).shape[:2]
+    height, width = image.shape[:2]
     factor = min(1, _LARGEST / max(height, width))
     return max(32, round(factor * height)), max(32, round(factor * width))
 

@@ -5,11 +5,13 @@ see the same pixels. Pillow does the work; it is imported when first used.
 """
 
 import contextlib
+import functools
 import io
 import operator
 import os
 import struct
 import threading
+import warnings
 
 import numpy as np
 
@@ -48,6 +50,34 @@ _STRIP_PIXELS = 2**20
 _REASON_LENGTH = 160
 # One very large image at a time is decoded, whatever the number of threads.
 _large_images = threading.Lock()
+
+
+class _PillowIsQuiet:
+    """A context in which Pillow does not warn.
+
+    Filters of warnings belong to the whole program, so that threads which each set and restored
+    them would restore what others had set: the first that comes adds one, the last takes it away.
+    """
+
+    def __init__(self):
+        self._lock, self._inside, self._filter = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *exception):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                with contextlib.suppress(ValueError):  # where a test has put others in place
+                    warnings.filters.remove(self._filter)
+
+
+_pillow_is_quiet = _PillowIsQuiet()
 
 
 def decode_image(
@@ -96,16 +126,18 @@ def decode_turned(encoded, channels, name, *, reduce=False):
     check_file_channels(channels)
     with (
         stated_image_errors(name, encoded=encoded),
-        open_image(encoded, reduce=reduce) as image,
-        one_large_image(image),
+        open_image(encoded, reduce=reduce) as file,
+        one_large_image(file),
     ):
-        image.load()
-        orientation = _orientation(image)
-        image = _to_8_bits(image)
+        file.load()
+        orientation = _orientation(file)
+        image = _to_8_bits(file)
         if reduce and _pixels(image) > KEPT_PIXELS:
             image = _reduced(image)
-        image = _upright(_to_mode(image, _PILLOW_MODES[channels]), orientation)
-        return _array(image, channels), orientation
+        image = _upright(image, orientation)
+        if image is not file:
+            file.close()  # two of a very large one are too many
+        return by_strips(image, functools.partial(_samples, channels=channels)), orientation
 
 
 def open_image(encoded, formats=FORMATS, *, reduce=False):
@@ -122,6 +154,8 @@ def open_image(encoded, formats=FORMATS, *, reduce=False):
         # A str from there says why such an image is not read, as a warning would.
         if accepts is not None and accepts(encoded[:16]) is not True:
             continue
+        if name == "TIFF":
+            _silence_libtiff()
         try:
             image = make(io.BytesIO(encoded), "")
         except (SyntaxError, IndexError, TypeError, struct.error):
@@ -137,12 +171,26 @@ def one_large_image(image):
 
 
 def _forget_other_threads():
-    global _large_images
+    global _large_images, _pillow_is_quiet
     _large_images = threading.Lock()
+    _pillow_is_quiet = _PillowIsQuiet()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_other_threads)
+
+
+@functools.cache
+def _silence_libtiff():
+    """Keeps the library of TIFF files from writing to stderr itself what Pillow raises, too."""
+    import ctypes
+
+    from PIL import _imaging
+
+    with contextlib.suppress(AttributeError, OSError):  # built into Pillow, or of another name
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _check_size(image, reduce):
@@ -165,7 +213,7 @@ def _pixels(image):
 def _reduced(image):
     """A smaller image of a very large one, in a mode whose samples have a mean."""
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = _converted(image, "RGBA")
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     factor = 2
@@ -174,15 +222,33 @@ def _reduced(image):
     return image.reduce(factor)
 
 
-def _array(image, channels):
-    """The pixels of an image, strip by strip: Pillow copies twice what is asked for at once."""
-    width, height = image.size
-    array = np.empty((height, width, channels), np.uint8)
+def by_strips(image, to_array):
+    """Turn an image into an array strip by strip, so that what it takes on the way is small.
+
+    `to_array` makes an array (height, width, ...) of a strip, which has the image's width. The
+    image may be an array, too.
+    """
+    is_array = isinstance(image, np.ndarray)
+    height, width = image.shape[:2] if is_array else image.size[::-1]
     rows = max(1, _STRIP_PIXELS // width)
+    if rows >= height:
+        return to_array(image)
+    whole = None
     for top in range(0, height, rows):
-        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
-        array[top : top + rows] = np.asarray(strip).reshape(-1, width, channels)
-    return array
+        bottom = min(top + rows, height)
+        strip = image[top:bottom] if is_array else image.crop((0, top, width, bottom))
+        part = to_array(strip)
+        if whole is None:
+            whole = np.empty((height, *part.shape[1:]), part.dtype)
+        whole[top:bottom] = part
+    return whole
+
+
+def _samples(image, channels):
+    """The pixels of an image as an array (height, width, channels)."""
+    width, height = image.size
+    array = np.array(_to_mode(image, _PILLOW_MODES[channels]))
+    return array.reshape(height, width, channels)
 
 
 def turn_upright(mask, orientation):
@@ -243,22 +309,25 @@ def load_image(
     ...     load_image(path, 64).shape
     (64, 64, 3)
     """
-    name = quoted(str(path), 120)
-    encoded = _content(path, name)
-    image = decode_image(encoded, channels, name, reduce=image_size is not None)
     if image_size is None:
-        return image
-    return resize_image(image, image_size, resize, crop_fraction)
+        name = quoted(str(path), 120)
+        return decode_image(_content(path, name), channels, name)
+    return resize_image(load_reduced(path, channels), image_size, resize, crop_fraction)
+
+
+def load_reduced(path, channels=3):
+    """Read one image file as `load_image` does, a very large one at a smaller size."""
+    name = quoted(str(path), 120)
+    return decode_image(_content(path, name), channels, name, reduce=True)
 
 
 def check_image_file(path, *, fully=False):
     """Check that a file begins like an image that `load_image` reads."""
-    name = quoted(str(path), 120)
-    encoded = _content(path, name)
     if fully:
-        decode_image(encoded, 3, name, reduce=True)
+        load_reduced(path)
     else:
-        check_image_header(encoded, name)
+        name = quoted(str(path), 120)
+        check_image_header(_content(path, name), name)
 
 
 def _content(path, name):
@@ -414,12 +483,14 @@ def stated_image_errors(name, formats=FORMATS, encoded=b""):
     """Turn whatever Pillow raises on bad bytes into one DMFormerError; returns a context manager.
 
     Its parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError and
-    more; on bytes from outside all of them mean the same.
+    more; on bytes from outside all of them mean the same. Their warnings, of
+    metadata that no pixel depends on, are kept back.
     """
     from PIL import UnidentifiedImageError
 
     try:
-        yield
+        with _pillow_is_quiet:
+            yield
     except (DMFormerError, MemoryError):
         raise
     except Exception as error:
@@ -458,13 +529,13 @@ def _to_8_bits(image):
     from PIL import Image
 
     if image.mode == "F":
-        return Image.fromarray(_unit_floats_to_8_bits(np.asarray(image)))
+        return Image.fromarray(by_strips(image, _unit_floats_to_8_bits))
     # Pillow before 11 opens a 16-bit grey PNG as "I", later ones as "I;16".
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         tags = getattr(image, "tag_v2", {})
         bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0]
-        samples = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-        if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
+        samples = by_strips(image, lambda strip: _leading_bits(strip, bits))
+        if tags and tags.get(TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO) == TIFF_WHITE_IS_ZERO:
             samples = 255 - samples
         return Image.fromarray(samples)
     if image.mode == "I":
@@ -472,7 +543,12 @@ def _to_8_bits(image):
     return image
 
 
-def _unit_floats_to_8_bits(samples):
+def _leading_bits(image, bits):
+    return (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+
+
+def _unit_floats_to_8_bits(image):
+    samples = np.asarray(image)
     if not (np.isfinite(samples).all() and samples.min() >= 0 and samples.max() <= 1):
         raise ValueError("float samples must lie in 0..1")
     return np.rint(samples * 255).astype(np.uint8)
@@ -482,8 +558,12 @@ def _to_mode(image, mode):
     from PIL import Image
 
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = _converted(image, "RGBA")
         if mode != "RGBA":
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-    return image.convert(mode)
+    return _converted(image, mode)
+
+
+def _converted(image, mode):
+    return image if image.mode == mode else image.convert(mode)  # which would copy it

@@ -55,13 +55,25 @@ def split_prefixes(tree, under=""):
 
 
 def check_no_unknown_splits(tree, expected):
-    """Refuse folders that hold the same folders: splits whose names are not known."""
+    """Refuse folders that hold the same folders, and a split beside something that is none."""
     tops = tree.child_folders()
+    if len(tops) < 2:
+        return
     inner = [set(tree.child_folders(f"{top}/")) for top in tops]
-    if len(tops) < 2 or not all(inner):
-        return
-    if any(is_image_name(path) for top in tops for path in tree.child_files(f"{top}/")):
-        return
+    has_images = [any(map(is_image_name, tree.child_files(f"{top}/"))) for top in tops]
+    if all(inner) and not any(has_images):
+        _check_are_different(tree, tops, inner, expected)
+    for top, folders, holds_images in zip(tops, inner, has_images, strict=True):
+        if split_of_name(top) and len(folders) > 1 and not holds_images:
+            raise DMFormerError(
+                f"The folder {quoted(top, 40)} of {tree.title} is called as a split and holds "
+                f"{listed(folders)}, but lies beside {listed(set(tops) - {top})}; move that away"
+                + (f", or list all in a {CLASSES_FILE} if they are classes." if expected else ".")
+            )
+
+
+def _check_are_different(tree, tops, inner, expected):
+    """Refuses folders that all hold the same folders."""
     most = max(inner, key=len)
     if not all(folders == most or (len(folders) > 1 and folders <= most) for folders in inner):
         return

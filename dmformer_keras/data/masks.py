@@ -1,5 +1,6 @@
 """Masks: from the bytes of a mask file, by a table of classes, to class indexes."""
 
+import collections
 import dataclasses
 import functools
 import typing
@@ -10,6 +11,7 @@ from dmformer_keras.data.images import (
     TIFF_BITS_PER_SAMPLE,
     TIFF_PHOTOMETRIC,
     TIFF_WHITE_IS_ZERO,
+    by_strips,
     one_large_image,
     open_image,
     stated_image_errors,
@@ -27,6 +29,7 @@ _MOST_CLASSES = 255
 _LABEL_LIMIT = 2**16
 _UNKNOWN = -1
 _SHOWN_VALUES = 5
+_COUNTED_VALUES = 2**12
 _PNG_BIT_DEPTH = 24  # where the header of a PNG holds it
 
 
@@ -139,7 +142,7 @@ class MaskClasses:
                 "blue, with tabs between."
             )
         if values.ndim == 3:
-            found = self._by_color(values)
+            found = by_strips(values, self._by_color)
         elif mask.colors is not None and self.by_color:
             found = self._by_label_or_color(mask, name)
         else:
@@ -158,7 +161,7 @@ class MaskClasses:
         """
         seen = mask.values if mask.transparent is None else mask.values[~mask.transparent]
         table = np.full(len(mask.colors), _UNKNOWN, np.int16)
-        used = np.unique(seen)
+        used = np.unique(seen).astype(int)
         if not used.size:
             return table[mask.values]
         colors = mask.colors[used]
@@ -217,15 +220,14 @@ class MaskClasses:
         return codes[order], np.array(list(self.by_color.values()), np.int16)[order]
 
     def _unknown(self, mask, unknown, name):
-        values, counts = np.unique(mask[unknown], axis=0, return_counts=True)
-        kind = "color" if mask.ndim == 3 else "label"
-        order = np.argsort(-counts)[:_SHOWN_VALUES]
+        counts, least = _counted(mask, unknown)
+        worst = counts.most_common(_SHOWN_VALUES)
         shown = ", ".join(
-            f"{kind} {tuple(values[i].tolist()) if mask.ndim == 3 else values[i]} in "
-            f"{counts[i]} pixel(s)"
-            for i in order
+            f"{f'color {_color(value)}' if mask.ndim == 3 else f'label {value}'} in {least}{count} "
+            "pixel(s)"
+            for value, count in worst
         )
-        more = f" and {len(values) - len(order)} more" if len(values) > len(order) else ""
+        more = f" and {len(counts) - len(worst)} more" if len(counts) > len(worst) else ""
         return (
             f"The mask {name} has {shown}{more}, which no class has; correct the mask, add the "
             f"class to classes.tsv, or name the label in ignored_labels."
@@ -236,7 +238,8 @@ class StoredMask(typing.NamedTuple):
     """A mask as its file holds it.
 
     Args:
-        values: int array (height, width) of labels, or uint8 array (height, width, 3) of colors.
+        values: array (height, width) of labels, whole numbers, or uint8 array (height, width, 3)
+            of colors.
         colors: int array (values, 3), the color that each label is shown in, -1 where it has
             none; None where labels cannot be taken for colors.
         is_palette: bool, whether the colors were chosen, and are not just shades of grey.
@@ -265,7 +268,8 @@ def decode_mask(encoded, name="mask"):
     >>> decode_mask(file.getvalue()).tolist()
     [[0, 3]]
     """
-    return read_mask(encoded, name).values
+    values = read_mask(encoded, name).values
+    return values if values.ndim == 3 else values.astype(np.int32)
 
 
 def read_mask(encoded, name="mask"):
@@ -277,7 +281,8 @@ def read_mask(encoded, name="mask"):
         one_large_image(image),
     ):
         tags = getattr(image, "tag_v2", {})
-        if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
+        # Pillow takes it for granted where the file says nothing.
+        if tags and tags.get(TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO) == TIFF_WHITE_IS_ZERO:
             raise ValueError("a TIFF where white is 0 has no certain values, save it as PNG")
         image.load()
         return _stored(image, _bits(image, encoded, tags))
@@ -349,20 +354,22 @@ def _bits(image, encoded, tags):
 def _stored(image, bits):
     transparent = None
     if image.mode in ("RGBA", "LA") and bits == 8:
-        alpha = np.array(image.getchannel("A"))
-        if not np.isin(alpha, (0, 255)).all():
+        alpha = image.getchannel("A")
+        if any(alpha.histogram()[1:255]):
             raise ValueError(
                 "a mask is a grey, palette or RGB image, but this one is partly transparent "
                 f"({image.mode!r})"
             )
-        transparent = alpha == 0 if (alpha == 0).any() else None
+        alpha = by_strips(alpha, np.array) == 0
+        transparent = alpha if alpha.any() else None
         image = image.convert(image.mode[:-1])
     if image.mode == "RGB":
-        return StoredMask(np.array(image), transparent=transparent)
+        return StoredMask(by_strips(image, np.array), transparent=transparent)
     wide = image.mode.startswith("I;16") or image.mode == "I"
     if not (wide or image.mode in ("1", "L", "P")):
         raise ValueError(f"a mask is a grey, palette or RGB image, but this one is {image.mode!r}")
-    values = np.array(image).astype(np.int32)
+    values = by_strips(image, np.array)
+    values = values.astype(np.uint8) if values.dtype == bool else values
     if wide:
         return StoredMask(values)
     step = 255 if image.mode == "1" else 1
@@ -382,7 +389,7 @@ def _stored(image, bits):
 
 def _disagreement(colors, name):
     """What is said where a palette shows colors that no class has."""
-    shown = _shown([tuple(color) for color in colors.tolist()])
+    shown = _shown([tuple(color) if color[0] >= 0 else "nothing" for color in colors.tolist()])
     return (
         f"The palette of the mask {name} shows {shown}, which no class of classes.tsv has; give "
         "the palette the colors of the classes, or, if its values are labels, save it as grey or "
@@ -397,5 +404,21 @@ def _shown(values):
 
 
 def _color_code(colors):
-    colors = colors.astype(np.int32)
-    return (colors[..., 0] << 16) | (colors[..., 1] << 8) | colors[..., 2]
+    red, green, blue = (colors[..., band].astype(np.int32) for band in range(3))
+    return (red << 16) | (green << 8) | blue
+
+
+def _color(code):
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def _counted(values, chosen):
+    """How often each of the chosen labels or colors occurs, and "at least " where many do."""
+    counts = collections.Counter()
+    for row, is_chosen in zip(values, chosen, strict=True):
+        found = row[is_chosen] if row.ndim == 1 else _color_code(row[is_chosen])
+        for value, count in zip(*np.unique(found, return_counts=True), strict=True):
+            counts[int(value)] += int(count)
+        if len(counts) > _COUNTED_VALUES:  # a photograph, no mask
+            return counts, "at least "
+    return counts, ""

@@ -243,7 +243,8 @@ class Plan:
 
     def streamed_example(self, encoded, label, epoch, index):
         """The image and the label of a streamed example."""
-        image = decode_image(encoded, self.source.channels, self.source.name(index))
+        name = self.source.name(index)
+        image = decode_image(encoded, self.source.channels, name, reduce=True)
         return self._prepared((image, np.int32(label)), int(epoch), int(index))
 
     def _draw_order(self, epoch):

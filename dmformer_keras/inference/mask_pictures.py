@@ -30,6 +30,7 @@ _IGNORED_COLOR = (224, 224, 192)  # that of Pascal VOC's masks
 # whatever its own.
 _FONT_SHARE, _SMALLEST_FONT = 1 / 56, 12
 _LONGEST_NAME = 32
+_STRIP_PIXELS = 2**20
 
 
 def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, shares=None):
@@ -73,12 +74,13 @@ def draw_overlay(image, mask, class_names=None, class_colors=None, opacity=0.5, 
     if shares is None:
         shares = counts / max(counts.sum(), 1)
     shares = _for_each_class("shares", shares, counts)
-    picture = _blended(image, mask, colors, float(opacity))
     entries = [
         (colors[label], _shortened(names[label]), _percent(shares[label]))
         for label in sorted(np.flatnonzero(counts), key=lambda label: -shares[label])
     ]
-    return _with_legend(picture, entries) if entries else picture
+    picture = _with_legend(*mask.shape[::-1], entries)
+    _paste_blended(picture, image, mask, colors, float(opacity))
+    return picture
 
 
 def save_mask(mask, path, class_colors=None):
@@ -169,7 +171,14 @@ def _class_counts(mask):
             "mask must be an integer array (height, width) of class indexes in 0..65535, as "
             f"dmformer_keras.inference.segment_image gives it, not {got}."
         )
-    return np.bincount(mask[~_is_ignored(mask)])
+    counts = np.zeros(0, np.int64)
+    for row in mask:  # each is widened to whole numbers of 64 bits
+        found = np.bincount(row, minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    if mask.dtype != np.uint16 and len(counts) > IGNORED_LABEL:
+        counts[IGNORED_LABEL] = 0
+    return np.trim_zeros(counts, "b")
 
 
 def _is_ignored(mask):
@@ -229,36 +238,43 @@ def _palette(colors):
     return palette
 
 
-def _blended(image, mask, colors, opacity):
+def _paste_blended(picture, image, mask, colors, opacity):
+    """Draws an image under the colors of its classes, strip by strip for the sake of memory."""
     from PIL import Image
 
-    photograph = np.array(np.broadcast_to(image[..., :3], (*mask.shape, 3)))
-    is_ignored = _is_ignored(mask)
-    colored = np.array([*colors, _IGNORED_COLOR], np.uint8).take(mask, axis=0, mode="clip")
-    colored[is_ignored] = photograph[is_ignored]
-    return Image.blend(Image.fromarray(photograph), Image.fromarray(colored), opacity)
+    rows = max(1, _STRIP_PIXELS // mask.shape[1])
+    palette = np.array([*colors, _IGNORED_COLOR], np.uint8)
+    for top in range(0, len(mask), rows):
+        part = mask[top : top + rows]
+        photograph = np.array(np.broadcast_to(image[top : top + rows, :, :3], (*part.shape, 3)))
+        is_ignored = _is_ignored(part)
+        colored = palette.take(part, axis=0, mode="clip")
+        colored[is_ignored] = photograph[is_ignored]
+        blended = Image.blend(Image.fromarray(photograph), Image.fromarray(colored), opacity)
+        picture.paste(blended, (0, top))
 
 
-def _with_legend(picture, entries):
-    """Returns a picture with a legend below it, of (color, name, share) in columns."""
+def _with_legend(width, height, entries):
+    """Returns a picture with a legend of (color, name, share) in columns, and room above it."""
     from PIL import Image, ImageDraw, ImageFont
 
-    size = max(_SMALLEST_FONT, round(picture.width * _FONT_SHARE))
+    if not entries:
+        return Image.new("RGB", (width, height))
+    size = max(_SMALLEST_FONT, round(width * _FONT_SHARE))
     font = ImageFont.load_default(size)
     gap, line = size // 2, round(1.6 * size)
     name_width, share_width = (
         math.ceil(max(font.getlength(entry[place]) for entry in entries)) for place in (1, 2)
     )
     column = size + gap + name_width + gap + share_width
-    columns = max(1, min(len(entries), picture.width // (column + 2 * gap)))
+    columns = max(1, min(len(entries), width // (column + 2 * gap)))
     rows = math.ceil(len(entries) / columns)
-    width = max(picture.width, column + 2 * gap)
-    result = Image.new("RGB", (width, picture.height + rows * line + gap), "white")
-    result.paste(picture)
+    width = max(width, column + 2 * gap)
+    result = Image.new("RGB", (width, height + rows * line + gap), "white")
     draw = ImageDraw.Draw(result)
     for number, (color, name, share) in enumerate(entries):
         left = gap + number // rows * (column + 2 * gap)
-        top = picture.height + gap // 2 + number % rows * line
+        top = height + gap // 2 + number % rows * line
         patch = (left, top + line // 2 - size // 2)
         corner = (patch[0] + size - 1, patch[1] + size - 1)
         draw.rectangle((patch, corner), color, "grey", max(1, size // 16))

@@ -18,7 +18,7 @@ import numpy as np
 from dmformer_keras import presets
 from dmformer_keras.data.cache import MEMORY, cached
 from dmformer_keras.data.trees import quoted
-from dmformer_keras.errors import DAMAGE, DMFormerError
+from dmformer_keras.errors import DAMAGE, DMFormerError, shown
 from dmformer_keras.loading import load_trained
 from dmformer_keras.system.files import FolderLock, WriteError, check_room, read_regular_text
 from dmformer_keras.system.secrets import without_secrets
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 
 
 TENSORBOARD_FOLDER = "tensorboard"
+# What each row of the history has, beside the validation's.
+_COLUMNS = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
 
 
 def train(
@@ -329,6 +331,22 @@ class _Run:
                 f"{', '.join(differences)}; resume it with the same, or start another in "
                 "another folder."
             )
+        self._check_history()
+
+    def _check_history(self):
+        """Checks that the rows of a resumed run have what is read of them at its end."""
+        history = self.state.history
+        columns = set(max(history, key=len, default=()))
+        for row in history:
+            validated = self.is_validated(row["epoch"])
+            wanted = {*_COLUMNS, *(self.task.ranked_by if validated else ())}
+            wrong = sorted(wanted - row.keys()) or sorted(row.keys() - columns)
+            if wrong:
+                path = self.folder / checkpoint.CHECKPOINT_FOLDER / checkpoint.STATE_FILE
+                raise DMFormerError(
+                    f"{str(path)!r} is damaged: {shown(wrong[0])} of epoch {row['epoch']} is "
+                    "missing or unknown; start the run again in another folder."
+                )
 
     def _begun(self):
         """How this run begins, for whoever asks how the weights were made."""

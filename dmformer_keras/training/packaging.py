@@ -59,7 +59,8 @@ def package(
 
     Kernels are stored in float16 where the accuracy or mIoU on `source` stays within 0.05
     points. All figures of the card are measured on what is in the folder then, as `dmformer
-    evaluate` repeats them.
+    evaluate` repeats them. What tells the run's training images stays in the run: the folder may
+    be given to those who should not know them.
 
     Args:
         run: str or path, the folder that `train` has finished.

@@ -38,11 +38,12 @@ class Task:
     Attributes:
         kind: str, of the model, for messages.
         best: str, the column of the history that says which epoch is kept.
+        ranked_by: the columns that `rank` asks for.
         curves: list of (title, unit, {label: (column, factor)}), what `curves.png` shows.
     """
 
     kind = best = ""
-    curves = ()
+    ranked_by = curves = ()
 
     def __init__(self, recipe):
         self.recipe = recipe
@@ -90,6 +91,7 @@ class Classification(Task):
 
     kind = "classifier"
     best = "val_top1"
+    ranked_by = ("val_top1", "val_loss")
     curves = (
         (
             "Loss",
@@ -160,7 +162,8 @@ class Classification(Task):
         return evaluate(model, source, progress=progress)
 
     def rank(self, row):
-        return row["val_top1"], -row["val_loss"]
+        top1, loss = (row[name] for name in self.ranked_by)
+        return top1, -loss
 
     def report(self, evaluation):
         return {
@@ -179,6 +182,7 @@ class Segmentation(Task):
 
     kind = "segmenter"
     best = "val_miou"
+    ranked_by = ("val_miou", "val_pixel_accuracy")
     curves = (
         ("Loss", "loss", {"training (augmented)": ("loss", 1)}),
         (
@@ -240,7 +244,7 @@ class Segmentation(Task):
         return evaluate_segmenter(model, source, progress=progress)
 
     def rank(self, row):
-        return row["val_miou"], row["val_pixel_accuracy"]
+        return tuple(row[name] for name in self.ranked_by)
 
     def report(self, evaluation):
         return {

@@ -33,12 +33,6 @@ CELLS = some.one_of(
 )
 TABLE = some.lists(some.lists(CELLS, max_size=6).map("\t".join), max_size=8).map("\n".join)
 
-# The same cases each time; a failing one is printed with how to run it again.
-settings = hypothesis.settings(
-    max_examples=250, deadline=5000, derandomize=True, print_blob=True, database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)  # fmt: skip
-
 
 def archive(members):
     file = io.BytesIO()
@@ -63,7 +57,6 @@ CHOICES = (
 )
 
 
-@settings
 @hypothesis.given(
     some.lists(
         some.tuples(
@@ -87,7 +80,6 @@ WHOLE = archive(
 )
 
 
-@settings
 @hypothesis.given(
     some.lists(some.tuples(some.integers(0, len(WHOLE) - 1), some.integers(0, 255)), max_size=5),
     some.integers(0, len(WHOLE)),
@@ -102,7 +94,6 @@ def test_damaged_archives(tmp_path_factory, changes, end, split, task, on_corrup
     stated(lambda: open_and_read(path, split, task, on_corrupt))
 
 
-@settings
 @hypothesis.given(TABLE, some.binary(max_size=6), *CHOICES)
 def test_class_tables(tmp_path_factory, table, junk, split, task, on_corrupt):
     path = tmp_path_factory.getbasetemp() / "table.zip"
@@ -116,7 +107,6 @@ def test_class_tables(tmp_path_factory, table, junk, split, task, on_corrupt):
     stated(lambda: open_and_read(path, split, task, on_corrupt))
 
 
-@settings
 @hypothesis.given(
     some.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I", "F", "CMYK"]),
     some.sampled_from(["PNG", "GIF", "BMP", "TIFF", "JPEG", "WEBP"]),

@@ -1,6 +1,9 @@
+import concurrent.futures
+import contextlib
 import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -10,6 +13,7 @@ from PIL import Image
 
 from dmformer_keras.data import decode_image, images, load_image, open_source, resize_image
 from dmformer_keras.data.images import checked_size, resize_mask
+from dmformer_keras.data.masks import read_mask
 from dmformer_keras.errors import DMFormerError
 
 pytestmark = pytest.mark.backend_independent
@@ -279,6 +283,59 @@ def test_pillow_warns_of_nothing(monkeypatch, recwarn):
     assert not recwarn.list
     with pytest.raises(Image.DecompressionBombError):
         Image.open(io.BytesIO(encode(gradient(32, 24), fmt)))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_damaged_headers_are_not_warned_of(compression, recwarn, capfd):
+    whole = encode(gradient(16, 12)[..., 0], "TIFF", compression=compression)
+    filters = list(warnings.filters)
+    for place in range(len(whole)):
+        damaged = whole[:place] + b"\xff" + whole[place + 1 :]
+        for read in (decode_image, read_mask):
+            with contextlib.suppress(DMFormerError):
+                read(damaged)
+    assert not recwarn.list
+    assert warnings.filters == filters
+    assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_of_pillow_are_kept_back_in_threads(recwarn):
+    encoded = encode(gradient(16, 12), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    decode_image(encoded)
+
+    def work(number):
+        for _ in range(20):
+            decode_image(encoded)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert not recwarn.list
+    assert not [one for one in warnings.filters if getattr(one[3], "pattern", "") == r"PIL\."]
+
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", MODES)
+def test_pixels_are_the_same_strip_by_strip(monkeypatch, mode, channels):
+    image = Image.fromarray(np.dstack([gradient(40, 30), gradient(40, 30)[::-1, :, 0]]))
+    if mode in ("I;16", "F"):
+        samples = np.asarray(image.convert("L"))
+        samples = samples.astype(np.uint16) << 8 if mode == "I;16" else samples / np.float32(255)
+        image = Image.fromarray(samples)
+    elif mode == "P":
+        image = image.quantize(16)
+    else:
+        image = image.convert(mode)
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    image.save(file, "TIFF" if mode in ("F", "CMYK", "YCbCr") else "PNG", exif=exif)
+    whole = decode_image(file.getvalue(), channels)
+    assert whole.shape == (30, 40, channels)
+    assert whole.flags.writeable
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 7 * 40)
+    np.testing.assert_array_equal(decode_image(file.getvalue(), channels), whole)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,18 @@ def test_a_split_may_be_wrapped_in_itself(make):
     assert open_source(root, "test").class_names == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("other", ["extra/0.png", "unlabeled/x/0.png", "sample/cat/0.png"])
+def test_a_split_beside_something_else_is_not_taken_for_a_class(make, other):
+    root = make(two_classes(3, "train/") | {other: 1})
+    message = "'train' of .* is called as a split and holds 'cat', 'dog', but lies beside"
+    with pytest.raises(DMFormerError, match=message):
+        open_source(root, "train")
+    # Means of transport: one of them has photographs of its own.
+    files = two_classes(3, "train/") | {"bus/0.png": 1, "train/0.png": 1, "bus/1.png": 1}
+    root = make(files, "transport")
+    assert open_source(root, "all").class_names == ["bus", "train"]
+
+
 @pytest.mark.parametrize("tops", [("part1", "part2"), ("Fold A", "Fold B", "Fold C"), ("tr", "te")])
 def test_splits_by_unknown_names_are_not_taken_for_classes(make, tops):
     files = {}

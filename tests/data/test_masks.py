@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -108,6 +109,12 @@ def test_a_white_is_zero_tiff_is_refused():
     encoded = saved(Image.fromarray(LABELS), "TIFF", tiffinfo={262: 0})
     with pytest.raises(DMFormerError, match="white is 0"):
         decode_mask(encoded)
+    # Taken for granted where the entry is missing: here it is that of a tag that nobody knows.
+    entry = struct.pack("<HHI", 262, 3, 1)
+    encoded = saved(Image.fromarray(LABELS), "TIFF")
+    assert encoded.count(entry) == 1
+    with pytest.raises(DMFormerError, match="white is 0"):
+        decode_mask(encoded.replace(entry, struct.pack("<HHI", 265, 3, 1)))
 
 
 TABLE = [
@@ -160,6 +167,9 @@ def test_unknown_labels_and_colors_are_named_with_their_pixels():
         classes.indexes(np.array([[70000, 2]]), "m")
     with pytest.raises(DMFormerError, match="and 4 more"):
         classes.indexes(np.arange(10, 19)[None], "m")
+    photograph = np.arange(2 * 2**15).reshape(-1, 256)
+    with pytest.raises(DMFormerError, match=r"in at least 2 pixel\(s\).* and \d{4} more"):
+        classes.indexes(np.concatenate([photograph[:1], photograph]), "m")
     with pytest.raises(DMFormerError, match=r"color \(200, 0, 1\) in 1 pixel"):
         classes.indexes(np.array([[(200, 0, 1), (200, 0, 0)]], np.uint8), "m")
 

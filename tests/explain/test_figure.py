@@ -1,6 +1,7 @@
 """The pictures of `dmformer explain`."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from helpers import tiny_backbone, tiny_classifier
 from PIL import Image
 
 from dmformer_keras import DMFormerError, SemanticFPN, classify, fuse
-from dmformer_keras.cli import main
-from dmformer_keras.data import open_source
-from dmformer_keras.explain import grad_cam
+from dmformer_keras.cli import explain, main
+from dmformer_keras.data import images, open_source
+from dmformer_keras.explain import figure, grad_cam
 from dmformer_keras.explain.figure import draw_explanation, draw_gates
 
 pytest.importorskip("matplotlib")
@@ -89,3 +90,21 @@ def test_matplotlib_is_asked_for(model, image, tmp_path, monkeypatch):
     monkeypatch.setattr("dmformer_keras.explain.figure.can_draw", lambda: False)
     with pytest.raises(DMFormerError, match="plots"):
         draw_explanation(model, image, tmp_path / "explained.png")
+
+
+def test_a_very_large_photograph_is_reduced_while_it_is_decoded(monkeypatch, tmp_path):
+    segmenter = SemanticFPN(tiny_backbone(input_shape=(None, None, 3)), 3, head_channels=8)
+    monkeypatch.setattr(explain, "load", lambda *_: segmenter)
+    seen = []
+    monkeypatch.setattr(
+        figure, "draw_explanation", lambda model, image, *_: seen.append(image.shape) or []
+    )
+    Image.new("RGB", (256, 192)).save(tmp_path / "photo.jpg")
+    given = {"model": "x", "image_size": None, "data": None, "classes": None}
+    args = SimpleNamespace(
+        **given, image=str(tmp_path / "photo.jpg"), output=str(tmp_path / "e.png")
+    )
+    explain.run(args)
+    monkeypatch.setattr(images, "KEPT_PIXELS", 128 * 96)
+    explain.run(args)
+    assert seen == [(192, 256, 3), (96, 128, 3)]

@@ -21,10 +21,6 @@ from hypothesis import strategies as some  # noqa: E402
 
 pytestmark = pytest.mark.backend_independent
 
-settings = hypothesis.settings(
-    max_examples=60, deadline=None, derandomize=True, print_blob=True, database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)  # fmt: skip
 DEEP = "[" * 100_000
 
 
@@ -124,7 +120,6 @@ def test_keras_files_are_looked_at_too(whole, tmp_path, number, dtype):
         dmformer_keras.load(path)
 
 
-@settings
 @hypothesis.given(*DAMAGE)
 def test_damaged_weights_are_read_or_stated(whole, tmp_path_factory, places, end):
     model, folder = whole
@@ -142,7 +137,6 @@ def test_damaged_weights_are_read_or_stated(whole, tmp_path_factory, places, end
     stated(read, path.name)
 
 
-@settings
 @hypothesis.given(some.sampled_from(["config.json", "task.json", "metadata.json"]), *DAMAGE)
 def test_damaged_descriptions_are_read_or_stated(whole, tmp_path_factory, file, places, end):
     model = whole[0]
@@ -217,7 +211,6 @@ def test_states_of_runs_are_read_or_stated(tmp_path, content):
         assert json.loads(content)["begun"] == {"a": 3}  # a note more
 
 
-@settings
 @hypothesis.given(*DAMAGE)
 def test_damaged_checkpoints_are_read_or_stated(whole, tmp_path_factory, places, end):
     model, folder = whole

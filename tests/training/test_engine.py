@@ -253,6 +253,24 @@ def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset,
     assert (folder / "checkpoint" / "state.json").read_text() == before
 
 
+@pytest.mark.parametrize("column", ["val_top1", "val_loss", "seconds", "unknown"])
+def test_a_history_that_lacks_a_figure_is_refused_before_work(
+    finished_run, data, recipe, tiny_preset, tmp_path, column
+):
+    folder = shutil.copytree(finished_run[0], tmp_path / "run")
+    path = folder / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    row = state["history"][1]
+    if column in row:
+        del row[column]
+    else:
+        row[column] = 1.0
+        del row["val_top5"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(DMFormerError, match=rf"state\.json' is damaged: '{column}' of epoch 2"):
+        train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
+
+
 def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
     finished_run, data, recipe, tiny_preset, tmp_path
 ):

@@ -11,6 +11,7 @@ from helpers import array
 from dmformer_keras import DMFormerClassifier, DMFormerError, hub, presets
 from dmformer_keras.cli import main
 from dmformer_keras.data import open_source
+from dmformer_keras.presets.download import FILES
 from dmformer_keras.training import evaluate, load_classifier, packaging, train
 
 # No backend has a part in it, and JAX and TensorFlow compile and trace for minutes on a CPU.
@@ -55,6 +56,8 @@ def test_kernels_take_half_and_the_card_s_figures_are_of_what_is_stored(
     assert "kernels in float16" in card
     assert card.rstrip().endswith("## Licence\n\nNone.")
     assert (folder / "history.csv").read_text() == (run / "history.csv").read_text()
+    # Nothing that tells the training images: neither their list nor the state of the run.
+    assert {path.name for path in folder.rglob("*")} <= set(FILES)
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["command"] == "a command"
     assert metadata["class_names"] == data[2]
