@@ -9,6 +9,7 @@ import functools
 import io
 import operator
 import os
+import re
 import struct
 import threading
 import warnings
@@ -57,17 +58,19 @@ class _PillowIsQuiet:
 
     Filters of warnings belong to the whole program, so that threads which each set and restored
     them would restore what others had set: the first that comes adds one, the last takes it away.
+    Python's own functions for that would also forget which warnings were shown before.
     """
 
+    _filter = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
     def __init__(self):
-        self._lock, self._inside, self._filter = threading.Lock(), 0, None
+        self._lock, self._inside = threading.Lock(), 0
 
     def __enter__(self):
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._filter = warnings.filters[0]
+                warnings.filters.insert(0, self._filter)
 
     def __exit__(self, *exception):
         with self._lock:

@@ -313,6 +313,13 @@ def test_warnings_of_pillow_are_kept_back_in_threads(recwarn):
     assert not [one for one in warnings.filters if getattr(one[3], "pattern", "") == r"PIL\."]
 
 
+def test_other_warnings_are_shown_once_whatever_is_decoded_between(recwarn):
+    for _ in range(3):
+        decode_image(encode(gradient(16, 12)))
+        warnings.warn("of others", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in recwarn.list] == ["of others"]
+
+
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F")
 
 
