@@ -141,16 +141,24 @@ def _move(source, target, old):
     """Moves all in a folder to another; what is replaced goes to a third, with it to be deleted."""
     old.mkdir()
     # The report last: none is without its model.
-    for entry in sorted(source.iterdir(), key=lambda entry: entry.name.endswith(_REPORT)):
-        goal, kept = target / entry.name, old / entry.name
-        if goal.is_dir():
-            os.replace(goal, kept)
-        try:
-            os.replace(entry, goal)
-        except OSError:
-            if kept.exists():
-                os.replace(kept, goal)
-            raise
+    entries = sorted(source.iterdir(), key=lambda entry: (_is_report(entry), entry.name))
+    parts = [entry.name for entry in entries if not _is_report(entry)]
+    try:
+        # One file is replaced at once. Two (.bin, .xml) are not: the one that is opened goes first
+        # and comes last, so that it is never beside another's weights.
+        for name in reversed(parts):
+            if (target / name).is_dir() or (len(parts) > 1 and (target / name).exists()):
+                os.replace(target / name, old / name)
+        for entry in entries:
+            os.replace(entry, target / entry.name)
+    except BaseException:  # Ctrl-C, too
+        for kept in sorted(old.iterdir()):
+            os.replace(kept, target / kept.name)
+        raise
+
+
+def _is_report(path):
+    return path.name.endswith(_REPORT)
 
 
 def _verify(path, check):

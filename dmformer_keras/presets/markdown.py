@@ -6,7 +6,7 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escaped(text: str) -> str:
-    """A text in a line of Markdown, shown as it is: a str, in one line.
+    r"""A text in a line of Markdown, shown as it is: a str, in one line.
 
     Example:
 
@@ -17,7 +17,7 @@ def escaped(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as code in a line of Markdown, also in a table: a str, in one line.
+    r"""A text as code in a line of Markdown, also in a table: a str, in one line.
 
     Example:
 

@@ -110,7 +110,7 @@ def test_an_export_that_is_killed_leaves_the_old_file(trained, tmp_path):
     outputs = []
 
     def check():
-        outputs.append(load_exported(path)(images))
+        outputs.append(load_exported(path).predict_on_batch(images))
         np.testing.assert_allclose(outputs[-1], outputs[0], atol=1e-5)
         assert json.loads((tmp_path / "model.onnx.report.json").read_text())["file"] == path.name
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -122,6 +123,32 @@ def test_what_was_there_stays_if_a_file_cannot_be_put_into_place(tmp_path, monke
         export()
     assert (tmp_path / "saved" / "old").read_text() == "old"
     assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_a_model_of_two_files_is_never_half_another(tmp_path, monkeypatch):
+    path, replace, seen = tmp_path / "model.xml", os.replace, set()
+
+    def export(content):
+        with verification.written_if_right(path, None) as beside:
+            beside.write_text(content)
+            beside.with_suffix(".bin").write_text(content)
+
+    for crash in range(6):
+        export("old")
+        moves = iter(range(9))
+
+        def interrupted(*paths, crash=crash, moves=moves):
+            if next(moves) >= crash:
+                raise KeyboardInterrupt
+            replace(*paths)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(os, "replace", interrupted)
+            export("new")
+        if path.exists():
+            assert path.read_text() == path.with_suffix(".bin").read_text()
+        seen.add(path.read_text() if path.exists() else None)
+    assert seen == {"old", None, "new"}
 
 
 def test_a_folder_is_no_file_and_a_file_no_folder(tmp_path):
