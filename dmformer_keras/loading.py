@@ -201,7 +201,7 @@ def _load_keras_file(path, image_size):
         raise
     except DAMAGE as error:
         raise DMFormerError(
-            f"{os.fspath(path)!r} cannot be loaded ({shortened(error)}); it is damaged or no "
+            f"{os.fspath(path)!r} cannot be loaded ({shortened(error, 150)}); it is damaged or no "
             "Keras model, save it again."
         ) from error
     if not _is_trained_task(model):

@@ -82,7 +82,7 @@ def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel"
         raise
     except Exception as error:  # each runtime has kinds of its own
         raise DMFormerError(
-            f"{path} cannot be run as {format_name} ({shortened(error)}); it is damaged, or "
+            f"{path} cannot be run as {format_name} ({shortened(error, 150)}); it is damaged, or "
             "made for another runtime: export the model again."
         ) from error
 

@@ -169,8 +169,8 @@ def _encoded(image):
         image.save(encoded, "PNG" if image.mode in _PNG_MODES else "TIFF", exif=exif)
     except (OSError, ValueError, SyntaxError) as error:
         raise DMFormerError(
-            f"The PIL image of mode {image.mode!r} cannot be read ({shortened(error)}); convert it "
-            'to mode "RGB".'
+            f"The PIL image of mode {image.mode!r} cannot be read ({shortened(error, 150)}); "
+            'convert it to mode "RGB".'
         ) from error
     return encoded.getvalue()
 

@@ -270,6 +270,6 @@ def _load_weights_file(model, path, preset):
         model.load_weights(path)
     except DAMAGE as error:
         raise DMFormerError(
-            f"The weights {path} do not fit {model.name!r}: {shortened(error)}; leave out "
+            f"The weights {path} do not fit {model.name!r}: {shortened(error, 150)}; leave out "
             "overrides that change the architecture, or pass load_weights=False."
         ) from error

@@ -130,8 +130,8 @@ def restore_epoch(folder, state, model):
             variable.assign(keras.ops.convert_to_tensor(seed, dtype=variable.dtype))
     except DAMAGE as error:
         raise DMFormerError(
-            f"The checkpoint {path} cannot be loaded ({shortened(error)}); start the run again "
-            "in another folder."
+            f"The checkpoint {path} cannot be loaded ({shortened(error, 150)}); start the run "
+            "again in another folder."
         ) from error
 
 

@@ -283,8 +283,8 @@ def _keras_file(path):
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever the layers of another library raise
         raise DMFormerError(
-            f"The teacher {os.fspath(path)!r} cannot be loaded ({shortened(error)}); save it again "
-            "with model.save, and install the library whose layers it has."
+            f"The teacher {os.fspath(path)!r} cannot be loaded ({shortened(error, 150)}); save it "
+            "again with model.save, and install the library whose layers it has."
         ) from error
 
 

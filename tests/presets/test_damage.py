@@ -94,8 +94,9 @@ def huge(file, name, values):
         (link, "lead to another place"),
         (huge, "far more values"),
         (loop, "do not fit|damaged"),
+        (lambda *_: None, "do not fit"),
     ],
-    ids=["nan", "inf", "complex", "text", "link", "huge", "loop"],
+    ids=["nan", "inf", "complex", "text", "link", "huge", "loop", "missing"],
 )
 def test_values_that_no_model_is_made_of(whole, tmp_path, file, change, message):
     folder = shutil.copytree(whole[1] / "preset", tmp_path / "preset")
@@ -103,6 +104,7 @@ def test_values_that_no_model_is_made_of(whole, tmp_path, file, change, message)
     with pytest.raises(DMFormerError, match=message) as caught:
         DMFormerClassifier.from_preset(folder)
     assert file in str(caught.value)
+    assert len(str(caught.value)) <= 400
 
 
 @pytest.mark.parametrize(("number", "dtype"), [(np.nan, "float32"), (1j, "complex64")])
