@@ -7,7 +7,7 @@ prints its accuracy), then 10 epochs of all weights, the layers far from the hea
 of 32, a learning rate of 2e-4 that falls by 0.8 for each layer, gradients clipped at 1. Needs
 scikit-learn. After Kumar et al. 2022.
 
-Result: the probe alone, on 300 photographs of five flowers, from `dmformer_t_mix`: 61.2 % top-1, by
+Result: the probe alone, on 300 photographs of five flowers, from `dmformer_t_mix`: 61.0 % top-1, by
 `benchmarks/probe.py`; what the epochs add is not measured. Cost: eleven times your images.
 """
 
