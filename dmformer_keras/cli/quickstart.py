@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmformer_keras.cli.arguments.quickstart import add_arguments
 from dmformer_keras.cli.options import percent, print_metrics
 from dmformer_keras.cli.train import after_interruption, progress_style
 from dmformer_keras.data import load_example, open_source
@@ -15,7 +16,7 @@ from dmformer_keras.training import Recipe, evaluate, image_size_of, load_classi
 from dmformer_keras.training.figures import draw_confusion_matrix
 from dmformer_keras.training.run_report import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
 
-__all__ = ["after_interruption", "run"]
+__all__ = ["add_arguments", "after_interruption", "run"]
 
 LEAST_ACCURACY = 0.97
 LEAST_AGREEMENT = 0.995
