@@ -62,10 +62,14 @@ def test_masks_are_kept_with_their_images(where):
 
 
 def test_files_are_decoded_once_for_all_runs(source, tmp_path, monkeypatch):
+    decoded, read = [], source.read
+    monkeypatch.setattr(source, "read", lambda index: decoded.append(index) or read(index))
     cached(source, SIZE, tmp_path / "cache")
-    monkeypatch.setattr(source, "read", lambda index: pytest.fail("decoded again"))
+    assert set(decoded) == set(range(len(source)))
+    decoded.clear()
     assert cached(source, SIZE, tmp_path / "cache").read(1)[1] == source.labels[1]
     assert cached(source, (16, 16), tmp_path / "cache").read(0)[0].shape[:2] == (20, 40)
+    assert decoded == []
 
 
 def test_a_process_waits_for_another_that_decodes_the_same_images(source, tmp_path):
