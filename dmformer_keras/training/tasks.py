@@ -43,7 +43,8 @@ class Task:
     """
 
     kind = best = ""
-    ranked_by = curves = ()
+    ranked_by: tuple = ()
+    curves: tuple = ()
 
     def __init__(self, recipe):
         self.recipe = recipe
