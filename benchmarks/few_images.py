@@ -1,0 +1,110 @@
+"""Which recipe for few images? `few_images` beside `fine_tuning`, for an equal number of epochs.
+
+    python benchmarks/few_images.py --data flowers/ pets/ --preset dmformer_t_mix
+
+Draws some training images per class of each data set and up to 100 other images per class, and runs
+`dmformer train` with both recipes on each draw. The other images are looked at once, after the last
+epoch, so that they choose nothing. Finished runs under `--runs` are not trained again.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from probe import part_of, tested_part
+
+from dmformer_keras.system.files import written_whole
+from dmformer_keras.system.machine import describe_machine, machine_sentence
+
+RESULTS = Path(__file__).parent / "results" / "few_images"
+RECIPES = ("few_images", "fine_tuning")
+PROBE = "few_images, its probe alone"
+
+
+def write_draw(data, per_class, seed, folder):
+    """Writes the images of a draw to train/ and val/ of a folder, without loss."""
+    from PIL import Image
+
+    parts = {"train": part_of(data, "train", per_class, seed), "val": tested_part(data, seed)}
+    for split, source in parts.items():
+        for index, label in enumerate(source.labels):
+            path = folder / split / source.class_names[label] / f"{index:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.read(index)[0]).save(path, compress_level=1)
+
+
+def train(recipe, draw, seed, args):
+    """Runs `dmformer train` unless it has finished; returns its report and what it printed."""
+    folder = draw / recipe
+    log = draw / f"{recipe}.txt"
+    if not (folder / "report.json").is_file():
+        command = [
+            "train", "--recipe", recipe, "--preset", args.preset, "--data", str(draw / "data"),
+            "--image-size", str(args.image_size), "--epochs", str(args.epochs),
+            "--validate-every", str(args.epochs), "--seed", str(seed), "--output", str(folder),
+        ]  # fmt: skip
+        with log.open("w") as output:
+            subprocess.run(
+                [sys.executable, "-m", "dmformer_keras.cli", *command], stdout=output, check=True
+            )
+    return json.loads((folder / "report.json").read_text()), log.read_text()
+
+
+def measured(data, seed, args):
+    """Returns {row of the table: top-1} of one draw."""
+    draw = args.runs / f"{Path(data).name}-{seed}"
+    if not (draw / "data").is_dir():
+        write_draw(data, args.images_per_class, seed, draw / "data")
+    found = {}
+    for recipe in RECIPES:
+        report, said = train(recipe, draw, seed, args)
+        if probed := re.search(r"Linear probe: top-1 ([\d.]+)%", said):
+            found[PROBE] = float(probed[1]) / 100
+        found[recipe] = report["validation"]["top1"]
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", required=True, help="folders or zips of class folders")
+    parser.add_argument("--preset", required=True, help="with weights")
+    parser.add_argument("--images-per-class", type=int, default=60, help="for training")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2, help="draws of the images")
+    parser.add_argument("--runs", type=Path, default=Path("runs/few_images"), help="of trainings")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    rows = {row: {} for row in (PROBE, *RECIPES)}
+    for data in args.data:
+        for seed in range(args.seeds):
+            for row, top1 in measured(data, seed, args).items():
+                rows[row].setdefault(Path(data).name, []).append(top1)
+                print(f"{row}, {data}, draw {seed}: {top1:.2%}", flush=True)
+    command = shlex.join(["python", "benchmarks/few_images.py", *sys.argv[1:]])
+    names = [Path(data).name for data in args.data]
+    text = (
+        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
+        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}, "
+        f"{args.epochs} epochs from `{args.preset}`; top-1 in %, mean (each draw).\n\n"
+        f"| recipe | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
+    )
+    for row, found in rows.items():
+        cells = (
+            f"{100 * np.mean(found[name]):.1f} ({', '.join(f'{100 * x:.1f}' for x in found[name])})"
+            for name in names
+        )
+        text += f"| {row} | {' | '.join(cells)} |\n"
+    args.output.mkdir(parents=True, exist_ok=True)
+    with written_whole(args.output / "results.md") as path:
+        path.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
