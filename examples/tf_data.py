@@ -1,7 +1,7 @@
 """Fine-tunes DMFormer by `model.fit` on a tf.data pipeline of your own.
 
     python examples/tf_data.py
-    python examples/tf_data.py --data FOLDER --image-size 160 --preset dmformer_t_imagenette
+    python examples/tf_data.py --data FOLDER --image-size 160 --preset dmformer_t_mix
 
 FOLDER holds one folder per class; without it shapes are drawn. First the head learns alone, then
 all of the model, early layers slower. Needs the extra `tensorflow`, under any Keras backend.

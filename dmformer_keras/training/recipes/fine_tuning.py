@@ -2,7 +2,7 @@
 
 For fewer take `few_images`.
 
-    dmformer train --preset dmformer_t_imagenette --data photos/ --recipe fine_tuning \\
+    dmformer train --preset dmformer_t_mix --data photos/ --recipe fine_tuning \\
         --output runs/photos
 
 This project's: 10 epochs at the preset's own size, batches of 64, a learning rate of 1e-3, a
