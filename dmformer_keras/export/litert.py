@@ -43,6 +43,8 @@ def convert(
             converted.export(str(path))
             if quantization is not None:
                 _quantize(path, quantization, arrays.get("images"), batch_size, int8_io)
+        except OSError:  # a disk that is full is told of by the export
+            raise
         except Exception as error:  # of many kinds
             raise DMFormerError(
                 f"LiteRT cannot convert {model.name!r} ({shortened(error)}); leave out "
