@@ -73,6 +73,7 @@ class DMFormerClassifier(TaskModel):
     ) -> None:
         check_backbone(backbone)
         check_head(num_classes, dropout, activation, name, trainable)
+        dropout = float(dropout)  # JSON takes no number of NumPy's
         names = checked_class_names(class_names, num_classes)
         num_classes = int(num_classes)
         width = backbone.output.shape[channel_axis(backbone.data_format)]

@@ -69,6 +69,7 @@ class Segmenter(TaskModel):
         }
         given = self.paper | {key: value for key, value in chosen.items() if value is not None}
         check_head(num_classes, given["dropout"], activation, name, trainable)
+        given["dropout"] = float(given["dropout"])  # JSON takes no number of NumPy's
         check_positive_int("head_channels", given["head_channels"], MOST_HEAD_CHANNELS)
         known = isinstance(given["normalization"], str)
         if not known or given["normalization"] not in NORMALIZATIONS:

@@ -11,7 +11,7 @@ def escaped(text: str) -> str:
     Example:
 
     >>> print(escaped("<b>a|b</b> [x](y) big_cat"))
-    \\<b\\>a\\|b\\</b\\> \\[x\\](y) big_cat
+    \<b\>a\|b\</b\> \[x\](y) big_cat
     """
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
 
@@ -22,7 +22,7 @@ def code(text: str) -> str:
     Example:
 
     >>> print(code("a`b|c"))
-    `` a`b\\|c ``
+    `` a`b\|c ``
     """
     text = " ".join(text.split()).replace("|", "\\|")
     ticks = "`" * (_longest_run(text) + 1)
