@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from int8 import measure
 
 import dmformer_keras
 from dmformer_keras.data import open_source
@@ -43,21 +44,6 @@ def converted(model, source, folder):
             to_tflite(model, path, precision, **options)
             files[precision or "float32", converter] = path, time.perf_counter() - start
     return files
-
-
-def latencies(files, image, rounds):
-    """Returns the milliseconds of each file in each round, one thread, in turns."""
-    loaded = {key: load_exported(path, 1) for key, (path, _) in files.items()}
-    milliseconds = {key: [] for key in loaded}
-    for file in loaded.values():
-        file.predict_on_batch(image)
-    for number in range(rounds):
-        order = list(loaded) if number % 2 == 0 else list(loaded)[::-1]
-        for key in order:
-            start = time.perf_counter()
-            loaded[key].predict_on_batch(image)
-            milliseconds[key].append(1000 * (time.perf_counter() - start))
-    return milliseconds
 
 
 def line(path, seconds, source, milliseconds, first):
@@ -114,7 +100,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         training = open_source(args.data, "train", **options)
         files = converted(model, training, Path(folder))
-        milliseconds = latencies(files, image, args.rounds)
+        paths = {key: path for key, (path, _) in files.items()}
+        milliseconds = measure(paths, image, threads=1, rounds=args.rounds, seconds=0)
         lines = {
             key: line(*files[key], source, times, milliseconds[key[0], "tensorflow"])
             for key, times in milliseconds.items()

@@ -10,16 +10,13 @@ epoch, so that they choose nothing. Finished runs under `--runs` are not trained
 import argparse
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from probe import part_of, tested_part
-
-from dmformer_keras.system.files import written_whole
-from dmformer_keras.system.machine import describe_machine, machine_sentence
+from tables import write_table
 
 RESULTS = Path(__file__).parent / "results" / "few_images"
 RECIPES = ("few_images", "fine_tuning")
@@ -86,24 +83,20 @@ def main():
             for row, top1 in measured(data, seed, args).items():
                 rows[row].setdefault(Path(data).name, []).append(top1)
                 print(f"{row}, {data}, draw {seed}: {top1:.2%}", flush=True)
-    command = shlex.join(["python", "benchmarks/few_images.py", *sys.argv[1:]])
     names = [Path(data).name for data in args.data]
-    text = (
-        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
-        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}, "
-        f"{args.epochs} epochs from `{args.preset}`; top-1 in %, mean (each draw).\n\n"
-        f"| recipe | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n"
-    )
-    for row, found in rows.items():
-        cells = (
+    cells = [
+        [row]
+        + [
             f"{100 * np.mean(found[name]):.1f} ({', '.join(f'{100 * x:.1f}' for x in found[name])})"
             for name in names
-        )
-        text += f"| {row} | {' | '.join(cells)} |\n"
-    args.output.mkdir(parents=True, exist_ok=True)
-    with written_whole(args.output / "results.md") as path:
-        path.write_text(text)
-    print(text)
+        ]
+        for row, found in rows.items()
+    ]
+    settings = (
+        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}, "
+        f"{args.epochs} epochs from `{args.preset}`; top-1 in %, mean (each draw)."
+    )
+    write_table(args.output, settings, ["recipe", *names], cells)
 
 
 if __name__ == "__main__":

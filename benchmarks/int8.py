@@ -49,10 +49,17 @@ def export(name, image_size, folder):
     return paths
 
 
-def measure(paths, threads, rounds, seconds):
-    """Returns the milliseconds an image of each file in each round."""
+def measure(paths, image, threads, rounds, seconds):
+    """Returns the milliseconds per image of each file in each round, the files taking turns.
+
+    Args:
+        paths: {key: Path of an exported file}.
+        image: array (1, height, width, channels).
+        threads: int.
+        rounds: int.
+        seconds: float, how long a file is run in a round: at least one image.
+    """
     files = {precision: load_exported(path, threads) for precision, path in paths.items()}
-    image = np.random.default_rng(1).uniform(0, 255, (1, *files["int8"].input.shape[1:]))
     milliseconds = {precision: [] for precision in files}
     for file in files.values():
         file.predict_on_batch(image)
@@ -60,7 +67,7 @@ def measure(paths, threads, rounds, seconds):
         order = list(files) if number % 2 == 0 else list(files)[::-1]
         for precision in order:
             count, start = 0, time.perf_counter()
-            while time.perf_counter() - start < seconds:
+            while not count or time.perf_counter() - start < seconds:
                 files[precision].predict_on_batch(image)
                 count += 1
             milliseconds[precision].append(1000 * (time.perf_counter() - start) / count)
@@ -117,10 +124,11 @@ def main():
     args = parser.parse_args()
     command = shlex.join(["python", "benchmarks/int8.py", *sys.argv[1:]])
     lines = []
+    image = np.random.default_rng(1).uniform(0, 255, (1, args.image_size, args.image_size, 3))
     with tempfile.TemporaryDirectory() as folder:
         for name in args.models:
             paths = export(name, args.image_size, Path(folder))
-            milliseconds = measure(paths, args.threads, args.rounds, args.seconds)
+            milliseconds = measure(paths, image, args.threads, args.rounds, args.seconds)
             lines.append(summary(name, paths, milliseconds))
     write(args.output, lines, command, describe_machine(args.threads))
 

@@ -13,18 +13,15 @@ weights, the yardstick, which needs
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
+from tables import write_table
 
 from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.common import BATCH_NORM_EPSILON as EPSILON
-from dmformer_keras.system.files import written_whole
-from dmformer_keras.system.machine import describe_machine, machine_sentence
 from dmformer_keras.training import evaluate, solve_head
 from dmformer_keras.training.batches import evaluation_batches
 from dmformer_keras.training.probing import solve_linear
@@ -115,23 +112,17 @@ def main():
                 found = top1_of(preset, args.architecture, train, test, args.image_size)
                 top1[preset].setdefault(Path(data).name, []).append(found)
                 print(f"{preset}, {data}, seed {seed}: {found:.2%}", flush=True)
-    command = shlex.join(["python", "benchmarks/probe.py", *sys.argv[1:]])
     names = [Path(data).name for data in args.data]
-    draws = "one draw" if args.seeds == 1 else f"mean of {args.seeds} draws"
-    text = (
-        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
-        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}; "
-        f"top-1 in %, {draws} of the images.\n\n"
-        f"| start | {' | '.join(names)} | mean |\n|---|{'---:|' * (len(names) + 1)}\n"
-    )
+    rows = []
     for preset, found in top1.items():
         means = [100 * np.mean(found[name]) for name in names]
-        cells = " | ".join(f"{value:.1f}" for value in [*means, np.mean(means)])
-        text += f"| {preset} | {cells} |\n"
-    args.output.mkdir(parents=True, exist_ok=True)
-    with written_whole(args.output / "results.md") as path:
-        path.write_text(text)
-    print(text)
+        rows.append([preset, *(f"{value:.1f}" for value in [*means, np.mean(means)])])
+    draws = "one draw" if args.seeds == 1 else f"mean of {args.seeds} draws"
+    settings = (
+        f"{args.images_per_class} training images per class, {args.image_size}x{args.image_size}; "
+        f"top-1 in %, {draws} of the images."
+    )
+    write_table(args.output, settings, ["start", *names, "mean"], rows)
 
 
 if __name__ == "__main__":

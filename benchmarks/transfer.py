@@ -11,7 +11,6 @@ are measured on, after the last epoch. Finished runs under `--runs` are not trai
 import argparse
 import dataclasses
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tables import write_table
 
 from dmformer_keras.system.files import written_whole
-from dmformer_keras.system.machine import describe_machine, machine_sentence
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 
@@ -128,20 +127,16 @@ def main():
             top1.setdefault(kind, []).append(report["validation"]["top1"])
             print(f"{kind}, seed {seed}: {100 * top1[kind][-1]:.2f} %", flush=True)
     titles = {"preset": f"from {Path(args.preset).name}", "random": "from random weights"}
-    command = shlex.join(["python", "benchmarks/transfer.py", *sys.argv[1:]])
-    text = (
-        f"`{command}`\n\n{machine_sentence(describe_machine(threads=None))}\n\n"
-        f"{report['training_images']:,} training images, {args.epochs} epochs at "
-        f"{args.image_size}x{args.image_size}.\n\n"
-        "| start | top-1 on the test images (%), mean (each seed) |\n|---|---|\n"
-    )
+    rows = []
     for kind, title in titles.items():
         each = ", ".join(f"{100 * one:.2f}" for one in top1[kind])
-        text += f"| {title} | {100 * np.mean(top1[kind]):.2f} ({each}) |\n"
-    args.output.mkdir(parents=True, exist_ok=True)
-    with written_whole(args.output / "results.md") as path:
-        path.write_text(text)
-    print(text)
+        rows.append([title, f"{100 * np.mean(top1[kind]):.2f} ({each})"])
+    settings = (
+        f"{report['training_images']:,} training images, {args.epochs} epochs at "
+        f"{args.image_size}x{args.image_size}."
+    )
+    heads = ["start", "top-1 on the test images (%), mean (each seed)"]
+    write_table(args.output, settings, heads, rows)
 
 
 if __name__ == "__main__":

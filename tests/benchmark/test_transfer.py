@@ -1,6 +1,5 @@
 """`benchmarks/transfer.py`: what it takes of the data, and a whole comparison of tiny size."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -48,10 +47,12 @@ def run(folder, *options):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_equal_shares_of_each_class_are_trained_on_and_all_test_images_measured(folder):
-    specification = importlib.util.spec_from_file_location("transfer", SCRIPT)
-    transfer = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(transfer)
+def test_equal_shares_of_each_class_are_trained_on_and_all_test_images_measured(
+    folder, monkeypatch
+):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import transfer
+
     transfer.take_part(folder / "trees", 0.5, folder / "part")
     part = open_source(folder / "part", "train")
     assert np.bincount(part.labels).tolist() == [10, 6]
