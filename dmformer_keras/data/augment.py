@@ -1,6 +1,7 @@
 """Random changes to training images, driven by one random generator an image."""
 
 import dataclasses
+import io
 import math
 import operator
 from typing import Self
@@ -25,13 +26,17 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.type_names import ImageSize, Pixels
 
 _CROP_ATTEMPTS = 10
+# Below this, hardly anything is left of a photograph.
+_SMALLEST_SIDE = 8
+_JPEG_QUALITIES = (30, 96)  # the second is never drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """How training images are changed at random; the defaults change nothing.
 
-    The order is: crop and resize, turn and shift, flip, colors, RandAugment, erasing.
+    The order is: crop and resize, degradation, turn and shift, flip, colors, RandAugment,
+    erasing.
     What turning or shifting uncovers repeats the nearest edge.
 
     Args:
@@ -50,6 +55,10 @@ class Augmentation:
         rand_augment: (number of operations, magnitude from 0 to 30), or None: see
             `dmformer_keras.data.rand_augment`.
         erasing: float in [0, 1], the chance that a box becomes noise.
+        degradation: (low, high), ints, in pixels, or None: each image is shrunk to a side drawn
+            from this range (where it is larger), compressed as JPEG of a quality drawn from 30
+            to 95, and enlarged again. Where classes come from sources of different sharpness, a
+            model would tell them apart by that; this project's decision.
 
     Raises:
         DMFormerError: a value is outside its range.
@@ -73,12 +82,16 @@ class Augmentation:
     saturation: float = 0.0
     rand_augment: tuple[int, float] | None = None
     erasing: float = 0.0
+    degradation: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.rand_augment is not None:
             expected = f"(number of operations, magnitude in 0..{STRONGEST})"
             check_field(self, "rand_augment", expected, _is_rand_augment)
         check_field(self, "erasing", "a number in 0..1", lambda value: 0 <= value <= 1)
+        if self.degradation is not None:
+            expected = f"(low, high), whole numbers with {_SMALLEST_SIDE} <= low <= high"
+            check_field(self, "degradation", expected, _is_range_of_sides)
         if self.crop_scale is not None:
             check_range(self, "crop_scale", 1)
         check_range(self, "crop_ratio")
@@ -95,7 +108,9 @@ class Augmentation:
         Args:
             name: "none"; "light", for digits, letters and other images where mirroring or
                 cutting changes the meaning: small turns, shifts, zooms and contrasts;
-                "standard", for photographs: random resized crops, mirroring and colors; or
+                "standard", for photographs: random resized crops, mirroring and colors;
+                "degraded", for photographs from sources of different sharpness: "standard" and
+                degradation to 24 to 64 pixels; or
                 "imagenet", for long trainings on a million of them: smaller crops, mirroring,
                 RandAugment and erasing (Touvron et al. 2021, DeiT).
 
@@ -139,6 +154,8 @@ class Augmentation:
             image = resize_image(image, size, resize, crop_fraction)
         else:
             image = resize_box(image, changes.box, size)
+        if changes.degradation is not None:
+            image = _degraded(image, *changes.degradation)
         if changes.move is not None:
             image = _moved(image, *changes.move)
         if changes.flip:
@@ -173,7 +190,11 @@ class Augmentation:
             operations = draw_operations(rng, self.rand_augment[0])
         if self.erasing and rng.random() < self.erasing:
             noise = draw_noise((*image_size, shape[2]), rng)
-        return Changes(box, move, flip, colors, operations, noise)
+        degradation = None
+        if self.degradation is not None:
+            low, high = self.degradation
+            degradation = int(rng.integers(low, high + 1)), int(rng.integers(*_JPEG_QUALITIES))
+        return Changes(box, move, flip, colors, operations, noise, degradation)
 
     def _random_box(self, shape, target_ratio, rng):
         """(left, top, right, bottom) of a random crop, or None where none fitted."""
@@ -212,6 +233,7 @@ class Changes:
         colors: (brightness, contrast, saturation), factors, or None for 1.
         operations: tuple of (name, sign), RandAugment's.
         noise: (top, left, uint8 array (height, width, channels)), what is erased, or None.
+        degradation: (side, quality), ints, of the small JPEG in between, or None.
     """
 
     box: tuple | None
@@ -220,6 +242,23 @@ class Changes:
     colors: tuple | None
     operations: tuple = ()
     noise: tuple | None = None
+    degradation: tuple[int, int] | None = None
+
+
+def _degraded(image, side, quality):
+    """The image after it was a JPEG whose shorter side has at most `side` pixels."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    share = min(1, side / min(height, width))
+    small = max(1, round(width * share)), max(1, round(height * share))
+
+    def degrade(picture):
+        buffer = io.BytesIO()
+        picture.resize(small, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer).resize((width, height), Image.Resampling.BILINEAR)
+
+    return through_pillow(image, degrade)
 
 
 def _moved(image, matrix, offset):
@@ -293,6 +332,11 @@ def check_colors(setting):
         check_field(setting, field, "a number in 0..1", lambda value: 0 <= value <= 1)
 
 
+def _is_range_of_sides(value):
+    low, high = map(operator.index, value)
+    return _SMALLEST_SIDE <= low <= high
+
+
 def _is_rand_augment(value):
     operations, magnitude = value
     return operator.index(operations) >= 1 and 0 <= magnitude <= STRONGEST
@@ -319,17 +363,19 @@ def named_setting(settings, name, kind):
     return settings[name]
 
 
+_STANDARD = Augmentation(
+    crop_scale=(0.35, 1.0),
+    crop_ratio=(3 / 4, 4 / 3),
+    horizontal_flip=True,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+)
 _NAMED = {
     "none": Augmentation(),
     "light": Augmentation(rotate=10, translate=0.08, zoom=0.1, brightness=0.1, contrast=0.2),
-    "standard": Augmentation(
-        crop_scale=(0.35, 1.0),
-        crop_ratio=(3 / 4, 4 / 3),
-        horizontal_flip=True,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    ),
+    "standard": _STANDARD,
+    "degraded": dataclasses.replace(_STANDARD, degradation=(24, 64)),
     "imagenet": Augmentation(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),

@@ -264,6 +264,11 @@ class DevicePlan(Plan):
                 "leave them, or on_device, out."
             )
         self.augmentation = self.augmentation or Augmentation()
+        if self.augmentation.degradation is not None:
+            raise DMFormerError(
+                "on_device does not compress images; leave out the augmentation's degradation, "
+                "or on_device."
+            )
         # RandAugment's, of all images.
         self.magnitude = (self.augmentation.rand_augment or (0, 0))[1]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dmformer_keras.presets import Preset
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-AUGMENTATIONS = ("none", "light", "standard", "imagenet")
+AUGMENTATIONS = ("none", "light", "standard", "degraded", "imagenet")
 JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
 SCHEDULES = ("cosine", "polynomial")
 # A teacher's image size: that of the training images.
@@ -311,7 +311,7 @@ def _with_arguments(**texts):
 
 @_with_arguments(
     image_size="; None takes the preset's\n            own, or 224",
-    augmentation='"none", "light", "standard" or "imagenet", see\n            '
+    augmentation='"none", "light", "standard", "degraded" or "imagenet",\n            see '
     "`dmformer_keras.data.Augmentation`",
     dropout="the preset's own",
 )
@@ -356,6 +356,11 @@ class Recipe(_CommonRecipe):
         super().__post_init__()
         self._check_choice("probe", (True, False))
         self._check_choice("augment_on_device", (True, False))
+        if self.augment_on_device and self.changes.degradation is not None:
+            raise DMFormerError(
+                f"augmentation {self.augmentation!r} compresses images, which is done on the CPU "
+                "only; leave out augment_on_device, or choose another augmentation."
+            )
         self._check_share("label_smoothing")
         for field in ("mixup", "cutmix", "feature_weight"):
             self._check_number(field, "0 or more", lambda value: value >= 0)

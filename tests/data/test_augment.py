@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from image_files import random_image
@@ -132,3 +134,55 @@ def test_wrong_values_are_named(wrong):
 def test_unknown_name_lists_the_known():
     with pytest.raises(DMFormerError, match="none, light, standard"):
         Augmentation.named("wild")
+
+
+def detail(image):
+    """Mean squared difference of neighboring pixels."""
+    return np.square(np.diff(image.astype(float), axis=1)).mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_degraded_images_of_a_sharp_and_of_a_blurred_source_look_alike(channels):
+    sharp = np.random.default_rng(3).integers(0, 256, (128, 96, channels), np.uint8)
+    blurred = resize_image(resize_image(sharp, (48, 36)), (128, 96))
+    augmentation = Augmentation(degradation=(12, 18))
+    before = detail(sharp) / detail(blurred)
+    first, second = (
+        np.mean([detail(apply(augmentation, image, (128, 96), seed)) for seed in range(20)])
+        for image in (sharp, blurred)
+    )
+    assert before > 10
+    assert first / second < 2
+
+
+def test_degradation_shrinks_and_compresses_but_keeps_what_is_seen():
+    ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    augmentation = Augmentation(degradation=(12, 12))
+    degraded = apply(augmentation, ramp, (48, 48)).astype(int)
+    assert np.abs(degraded - ramp).max() < 25
+    assert np.abs(degraded - ramp).mean() < 8
+    assert (degraded != apply(augmentation, ramp, (48, 48), seed=5)).any()
+
+
+def test_images_that_are_smaller_are_compressed_only():
+    image = random_image(4, 32, 32)
+    larger = apply(Augmentation(degradation=(64, 64)), image)
+    same = apply(Augmentation(degradation=(32, 32)), image)
+    np.testing.assert_array_equal(larger, same)
+    assert (larger != image).any()
+
+
+@pytest.mark.parametrize("sides", [(0, 4), (64, 24), (24.5, 64), 24, "small", (24, 48, 64)])
+def test_degradation_is_a_range_of_sides(sides):
+    with pytest.raises(DMFormerError, match="degradation must be"):
+        Augmentation(degradation=sides)
+
+
+def test_degraded_is_standard_and_degradation():
+    image = random_image(5, 90, 90)
+    standard, degraded = (
+        Augmentation.named(name).draw(image.shape, (64, 64), np.random.default_rng(0))
+        for name in ("standard", "degraded")
+    )
+    assert dataclasses.replace(degraded, degradation=None) == standard
+    assert 24 <= degraded.degradation[0] <= 64

@@ -118,3 +118,6 @@ def test_what_a_device_cannot_do_is_refused():
         to_py_dataset(source, 32, 2, on_device=True)
     with pytest.raises(DMFormerError, match="resize"):
         to_py_dataset(source, 32, 2, training=True, on_device=True, resize="squash")
+    degraded = Augmentation.named("degraded")
+    with pytest.raises(DMFormerError, match="degradation"):
+        to_py_dataset(source, 32, 2, training=True, on_device=True, augmentation=degraded)

@@ -159,3 +159,9 @@ def test_few_images_are_told_of_the_recipe_for_them():
     assert Recipe.named("few_images").tip(whole, 10) == ""
     assert Recipe(freeze_backbone=True).tip(whole, 10) == ""
     assert SegmentationRecipe().tip(whole, 10) == ""
+
+
+def test_images_are_not_compressed_on_the_device():
+    assert Recipe(augmentation="degraded").changes.degradation == (24, 64)
+    with pytest.raises(DMFormerError, match="leave out augment_on_device"):
+        Recipe(augmentation="degraded", augment_on_device=True)

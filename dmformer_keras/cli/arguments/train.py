@@ -89,8 +89,9 @@ _COMMON_OPTIONS = {
         tuple(dict.fromkeys([*AUGMENTATIONS, *JOINT_AUGMENTATIONS])),
         None,
         "random changes to training images: standard for photographs, light for digits and "
-        "whatever must not be mirrored or cropped, imagenet to classify a million photographs, "
-        "ade20k to segment photographs of any size",
+        "whatever must not be mirrored or cropped, degraded for photographs from sources of "
+        "different sharpness, imagenet to classify a million photographs, ade20k to "
+        "segment photographs of any size",
     ),
     "stochastic_depth": (float, "X", "chance to drop the deepest branches; the preset's own"),
     "dropout": (float, "X", "dropout before the last layer; the preset's or the head's own"),
