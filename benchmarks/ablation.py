@@ -285,7 +285,7 @@ def draw(lines, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="labelled images, as `dmformer train` takes")
+    parser.add_argument("--data", required=True, help="labeled images, as `dmformer train` takes")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)

@@ -294,7 +294,7 @@ class DMFormerBackbone(keras.Model):
         save_backbone(self, folder, metadata)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Refuses: Keras quantises dense layers only, and could not load what it saves."""
+        """Refuses: Keras quantizes dense layers only, and could not load what it saves."""
         refuse_quantize()
 
     def get_config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The exact inference form of a model: every BatchNormalization folded away.
 
 Three steps: the model, with the models inside it, becomes a flat list of calls; every
-BatchNorm in the list is folded into a linear neighbour; the list is called again with
+BatchNorm in the list is folded into a linear neighbor; the list is called again with
 copies of the layers, which hold the new weights.
 """
 
@@ -88,7 +88,7 @@ def fuse(model: keras.Model) -> FusedModel:
     folded into the convolution or dense layer before or after it. In a `DMFormerBlock`,
     LayerScale and the linear chain at the end of the attention are merged as well, and
     the rest is computed in the form that is fast on the backend. A BatchNorm without a
-    linear neighbour (before a zero-padded convolution, say, which an offset cannot pass)
+    linear neighbor (before a zero-padded convolution, say, which an offset cannot pass)
     becomes a `ScaleAndOffset`. Outputs equal the original's within float32 rounding.
 
     The result behaves the same whether called with `training=True` or not, except for
@@ -234,7 +234,7 @@ class _Graph:
         if has_norm and call.kwargs.get("training"):
             raise DMFormerError(
                 f"The layer {operation.name!r} is called with training=True: its BatchNorm "
-                "normalises with each batch's statistics, which cannot be folded; build the "
+                "normalizes with each batch's statistics, which cannot be folded; build the "
                 "model without that argument."
             )
         inner = _function_of(operation)

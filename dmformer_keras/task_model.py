@@ -94,7 +94,7 @@ class TaskModel(keras.Model):
         return super().export(filepath, format, *args, **kwargs)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Refuses: Keras quantises dense layers only, and could not load what it saves."""
+        """Refuses: Keras quantizes dense layers only, and could not load what it saves."""
         refuse_quantize()
 
     def _head_config(self):

@@ -95,7 +95,7 @@ def main():
     )
 
     model.save(arguments.output)
-    # Faster, and the same: every BatchNorm is folded into its neighbours.
+    # Faster, and the same: every BatchNorm is folded into its neighbors.
     restored = dmformer_keras.fuse(keras.models.load_model(arguments.output))
     # Images of any size: what is larger than the model's is cut into windows that overlap.
     evaluation = evaluate_segmenter(restored, val)

@@ -101,7 +101,7 @@ def main():
     # KerasHub's tasks do not keep how they were compiled, and Keras warns of the optimizer's
     # state: to train on, compile again.
     restored = keras.models.load_model(arguments.output, compile=False)
-    # Faster, and the same: every BatchNorm is folded into its neighbours. Call a model that
+    # Faster, and the same: every BatchNorm is folded into its neighbors. Call a model that
     # is not fused by `predict` or with training=False: Keras's Resizing, which the head
     # contains, otherwise lets the BatchNorm behind it learn from what it is shown.
     restored = dmformer_keras.fuse(restored)

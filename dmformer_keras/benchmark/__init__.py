@@ -2,7 +2,7 @@
 
 Every contestant (a model in a form, on a runtime) lives in a process of its own, and the
 processes take turns: what else the machine does meets all of them alike, and ratios are of
-neighbours in time. `dmformer benchmark` is the command of it, `benchmarks/` what this
+neighbors in time. `dmformer benchmark` is the command of it, `benchmarks/` what this
 project measures with it.
 """
 

@@ -94,7 +94,7 @@ def build_timm_model(contestant):
 
 def random_images(contestant):
     """Returns the batch that a contestant sees, as its library wants it: a float32 array: (batch,
-    height, width, 3) in 0..255; timm's (batch, 3, height, width), standardised.
+    height, width, 3) in 0..255; timm's (batch, 3, height, width), standardized.
     """
     random = np.random.default_rng(0)
     height, width = contestant.image_size

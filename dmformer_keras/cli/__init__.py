@@ -19,7 +19,7 @@ COMMANDS = {
     "presets": "list the built-in architectures and trained models",
     "summary": "show the size and the stages of a model",
     "train": "train a classifier or a segmenter on a folder, a zip or a dataset",
-    "evaluate": "measure a trained model on labelled images",
+    "evaluate": "measure a trained model on labeled images",
     "predict": "print the classes of images, or write the class of each pixel",
     "explain": "draw what a model looks at and what its attention does",
     "demo": "open a page in the browser to try a model on photographs",

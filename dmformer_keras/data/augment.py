@@ -216,8 +216,8 @@ class Augmentation:
         shift = np.array([width, height]) * rng.uniform(-self.translate, self.translate, 2)
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         matrix = np.array([[cos, sin], [-sin, cos]])
-        centre = np.array([width / 2, height / 2])
-        return matrix, centre - matrix @ (centre + shift)
+        center = np.array([width / 2, height / 2])
+        return matrix, center - matrix @ (center + shift)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every source of labelled images offers, wherever the images lie."""
+"""What every source of labeled images offers, wherever the images lie."""
 
 import copy
 import os
@@ -25,7 +25,7 @@ _SHOWN_SKIPPED = 10
 
 
 class ImageSource:
-    """Labelled images by number, as `open_source` returns them.
+    """Labeled images by number, as `open_source` returns them.
 
     `len(source)` is the number of images.
 

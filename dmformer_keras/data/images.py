@@ -351,11 +351,11 @@ def resize_image(
     Args:
         image: uint8 array (height, width, channels).
         image_size: int, or (height, width), in pixels.
-        resize: "crop" takes the largest centred part of the target's aspect ratio,
+        resize: "crop" takes the largest centered part of the target's aspect ratio,
             "squash" takes the whole image whatever its ratio, "pad" fits the whole image
             in, its ratio kept, and fills the rest with 0 (black).
         crop_fraction: float in (0, 1], the part of that height and width that is kept,
-            about the centre; 1 with "pad".
+            about the center; 1 with "pad".
 
     Returns:
         uint8 array (*image_size, channels).

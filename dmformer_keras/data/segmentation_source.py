@@ -83,7 +83,7 @@ class SegmentationSource(ImageSource):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def read(  # type: ignore[override]  # its mask is what an image is labelled with
+    def read(  # type: ignore[override]  # its mask is what an image is labeled with
         self, index: int
     ) -> tuple[Pixels, Pixels]:
         """One image and its mask.

@@ -1,4 +1,4 @@
-"""One door to labelled images, wherever they lie."""
+"""One door to labeled images, wherever they lie."""
 
 import os
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def open_source(
     download=False,
     ignored_labels=(),
 ):
-    """Open labelled images: for classification, or with task="segment" images with masks.
+    """Open labeled images: for classification, or with task="segment" images with masks.
 
     The sources for classification:
 

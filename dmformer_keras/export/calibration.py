@@ -43,7 +43,7 @@ def images_of(data, prepared, split, argument):
     width, channels), in the values that the model takes.
     """
     shape, description = prepared.shape, prepared.description
-    if isinstance(data, (str, os.PathLike)) or _is_labelled(data, shape):
+    if isinstance(data, (str, os.PathLike)) or _is_labeled(data, shape):
         task = "segment" if description["task"] == "segment" else "classify"
         # Only those that are read are looked at.
         data = open_source(data, split, task=task, channels=shape[2], verify=False)
@@ -67,7 +67,7 @@ def images_of(data, prepared, split, argument):
     return np.stack(images)
 
 
-def _is_labelled(data, shape):
+def _is_labeled(data, shape):
     """Tells (images, labels) or (images, masks), with class names or not, from two images."""
 
     def is_image(part):

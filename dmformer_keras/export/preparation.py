@@ -68,7 +68,7 @@ def prepare(model, input_shape, fuse, resizable=False):
     shape = _image_shape(source, input_shape, resizable)
     exported = source
     if fuse and not isinstance(source, FusedModel):
-        LOG.info("Folding every BatchNorm into its neighbours")
+        LOG.info("Folding every BatchNorm into its neighbors")
         exported = fuse_model(source)
     description = _description(source, task, shape)
     if not description["class_names"] and description["task"] != "features":

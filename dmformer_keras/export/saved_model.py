@@ -37,7 +37,7 @@ def to_saved_model(
     """Converts a model to a SavedModel, and compares it with the model.
 
     It has two signatures. `serving_default` takes `encoded`, strings of JPEG or PNG
-    files, `(batch,)`; it takes the largest centred part of each that has the
+    files, `(batch,)`; it takes the largest centered part of each that has the
     model's aspect ratio, and resizes it. `images` takes float images `(batch, height,
     width, channels)`, as the model takes them. `serving_default` of a classifier gives
     `probabilities`, `class` (the likeliest) and, with class names, `name`; of a segmenter

@@ -1,4 +1,4 @@
-"""Where a quantised file loses its accuracy: its layers beside those of the float32 file."""
+"""Where a quantized file loses its accuracy: its layers beside those of the float32 file."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from dmformer_keras.type_names import PathLike
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """How far one output of a quantised file lies from that of the float32 file.
+    """How far one output of a quantized file lies from that of the float32 file.
 
     Args:
         name: str, the tensor's name, which holds those of the Keras layers around it.
@@ -32,13 +32,13 @@ class LayerError:
 
 
 def layer_errors(reference: PathLike, path: PathLike, images: ArrayLike) -> list[LayerError]:
-    """Compares a quantised TFLite file with a float32 one of the same model, layer by layer.
+    """Compares a quantized TFLite file with a float32 one of the same model, layer by layer.
 
     Errors add up on their way through the network: look for the first great step.
 
     Args:
         reference: str or path of the float32 `.tflite` file.
-        path: str or path of the quantised one, of the same model, form and size.
+        path: str or path of the quantized one, of the same model, form and size.
         images: array `(count, height, width, channels)`, as the model takes them.
 
     Returns:

@@ -60,7 +60,7 @@ def to_tflite(
             what `dmformer_keras.fuse` made of any. It is not changed.
         path: str or path ending in `.tflite`. Replaced if present; its folder is made.
         quantization: `None` (float32), `"float16"` (weights stored in half precision),
-            `"dynamic"` (weights in int8, activations quantised as they come) or
+            `"dynamic"` (weights in int8, activations quantized as they come) or
             `"int8"` (weights, a scale for each channel, and activations in int8).
         representative_data: for `"int8"`: the images by which the ranges of the
             activations are measured. What `dmformer_keras.data.open_source` takes or

@@ -82,7 +82,7 @@ def segment_image(
             TensorFlow traces, the model for each new size: for many images of many
             sizes, give a window.
         overlap: float in `[0, 1)`, the part of a window that it shares at least with the
-            next one. The windows' positions are multiples of 32 pixels; two neighbours
+            next one. The windows' positions are multiples of 32 pixels; two neighbors
             never lie nearer than that.
         flip: bool. Whether to average over the image and its mirror image.
         scales: sequence of positive floats. The image is segmented at each of these
@@ -337,7 +337,7 @@ def _resized(values, length, axis):
 def _linear_sources(old_length, length):
     """Returns which two old samples each new one lies between, and how far from the first.
 
-    The samples are the centres of pixels, as bilinear resizing has them in every backend.
+    The samples are the centers of pixels, as bilinear resizing has them in every backend.
     """
     centers = (np.arange(length) + 0.5) * old_length / length - 0.5
     centers = centers.clip(0, old_length - 1)

@@ -31,7 +31,7 @@ MOST_DILATION = 256
 class DynamicMultilevelAttention(keras.layers.Layer):
     """Dynamic Multi-level Attention: convolutions of several scales behind a gate.
 
-    With `C` input channels and `N` levels, for an already normalised input `X`:
+    With `C` input channels and `N` levels, for an already normalized input `X`:
 
         H      = Conv1x1(X)                                C -> N * C channels
         H_i    = DepthwiseConv(kernel_i, dilation_i)(i-th group of C channels of H)

@@ -17,7 +17,7 @@ BATCH_NORM_EPSILON = 1e-5
 def refuse_quantize(*args: Any, **kwargs: Any) -> NoReturn:
     """Raises: Keras's `quantize` reaches only the gates and the classifier of a DMFormer."""
     raise DMFormerError(
-        "Keras quantises dense layers only, which a DMFormer has hardly any of; export it with "
+        "Keras quantizes dense layers only, which a DMFormer has hardly any of; export it with "
         'dmformer_keras.export.to_tflite(model, path, quantization="int8") instead.'
     )
 

@@ -1,4 +1,4 @@
-"""The layers of the inference form, in which every BatchNorm is folded into its neighbours.
+"""The layers of the inference form, in which every BatchNorm is folded into its neighbors.
 
 `dmformer_keras.fuse` makes them and gives them their weights.
 """
@@ -268,6 +268,6 @@ def exact_gelu(x):
     if keras.config.backend() != "tensorflow":
         return keras.activations.gelu(x, approximate=False)
     # TensorFlow's own form, `0.5 x erfc(-x / sqrt(2))`, is three passes over memory; this
-    # one is recognised behind a matrix product and computed in the same kernel, in
+    # one is recognized behind a matrix product and computed in the same kernel, in
     # TFLite too (as GELU). The same within float32 rounding.
     return ops.multiply(0.5 * x, ops.erf(x * math.sqrt(0.5)) + 1.0)

@@ -14,7 +14,7 @@ class ResizeLike(keras.layers.Layer):
 
     Unlike `keras.layers.Resizing` and `UpSampling2D` it needs no size or factor
     beforehand, so a model takes images of any size, and of sizes that its strides do not
-    divide. Pixels are taken for squares (half-pixel centres, corners not aligned).
+    divide. Pixels are taken for squares (half-pixel centers, corners not aligned).
 
     Args:
         interpolation: `"bilinear"` or `"nearest"`.

@@ -141,7 +141,7 @@ def _own_class(config):
 
 
 def _policy_name(dtype, path):
-    """Returns the name of a serialised dtype policy: nothing else is built from the file."""
+    """Returns the name of a serialized dtype policy: nothing else is built from the file."""
     name = dtype["config"].get("name") if isinstance(dtype.get("config"), dict) else None
     if dtype.get("class_name") != "DTypePolicy" or not isinstance(name, str):
         raise DMFormerError(

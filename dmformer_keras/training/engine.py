@@ -98,7 +98,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> Evaluation | SegmentationEvaluation | None:
-    """Trains a model on labelled images and writes everything about it to a folder.
+    """Trains a model on labeled images and writes everything about it to a folder.
 
     The recipe says what is trained: a `Recipe` a classifier, a `SegmentationRecipe` a
     segmenter. The folder is a preset of the epoch with the best validation accuracy or

@@ -1,4 +1,4 @@
-"""The losses that training minimises, and the accuracy that it shows."""
+"""The losses that training minimizes, and the accuracy that it shows."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 // The size that a model takes, as Python makes it: a canvas scales otherwise in each browser, and
 // leaves pixels out where it makes a photograph much smaller.
 
-// The largest centred part of the model's aspect ratio, bilinear and antialiased, as Pillow does.
+// The largest centered part of the model's aspect ratio, bilinear and antialiased, as Pillow does.
 export function fitted({ pixels, width, height, channels }, newHeight, newWidth) {
   const boxWidth = Math.min(width, (height * newWidth) / newHeight);
   const boxHeight = Math.min(height, (width * newHeight) / newWidth);

@@ -75,7 +75,7 @@ def upright(path, channels):
 
 
 def fitted(image, height, width):
-    """Returns the largest centred part of the model's aspect ratio, in the model's size."""
+    """Returns the largest centered part of the model's aspect ratio, in the model's size."""
     box_width = min(image.width, image.height * width / height)
     box_height = min(image.height, image.width * height / width)
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
@@ -114,7 +114,7 @@ def write_segmentation(outputs, description, picture, stem):
     count = outputs.shape[-1]
     if count > 256:
         raise SystemExit(f"A PNG's palette has 256 colors, the model {count} classes.")
-    # The classes of the picture as the model saw it: its centred part, in the model's size.
+    # The classes of the picture as the model saw it: its centered part, in the model's size.
     mask = Image.fromarray(outputs.argmax(-1).astype(np.uint8))
     mask = mask.resize(picture.size, Image.Resampling.NEAREST)
     colors = description["class_colors"] or some_colors(count)

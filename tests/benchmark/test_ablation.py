@@ -83,7 +83,7 @@ def test_self_attention_is_the_formula(mixers):
     np.testing.assert_allclose(array(layer(x)).reshape(2, 12, 48), expected, atol=1e-4)
 
 
-def test_pooling_takes_the_mean_of_the_neighbours(mixers):
+def test_pooling_takes_the_mean_of_the_neighbors(mixers):
     ramp = np.tile(np.arange(6, dtype="float32")[None, :, None, None] ** 2, (1, 1, 6, 2))
     found = array(mixers.PoolingMixer()(ramp))
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], 2 / 3, atol=1e-4)

@@ -46,7 +46,7 @@ def test_throughput_is_images_over_seconds_of_each_round():
     assert found["summary"]["latency"]["median"] == 1.75
 
 
-def test_ratios_are_of_neighbours_in_time():
+def test_ratios_are_of_neighbors_in_time():
     # The machine slows down tenfold midway: both alike.
     slow = np.array([1.0, 1.0, 10.0, 10.0])
     records = [record("fast", slow / 3), record("base", slow)]

@@ -71,12 +71,12 @@ def test_crop_ratio_is_relative_to_the_target():
 def test_shift_repeats_the_edge_and_moves_the_middle():
     image = np.full((32, 32, 1), 90, np.uint8)
     image[12:20, 12:20] = 255
-    centres = []
+    centers = []
     for seed in range(10):
         moved = apply(Augmentation(translate=0.2), image, seed=seed)[..., 0].astype(int)
         assert moved.min() == 90
-        centres.append(np.argwhere(moved > 200).mean(axis=0))
-    assert np.ptp(centres, axis=0).min() > 4
+        centers.append(np.argwhere(moved > 200).mean(axis=0))
+    assert np.ptp(centers, axis=0).min() > 4
 
 
 def test_rotation_turns_about_the_middle():

@@ -136,7 +136,7 @@ def plain(tmp_path_factory):
     ("quantization", "most_bytes", "tolerance"),
     [("float16", 0.6, 0.01), ("dynamic", 0.6, 0.1), ("int8", 0.6, 0.15)],
 )
-def test_quantised_files_are_smaller_and_close(
+def test_quantized_files_are_smaller_and_close(
     plain, tmp_path, quantization, most_bytes, tolerance
 ):
     model, plain_file = plain

@@ -44,11 +44,11 @@ def written(monkeypatch):
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 1.0])
 def test_an_overlay_is_the_blend_of_photograph_and_colors(photograph, mask, opacity):
     drawn = np.asarray(draw_overlay(photograph, mask, NAMES, COLORS, opacity))[:240, :320]
-    labelled = mask != IGNORED_LABEL
-    colors = np.array(COLORS)[mask[labelled]]
-    expected = (1 - opacity) * photograph[labelled] + opacity * colors
-    assert np.abs(drawn[labelled] - expected).max() <= 1
-    np.testing.assert_array_equal(drawn[~labelled], photograph[~labelled])
+    labeled = mask != IGNORED_LABEL
+    colors = np.array(COLORS)[mask[labeled]]
+    expected = (1 - opacity) * photograph[labeled] + opacity * colors
+    assert np.abs(drawn[labeled] - expected).max() <= 1
+    np.testing.assert_array_equal(drawn[~labeled], photograph[~labeled])
 
 
 def test_grey_and_transparent_images_are_drawn_too(photograph, mask):
@@ -63,12 +63,12 @@ def test_grey_and_transparent_images_are_drawn_too(photograph, mask):
 def test_the_legend_lists_the_classes_that_occur_the_largest_first(photograph, mask, written):
     mask[200, :8] = 3
     picture = draw_overlay(photograph, mask, NAMES, COLORS)
-    labelled = 240 * 320 - 20 * 160
+    labeled = 240 * 320 - 20 * 160
     assert [text for text, _, _ in written] == [
         "sky",
-        f"{100 * ((mask == 2).sum() / labelled):.1f} %",
+        f"{100 * ((mask == 2).sum() / labeled):.1f} %",
         "road",
-        f"{100 * (60 * 320 / labelled):.1f} %",
+        f"{100 * (60 * 320 / labeled):.1f} %",
         "car",
         "< 0.1 %",
     ]

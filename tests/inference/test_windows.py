@@ -165,10 +165,10 @@ def test_weights_sum_to_one_and_no_window_counts_at_its_inner_edge(window, overl
             weights = windows._weights(positions, index, window, side)
             assert weights.min() >= 0
             total[start : start + window] += weights
-            for neighbour in (index - 1, index + 1):
-                if 0 <= neighbour < len(positions):
-                    margin = (window - abs(positions[neighbour] - start)) // 4
-                    inner = weights[:margin] if neighbour < index else weights[window - margin :]
+            for neighbor in (index - 1, index + 1):
+                if 0 <= neighbor < len(positions):
+                    margin = (window - abs(positions[neighbor] - start)) // 4
+                    inner = weights[:margin] if neighbor < index else weights[window - margin :]
                     assert not inner.any()
         np.testing.assert_allclose(total, 1, atol=1e-6)
 

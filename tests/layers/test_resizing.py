@@ -10,7 +10,7 @@ from dmformer_keras.layers.resizing import ResizeLike
 
 
 def linear(x, length, axis):
-    """Half-pixel centres, clamped at the border."""
+    """Half-pixel centers, clamped at the border."""
     size = x.shape[axis]
     where = np.clip((np.arange(length) + 0.5) * size / length - 0.5, 0, size - 1)
     low = np.floor(where).astype(int)

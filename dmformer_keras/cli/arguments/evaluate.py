@@ -11,7 +11,7 @@ from dmformer_keras.cli.arguments.shared import (
 from dmformer_keras.data.splits import SPLITS
 
 DESCRIPTION = """\
-Measure a trained model on labelled images. A classifier: the share of images whose class is
+Measure a trained model on labeled images. A classifier: the share of images whose class is
 the likeliest (top-1) or among the five likeliest (top-5, printed with more than ten classes),
 the mean cross-entropy, and the accuracy of every class. A segmenter, on images in their own
 size: mean intersection over union (mIoU) and that of every class, pixel accuracy, mean accuracy

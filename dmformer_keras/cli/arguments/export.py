@@ -55,7 +55,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--data",
         metavar="SOURCE",
-        help="images to compare on (of the validation split), and to quantise by (of the training "
+        help="images to compare on (of the validation split), and to quantize by (of the training "
         f"split): {SOURCE_HELP} (default: made-up images, for comparison only)",
     )
     add_on_corrupt_option(parser)

@@ -122,7 +122,7 @@ def check_exists(path, what):
 
 
 def check_data(source, splits, kind, model=None):
-    """Checks the folders of labelled images."""
+    """Checks the folders of labeled images."""
     if kind is None:
         return
     draw = draw_of_run(Path(model)) if model is not None else "name"

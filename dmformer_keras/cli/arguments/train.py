@@ -28,7 +28,7 @@ from dmformer_keras.training.recipe import (
 from dmformer_keras.training.trained_images import draw_of_run
 
 DESCRIPTION = """\
-Train a classifier or, with --task segment, a segmenter on labelled images with AdamW, a
+Train a classifier or, with --task segment, a segmenter on labeled images with AdamW, a
 warm-up and a decay of the learning rate.
 The output folder holds the model of the epoch with the best validation accuracy, or mIoU (a
 preset folder: give it to evaluate, predict, export, or as --preset of another training),

@@ -7,7 +7,7 @@ This project's: 50 epochs of crops of 256x256 and 10 of 320x320, batches of 8, S
 64 channels, a learning rate of 1e-3 with polynomial decay, Dice loss beside the cross-entropy, a
 moving average of the weights.
 
-Result: 53.9 % mIoU on the 233 test images (62.6 % on the validation images, which are neighbours
+Result: 53.9 % mIoU on the 233 test images (62.6 % on the validation images, which are neighbors
 of training images); 55.5 % after 14 epochs more at 352x352, see the model card of
 `dmformer_t_camvid`.
 Cost: 22,000 crops; 1.2 hours of two processors that did other work, too.
