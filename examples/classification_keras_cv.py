@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-import dmformer_keras  # noqa: F401, brings keras_cv.models.DMFormerBackbone
+import dmformer_keras  # noqa: F401, adds keras_cv.models.DMFormerBackbone
 
 IMAGE_SIZE = 32
 BATCH_SIZE = 64
@@ -39,7 +39,7 @@ def main():
 
     keras.utils.set_random_seed(0)
     train, test = digits()
-    # A shallower DMFormer-N: it trains in seconds on a CPU. Leave `depths` out for the whole.
+    # A shallower DMFormer-N, which trains in seconds on a CPU. Leave out `depths` for all blocks.
     backbone = keras_cv.models.DMFormerBackbone.from_preset(
         "dmformer_n", depths=(1, 1, 1, 1), input_shape=(IMAGE_SIZE, IMAGE_SIZE, 1)
     )

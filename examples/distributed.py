@@ -4,8 +4,8 @@
     KERAS_BACKEND=jax python examples/distributed.py
     KERAS_BACKEND=torch torchrun --nproc-per-node=8 examples/distributed.py
 
-Without GPUs `--processors 2` divides the processor into two devices, to try it (PyTorch:
-`--nproc-per-node=2`). Needs the extra `quickstart` (scikit-learn, which holds the digits). On
+To try it without GPUs, `--processors 2` divides the processor into two devices (PyTorch:
+`--nproc-per-node=2`). Needs the extra `quickstart` (scikit-learn, which holds the digits). For
 several hosts see docs/distributed.md.
 """
 
@@ -13,13 +13,13 @@ import argparse
 import os
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--processors", type=int, help="devices to make of the processor")
+parser.add_argument("--processors", type=int, help="number of devices to divide the processor into")
 parser.add_argument("--epochs", type=int, default=3)
-parser.add_argument("--batch-size", type=int, default=64, help="of all devices together")
+parser.add_argument("--batch-size", type=int, default=64, help="total over all devices")
 parser.add_argument("--output", default="runs/distributed", help="a new folder")
 arguments = parser.parse_args()
 
-if arguments.processors:  # what JAX reads when it is imported
+if arguments.processors:  # JAX reads this when it is imported
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} "
         f"--xla_force_host_platform_device_count={arguments.processors}"
@@ -39,12 +39,12 @@ if arguments.processors and keras.config.backend() == "tensorflow":
 
 recipe = Recipe(
     epochs=arguments.epochs,
-    batch_size=arguments.batch_size,  # each device has its part; the learning rate is as given
+    batch_size=arguments.batch_size,  # divided over the devices; the learning rate is not changed
     image_size=32,
     channels=1,
     learning_rate=3e-3,
     augmentation="light",
 )
 evaluation = train(recipe, "dmformer_n", "digits", arguments.output, distribute=True, verbose=2)
-if evaluation is not None:  # of several processes, the one that has written
+if evaluation is not None:  # with several processes, only the one that writes the folder has it
     print(f"saved to {arguments.output}, validation top-1 {evaluation.top1:.3f}")

@@ -1,4 +1,4 @@
-"""MiniPlaces' object polygons as images and masks, for the scene parsing recipes.
+"""Converts the object polygons of MiniPlaces to images and masks for the scene parsing recipes.
 
     python examples/scene_parsing.py data --names object_categories.txt --output scenes
     dmformer train --task segment --data scenes --preset dmformer_t_mix \\
@@ -25,7 +25,7 @@ VOID = 255
 def polygons(xml):
     """The objects of one image: list of (class, list of (x, y)), the largest first.
 
-    The file has several elements and no root. Within one, nothing may be declared: no entities.
+    The file has several elements and no root. With a root around them, it cannot declare entities.
     """
     root = ElementTree.fromstring(f"<image>{xml}</image>")
     found = []
@@ -35,7 +35,7 @@ def polygons(xml):
         ]
         if len(points) > 2:
             found.append((int(one.findtext("class")), points))
-    # So that a picture on a wall is not painted over by the wall.
+    # Largest first, so that a wall does not cover a picture on it.
     return sorted(found, key=lambda item: -area(item[1]))
 
 
@@ -55,7 +55,7 @@ def mask_of(xml, size):
 
 
 def write_split(data, split, output):
-    """Writes the images and masks of a split, and returns how many."""
+    """Writes the images and masks of a split; returns their number."""
     files = sorted((data / "objects" / split).rglob("*.xml"))
     for folder in ("images", "masks"):
         (output / split / folder).mkdir(parents=True)
@@ -70,7 +70,7 @@ def write_split(data, split, output):
 
 
 def write_names(names, output):
-    """Writes `classes.tsv` of a file with a name and a number per line."""
+    """Writes `classes.tsv` from a file with a name and a number per line."""
     lines = [line.split() for line in names.read_text(encoding="utf-8").splitlines()]
     rows = [f"{number}\t{name.replace('_', ' ')}\n" for name, number in lines]
     (output / "classes.tsv").write_text("".join([*rows, f"{VOID}\tvoid\n"]), encoding="utf-8")
@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
     if args.output.exists():
-        sys.exit(f"{args.output} is there already; give a new folder.")
+        sys.exit(f"{args.output} exists already; give a new folder.")
     if not (args.data / "objects" / "train").is_dir():
         sys.exit(f"{args.data} has no objects/train; give the folder of MiniPlaces.")
     for split in ("train", "val"):

@@ -26,7 +26,7 @@ COLORS = {1: (1.0, 0.4, 0.4), 2: (0.4, 0.9, 0.5)}
 
 
 def drawn_shapes(count, size):
-    """Returns images of a square and a disc, masks whose borders are ignored, and names."""
+    """Returns images of a square and a disc, masks with ignored borders, and class names."""
     random = np.random.default_rng(0)
     images = random.integers(0, 60, (count, size, size, 3)).astype("uint8")
     masks = np.zeros((count, size, size), "uint8")
@@ -44,12 +44,12 @@ def drawn_shapes(count, size):
 
 
 def with_logits(model):
-    """Returns a model of the same weights whose outputs a loss on logits takes.
+    """Returns a model with the same weights that returns logits.
 
-    KerasCV's heads end in a softmax, SegFormer's even in a resizing behind it. A softmax
-    over the logarithms of probabilities gives these back, so the logarithms are logits. It
-    also spares PyTorch what it cannot do: `sparse_categorical_crossentropy` on probabilities
-    of four dimensions fails there ("grad_input must be contiguous").
+    KerasCV's heads return probabilities (SegFormer's are resized after the softmax). Their
+    logarithms are logits, because a softmax over them gives the same probabilities. With PyTorch
+    this also avoids an error: `sparse_categorical_crossentropy` fails on probabilities with four
+    dimensions ("grad_input must be contiguous").
     """
     return keras.Model(model.input, keras.ops.log(keras.ops.maximum(model.output, 1e-7)))
 
@@ -69,13 +69,13 @@ def main():
     data = arguments.data or drawn_shapes(arguments.images, size)
     train = open_source(data, "train", task="segment")
     val = open_source(data, "val", task="segment")
-    # "light" is for drawings as well; photographs like "standard" better.
+    # "light" suits drawings, "standard" photographs.
     augmentation = JointAugmentation.named("standard" if arguments.data else "light")
     batches = to_tf_dataset(train, size, BATCH_SIZE, training=True, augmentation=augmentation)
 
-    # For the drawings a shallower DMFormer-N: it trains in seconds on a CPU.
+    # For the drawings a shallower DMFormer-N, which trains in seconds on a CPU.
     depths = {} if arguments.data else {"depths": (1, 1, 1, 1)}
-    # Both heads upsample by fixed factors: a fixed size, and the stride of 32 as it is.
+    # Both heads upsample by fixed factors, so they need a fixed size and an output stride of 32.
     backbone = keras_cv.models.DMFormerBackbone.from_preset(
         "dmformer_n", input_shape=(size, size, 3), **depths
     )
@@ -95,9 +95,9 @@ def main():
     )
 
     model.save(arguments.output)
-    # Faster, and the same: every BatchNorm is folded into its neighbors.
+    # Faster, with the same outputs: every BatchNorm is folded into its neighbors.
     restored = dmformer_keras.fuse(keras.models.load_model(arguments.output))
-    # Images of any size: what is larger than the model's is cut into windows that overlap.
+    # Images of any size: those larger than the model's size are cut into overlapping windows.
     evaluation = evaluate_segmenter(restored, val)
     for name, iou in evaluation.class_iou.items():
         print(f"{name:>12}: IoU {'-' if iou is None else format(iou, '.3f')}")

@@ -26,7 +26,7 @@ COLORS = {1: (1.0, 0.4, 0.4), 2: (0.4, 0.9, 0.5)}
 
 
 def drawn_shapes(count, size):
-    """Returns images of a square and a disc, masks whose borders are ignored, and names."""
+    """Returns images of a square and a disc, masks with ignored borders, and class names."""
     random = np.random.default_rng(0)
     images = random.integers(0, 60, (count, size, size, 3)).astype("uint8")
     masks = np.zeros((count, size, size), "uint8")
@@ -52,7 +52,7 @@ def deeplab(encoder, num_classes):
     """
     backbone = keras_hub.models.DeepLabV3Backbone(
         image_encoder=encoder,
-        image_shape=encoder.image_shape,  # fixed: `fuse` takes the head apart at one size
+        image_shape=encoder.image_shape,  # fixed, because `fuse` needs it for this head
         spatial_pyramid_pooling_key="P5",
         low_level_feature_key="P2",
         upsampling_size=8,
@@ -75,17 +75,17 @@ def main():
     data = arguments.data or drawn_shapes(arguments.images, size)
     train = open_source(data, "train", task="segment")
     val = open_source(data, "val", task="segment")
-    # "light" is for drawings as well; photographs like "standard" better.
+    # "light" suits drawings, "standard" photographs.
     augmentation = JointAugmentation.named("standard" if arguments.data else "light")
     batches = to_tf_dataset(train, size, BATCH_SIZE, training=True, augmentation=augmentation)
 
-    # For the drawings a shallower DMFormer-N: it trains in seconds on a CPU.
+    # For the drawings a shallower DMFormer-N, which trains in seconds on a CPU.
     depths = {} if arguments.data else {"depths": (1, 1, 1, 1)}
     encoder = keras_hub.models.DMFormerBackbone.from_preset(
         "dmformer_n", image_shape=(size, size, 3), **depths
     )
     model = deeplab(encoder, len(train.class_names))
-    # KerasHub's own default loss takes one-hot masks; this one takes class numbers, and 255.
+    # KerasHub's default loss takes one-hot masks; this one takes class indexes, and ignores 255.
     model.compile(
         optimizer=keras.optimizers.AdamW(2e-3), loss=SegmentationLoss(), metrics=[PixelAccuracy()]
     )
@@ -98,14 +98,14 @@ def main():
     )
 
     model.save(arguments.output)
-    # KerasHub's tasks do not keep how they were compiled, and Keras warns of the optimizer's
-    # state: to train on, compile again.
+    # KerasHub's tasks do not save how they were compiled, and Keras would warn about the state of
+    # the optimizer. To continue training, compile again.
     restored = keras.models.load_model(arguments.output, compile=False)
-    # Faster, and the same: every BatchNorm is folded into its neighbors. Call a model that
-    # is not fused by `predict` or with training=False: Keras's Resizing, which the head
-    # contains, otherwise lets the BatchNorm behind it learn from what it is shown.
+    # Faster, with the same outputs: every BatchNorm is folded into its neighbors. Call a model
+    # that is not fused by `predict` or with training=False. Otherwise Keras's Resizing in the
+    # head runs the BatchNorm after it in training mode.
     restored = dmformer_keras.fuse(restored)
-    # Images of any size: what is larger than the model's is cut into windows that overlap.
+    # Images of any size: those larger than the model's size are cut into overlapping windows.
     evaluation = evaluate_segmenter(restored, val)
     for name, iou in evaluation.class_iou.items():
         print(f"{name:>12}: IoU {'-' if iou is None else format(iou, '.3f')}")

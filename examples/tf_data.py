@@ -1,10 +1,11 @@
-"""Fine-tunes DMFormer by `model.fit` on a tf.data pipeline of your own.
+"""Fine-tunes DMFormer by `model.fit` on your own tf.data pipeline.
 
     python examples/tf_data.py
     python examples/tf_data.py --data FOLDER --image-size 160 --preset dmformer_t_mix
 
-FOLDER holds one folder per class; without it shapes are drawn. First the head learns alone, then
-all of the model, early layers slower. Needs the extra `tensorflow`, under any Keras backend.
+FOLDER holds one folder per class; without it, shapes are drawn. First only the head is trained,
+then the whole model, with lower learning rates for early layers. Needs the extra `tensorflow`,
+under any Keras backend.
 """
 
 import argparse
@@ -23,7 +24,7 @@ BATCH_SIZE = 16
 
 
 def draw_shapes(folder, count, size):
-    """Writes `count` images of discs and as many of squares, in a folder for each."""
+    """Writes `count` images of discs and as many of squares, in one folder each."""
     random = np.random.default_rng(0)
     for name in ("disc", "square"):
         (folder / name).mkdir()
@@ -39,7 +40,7 @@ def draw_shapes(folder, count, size):
 
 
 def open_pipelines(folder, size):
-    """Returns tf.data pipelines of (images in 0..255, labels): to train, to validate; names."""
+    """Returns tf.data pipelines of (images in 0..255, labels) to train and validate; class names."""
     train, val = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), batch_size=BATCH_SIZE, validation_split=0.2,
         subset="both", seed=0, crop_to_aspect_ratio=True, verbose=False,
@@ -67,8 +68,8 @@ def main():
     parser.add_argument("--data", type=Path, help="a folder of class folders; default: shapes")
     parser.add_argument("--preset", default="dmformer_n_imagenette")
     parser.add_argument("--image-size", type=int, default=48)
-    parser.add_argument("--epochs", type=int, default=2, help="of each of the two trainings")
-    parser.add_argument("--images", type=int, default=60, help="images of each shape to draw")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each of the two trainings")
+    parser.add_argument("--images", type=int, default=60, help="number of images per shape")
     parser.add_argument("--output", default="classifier.keras")
     arguments = parser.parse_args()
 

@@ -3,8 +3,8 @@
     python examples/tflite.py PHOTO...
     python examples/tflite.py --model runs/photos --data photos/ PHOTO...
 
-The int8 file is scaled by the images of --data, or by the photos themselves. Needs the extra
-`tensorflow`, under any Keras backend.
+The ranges of the int8 file are measured on the images of --data, or on the photos themselves. Needs
+the extra `tensorflow`, under any Keras backend.
 """
 
 import argparse
@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+import dmformer_keras
 from dmformer_keras.data import load_image
 from dmformer_keras.export import to_tflite
-from dmformer_keras.training import image_size_of, load_classifier, to_probabilities
+from dmformer_keras.training import image_size_of, to_probabilities
 
 
 def run(path, image, activation):
-    """Returns the probabilities that a TFLite file gives to one image of its size."""
+    """Returns the probabilities that a TFLite file predicts for one image of its size."""
     interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    # Pixels go in as they are, 0..255: float32 in these files, also in the int8 one.
+    # The input is pixels in 0..255, as float32, also in the int8 file.
     interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
     interpreter.invoke()
     return to_probabilities(interpreter.get_tensor(wanted["index"]), activation)[0]
@@ -33,11 +34,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
     parser.add_argument("--model", default="dmformer_n_imagenette", help="preset, folder, .keras")
-    parser.add_argument("--data", help="images that the int8 file is scaled by")
+    parser.add_argument("--data", help="images to measure the ranges of the int8 file on")
     parser.add_argument("--output", type=Path, default=Path("classifier.tflite"))
     arguments = parser.parse_args()
 
-    model = load_classifier(arguments.model)
+    model = dmformer_keras.load(arguments.model)
     size = image_size_of(model)
     photos = [load_image(path, size) for path in arguments.photos]
     examples = arguments.data or np.stack(photos)

@@ -33,7 +33,7 @@ async function loadModel() {
   const description = await response.json();
   const channels = description.input.shape[2];
   if (!["classify", "segment"].includes(description.task) || ![1, 3].includes(channels)) {
-    throw new Error("This page shows classes or masks of grey or RGB images.");
+    throw new Error("This page needs a classifier or segmenter of grey or RGB images.");
   }
   const session = await ort.InferenceSession.create("model.onnx", {
     executionProviders: ["wasm"],
@@ -66,7 +66,7 @@ async function showAnswer(file, description, session) {
   }
 }
 
-// The image as its camera was held, on white where it is transparent.
+// The image, turned upright, on white where it is transparent.
 async function uprightPixels(file, channels) {
   let bitmap;
   try {
@@ -75,7 +75,7 @@ async function uprightPixels(file, channels) {
       colorSpaceConversion: "none",
     });
   } catch {
-    throw new Error(`${file.name} is no image that this browser reads.`);
+    throw new Error(`${file.name} is not an image that this browser can read.`);
   }
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d");
@@ -110,7 +110,7 @@ function probabilities(outputs, description) {
   return exponentials.map((value) => value / sum);
 }
 
-// The class of each pixel; a map of less height and width is enlarged.
+// The class of each pixel; a smaller map of logits is enlarged.
 function likeliest({ data, dims: [, rows, columns, classes] }, height, width) {
   const mask = new Uint16Array(height * width);
   for (let y = 0; y < height; y++) {
@@ -134,7 +134,7 @@ function shares(mask, count) {
   return counts;
 }
 
-// The picture as the model sees it, under half of the colors of the classes.
+// The picture as the model sees it, blended with the colors of the classes.
 function drawPicture(pixels, height, width, channels, mask, colors) {
   Object.assign(page.picture, { width, height, hidden: false });
   const image = new ImageData(width, height);
@@ -169,7 +169,7 @@ function showClasses(values, names, colors) {
   );
 }
 
-// Colors for a model that has none of its own: black, then ones that differ much.
+// Colors for a model that has none: black, then colors that differ clearly.
 function someColors(count) {
   return Array.from({ length: count }, (_, i) => [37, 101, 173].map((step) => (step * i) % 256));
 }

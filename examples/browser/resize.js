@@ -1,5 +1,5 @@
-// The size that a model takes, as Python makes it: a canvas scales otherwise in each browser, and
-// leaves pixels out where it makes a photograph much smaller.
+// Resizes to the model's size as Python does. A canvas scales differently in each browser, and skips
+// pixels when it makes a photograph much smaller.
 
 // The largest centered part of the model's aspect ratio, bilinear and antialiased, as Pillow does.
 export function fitted({ pixels, width, height, channels }, newHeight, newWidth) {
@@ -21,7 +21,7 @@ export function fitted({ pixels, width, height, channels }, newHeight, newWidth)
   return result;
 }
 
-// For each of `count` new pixels the first old one that it averages over, and their weights.
+// For each of `count` new pixels: the first old pixel that it averages over, and their weights.
 function weights(start, length, count, limit) {
   const scale = length / count;
   const reach = Math.max(scale, 1);
@@ -37,7 +37,7 @@ function weights(start, length, count, limit) {
   });
 }
 
-// Averages along one line of pixels; `from` and `to` are where it begins, steps lead along it.
+// Averages along one line of pixels, which begins at `from` and `to`.
 function average(source, from, step, taps, channels, target, to, targetStep) {
   for (const [i, { first, shares }] of taps.entries()) {
     for (let band = 0; band < channels; band++) {

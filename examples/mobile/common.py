@@ -1,4 +1,4 @@
-"""Pictures in, answers out: what run_tflite.py and run_onnx.py share, with numpy and Pillow alone.
+"""Pre- and postprocessing that run_tflite.py and run_onnx.py share, with numpy and Pillow alone.
 
 Copy it along with either of them.
 """
@@ -20,7 +20,7 @@ def main(model_class, summary):
         model_class: class; `model_class(path, threads)` has `description`, the content of
             `model.json`, and `run(image)`, from a float32 array (height, width, channels) to
             the float32 outputs of that one image.
-        summary: str, what `--help` begins with.
+        summary: str, the first line of `--help`.
     """
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("model", type=Path)
@@ -32,7 +32,7 @@ def main(model_class, summary):
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="for a file that leaves its size open",
+        help="image size, for a file of open size",
     )
     arguments = parser.parse_args()
     if arguments.threads < 1 or min(arguments.size or [1]) < 1:
@@ -42,10 +42,10 @@ def main(model_class, summary):
     model = model_class(arguments.model, arguments.threads)
     description = model.description
     if description["task"] not in ("classify", "segment"):
-        parser.error(f"{arguments.model} gives features, neither classes nor a mask.")
+        parser.error(f"{arguments.model} returns features, not classes or a mask.")
     height, width, channels = description["input"]["shape"]
     if (height is None) == (arguments.size is None):
-        parser.error("--size is for a file that leaves its size open, and needed there.")
+        parser.error("--size is required for a file of open size, and not allowed for others.")
     size = arguments.size or (height, width)
     for path in arguments.images:
         picture = fitted(upright(path, channels), *size)
@@ -58,7 +58,7 @@ def main(model_class, summary):
 
 
 def upright(path, channels):
-    """Opens an image file as its camera was held, in 1, 3 or 4 channels of 8 bits."""
+    """Opens an image file, turned upright, with 1, 3 or 4 channels of 8 bits."""
     if channels not in MODES:
         raise SystemExit(f"The model takes {channels} channels; image files have 1, 3 or 4.")
     try:
@@ -80,7 +80,7 @@ def fitted(image, height, width):
     box_height = min(image.height, image.width * height / width)
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     right, bottom = min(left + box_width, image.width), min(top + box_height, image.height)
-    # Pillow's bilinear filter is antialiased: all pixels count, however small it gets.
+    # Pillow's bilinear filter is antialiased: every pixel counts at any size.
     return image.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
 
 
@@ -114,7 +114,7 @@ def write_segmentation(outputs, description, picture, stem):
     count = outputs.shape[-1]
     if count > 256:
         raise SystemExit(f"A PNG's palette has 256 colors, the model {count} classes.")
-    # The classes of the picture as the model saw it: its centered part, in the model's size.
+    # The mask covers the picture as the model saw it: the centered part, in the model's size.
     mask = Image.fromarray(outputs.argmax(-1).astype(np.uint8))
     mask = mask.resize(picture.size, Image.Resampling.NEAREST)
     colors = description["class_colors"] or some_colors(count)
@@ -133,5 +133,5 @@ def write_segmentation(outputs, description, picture, stem):
 
 
 def some_colors(count):
-    """Colors for a model that has none of its own: black, then ones that differ much."""
+    """Colors for a model that has none: black, then colors that differ clearly."""
     return [[(37 * i) % 256, (101 * i) % 256, (173 * i) % 256] for i in range(count)]

@@ -24,10 +24,10 @@ class OnnxModel:
             self.session = onnxruntime.InferenceSession(path, options)
             stored = self.session.get_modelmeta().custom_metadata_map
             self.description = json.loads(stored["model.json"])
-        except Exception as error:  # ONNX Runtime's have no base of their own
-            raise SystemExit(f"{path} is no ONNX file of dmformer_keras: {error}") from error
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise SystemExit(f"{path} is not an ONNX file of dmformer_keras: {error}") from error
         (source,) = self.session.get_inputs()
-        # A file that takes several images at once sees this one several times.
+        # A file with a fixed batch size gets this image several times.
         self.name, batch = source.name, source.shape[0]
         self.batch = batch if isinstance(batch, int) else 1
 

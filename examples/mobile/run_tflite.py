@@ -20,18 +20,18 @@ class TFLiteModel:
 
     def __init__(self, path, threads):
         try:
-            # The file is a zip archive, too: `unzip -p flowers.tflite model.json`.
+            # The file is also a zip archive: `unzip -p flowers.tflite model.json`.
             with zipfile.ZipFile(path) as archive:
                 self.description = json.loads(archive.read("model.json"))
             self.interpreter = Interpreter(str(path), num_threads=threads)
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise SystemExit(f"{path} is no TFLite file of dmformer_keras: {error}") from error
+            raise SystemExit(f"{path} is not a TFLite file of dmformer_keras: {error}") from error
         (self.source,) = self.interpreter.get_input_details()
         (self.target,) = self.interpreter.get_output_details()
         self.shape = None
 
     def run(self, image):
-        # A file that takes several images at once sees this one several times.
+        # A file with a fixed batch size gets this image several times.
         images = np.broadcast_to(image, (self.source["shape"][0], *image.shape))
         if images.shape != self.shape:
             self.interpreter.resize_tensor_input(self.source["index"], images.shape)
@@ -43,7 +43,7 @@ class TFLiteModel:
 
 
 def quantized(values, tensor):
-    """The values as a tensor holds them: of an int8 one, value = (number - zero point) * scale."""
+    """The values as a tensor stores them; in int8, value = (number - zero point) * scale."""
     if tensor["dtype"] == np.float32:
         return values
     scale, zero_point = tensor["quantization"]
