@@ -23,24 +23,24 @@ COMMANDS = {
     "predict": "print the classes of images, or write the class of each pixel",
     "explain": "draw what a model looks at and what its attention does",
     "demo": "open a page in the browser to try a model on photographs",
-    "export": "convert a trained model to TFLite",
+    "export": "convert a trained model to TFLite, ONNX, OpenVINO or SavedModel",
     "package": "create a preset to share from a training run",
     "upload": "put a preset on the Hugging Face Hub",
-    "benchmark": "measure speed and memory, alone or beside other libraries' models",
+    "benchmark": "measure speed and memory, and compare with other libraries' models",
 }
 # What needs neither Keras nor a backend.
 WITHOUT_KERAS = ("presets",)
 
 _EPILOG = """\
 start here:
-  dmformer quickstart                          the whole way, from data to a phone model
+  dmformer quickstart                          all steps, from data to a model for a phone
   dmformer train --data photos/ --output runs/photos --epochs 20
   dmformer evaluate runs/photos --data photos/
   dmformer predict runs/photos cat.jpg
 
 `dmformer COMMAND --help` explains each command with examples.
 KERAS_BACKEND=tensorflow, jax or torch chooses the backend.
-Exit codes: 0 done, 1 failed with the reason stated, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed (the reason is printed), 2 wrong usage, 130 interrupted.
 """
 
 

@@ -136,7 +136,7 @@ def image_files(arguments, on_corrupt="error"):
             paths.append(path)
         else:
             raise DMFormerError(
-                f"There is no file or folder {quoted(argument)}; give images to name."
+                f"There is no file or folder {quoted(argument)}; give images to predict."
             )
 
     def look(index):

@@ -272,7 +272,7 @@ class _Run:
         """What is learned from beside the labels: Teacher, TeacherAnswers or None."""
         if folder is not None and not isinstance(self.recipe, Recipe):
             raise DMFormerError(
-                "A teacher's stored answers are for training a classifier; leave out teacher_cache "
+                "A teacher's stored outputs are for training a classifier; leave out teacher_cache "
                 "(--teacher-cache), and give the teacher itself."
             )
         if teacher is None:

@@ -6,14 +6,14 @@ from dmformer_keras.errors import DMFormerError
 
 _FORMS = "\n".join(f"  :{form:<13} {meaning}" for form, meaning in participants.FORMS.items())
 DESCRIPTION = f"""\
-Measure throughput, latency and peak memory of models, with --peers beside those of other
-libraries that are installed.
+Measure throughput, latency and peak memory of models. With --peers, compare them with models
+of other libraries that are installed.
 
-Every contestant runs in a process of its own, and all take turns, in another order each
-round. A NAME is a preset or a peer, a preset's optionally with a form, and both with a runtime
-of their own: NAME:FORM@RUNTIME. Forms:
+Every model runs in its own process. They take turns, in a different order in each round.
+NAME is a preset or a model of another library: keras/NAME (keras.applications),
+keras-hub/NAME or timm/NAME. Add @RUNTIME to choose its runtime, and :FORM to choose the form
+of a preset: NAME:FORM@RUNTIME. Forms:
 {_FORMS}
-Peers are keras/NAME of keras.applications, keras-hub/NAME and timm/NAME.
 Weights are random: they do not change the speed."""
 EPILOG = f"""\
 runtimes: {", ".join(name for name in participants.RUNTIMES if name != "numpy")}
@@ -36,7 +36,7 @@ def add_arguments(parser):
         "--peers",
         default="none",
         metavar="LIST",
-        help="libraries whose models to measure beside, with commas between: "
+        help="libraries whose models to measure as well, separated by commas: "
         f"{','.join(participants.PEERS)} (default: none)",
     )
     parser.add_argument(
@@ -44,11 +44,21 @@ def add_arguments(parser):
         nargs="+",
         choices=[name for name in participants.RUNTIMES if name != "numpy"],
         metavar="RUNTIME",
-        help="(default: Keras's backend, and torch for timm's models)",
+        help="runtimes to measure on (default: Keras's backend; torch for timm's models)",
     )
-    parser.add_argument("--mode", choices=participants.MODES, default="inference")
     parser.add_argument(
-        "--batch-size", type=positive, nargs="+", default=[1], metavar="N", help="(default: 1)"
+        "--mode",
+        choices=participants.MODES,
+        default="inference",
+        help="what a step is (default: inference)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="images per batch (default: 1)",
     )
     parser.add_argument(
         "--image-size",
@@ -56,35 +66,42 @@ def add_arguments(parser):
         nargs="+",
         default=[[224, 224]],
         metavar="S|HxW",
-        help="in pixels (default: 224)",
+        help="image size in pixels (default: 224)",
     )
-    parser.add_argument("--dtype", choices=participants.DTYPES, default="float32")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--dtype",
+        choices=participants.DTYPES,
+        default="float32",
+        help="precision to compute in (default: float32)",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="device to run on (default: cpu)"
+    )
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="processors to use (default: all)"
     )
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="the contestant that the others are divided by; without a runtime, the one on the "
-        "same runtime (default: the first NAME)",
+        help="the model that the others are compared with; if its runtime is not given, the one "
+        "on the same runtime (default: the first NAME)",
     )
     parser.add_argument(
-        "--rounds", type=positive, default=11, metavar="N", help="turns of each (default: 11)"
+        "--rounds", type=positive, default=11, metavar="N", help="turns per model (default: 11)"
     )
     parser.add_argument(
         "--seconds",
         type=positive_number,
         default=1.0,
         metavar="T",
-        help="the least that a turn lasts (default: 1)",
+        help="minimum duration of a turn in seconds (default: 1)",
     )
     parser.add_argument(
         "--timeout",
         type=positive_number,
         default=900.0,
         metavar="T",
-        help="seconds after which a contestant that does not answer is given up (default: 900)",
+        help="seconds to wait for a model before it is left out (default: 900)",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", help="write results.json, results.md and throughput.png"

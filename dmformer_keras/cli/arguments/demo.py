@@ -7,16 +7,16 @@ from dmformer_keras.errors import DMFormerError
 SHIPPED = {False: "dmformer_t_imagenette", True: "dmformer_t_camvid"}
 
 DESCRIPTION = """\
-Open a page in the browser that names what is in a photograph, and shows where: a tab with the
-classes of a classifier and where in the photograph they are seen (Grad-CAM), and one with a
-segmenter's class of each pixel. Only this machine can open the page, and nothing leaves it."""
+Open a page in the browser to try models on photographs. One tab shows a classifier's classes
+and where it sees them (Grad-CAM), the other a segmenter's class of each pixel. Only this machine
+can open the page, and photographs stay on it."""
 EPILOG = """\
 examples:
   dmformer demo
   dmformer demo runs/photos
   dmformer demo runs/photos runs/streets --port 8000 --no-browser
 
-ended by Ctrl-C. Needs pip install "dmformer-keras[demo]", or from a checkout ".[demo]".
+Ctrl-C ends it. It needs pip install "dmformer-keras[demo]", or from a checkout ".[demo]".
 """
 
 

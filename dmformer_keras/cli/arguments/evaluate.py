@@ -11,11 +11,11 @@ from dmformer_keras.cli.arguments.shared import (
 from dmformer_keras.data.splits import SPLITS
 
 DESCRIPTION = """\
-Measure a trained model on labeled images. A classifier: the share of images whose class is
-the likeliest (top-1) or among the five likeliest (top-5, printed with more than ten classes),
-the mean cross-entropy, and the accuracy of every class. A segmenter, on images in their own
-size: mean intersection over union (mIoU) and that of every class, pixel accuracy, mean accuracy
-of the classes, frequency-weighted IoU."""
+Measure a trained model on labeled images.
+For a classifier: top-1 accuracy, top-5 accuracy (printed with more than ten classes), mean
+cross-entropy, and the accuracy of every class.
+For a segmenter, on images in their own size: mean intersection over union (mIoU) and the IoU of
+every class, pixel accuracy, mean accuracy of the classes, and frequency-weighted IoU."""
 EPILOG = """\
 examples:
   dmformer evaluate runs/photos --data photos/
@@ -33,7 +33,7 @@ def add_arguments(parser):
         "--split",
         choices=SPLITS,
         default="val",
-        help="split to measure on; all is for data without splits (default: val)",
+        help="split to measure on; use all for data without splits (default: val)",
     )
     add_image_size_option(parser)
     parser.add_argument(

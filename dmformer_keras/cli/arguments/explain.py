@@ -14,9 +14,9 @@ from dmformer_keras.cli.arguments.shared import (
 from dmformer_keras.errors import DMFormerError
 
 DESCRIPTION = """\
-Draw what a model sees in an image: where its classes are (Grad-CAM), what each level of its
-attention responds to, what the gates let through, and how far a block of each stage sees. With
---data instead of an image, how a classifier's gates are distributed by stage and class."""
+Draw what a model sees in an image: where it sees its classes (Grad-CAM), what each level of its
+attention responds to, the values of its gates, and how far a block of each stage sees. With
+--data instead of an image, draw a classifier's gate values by stage and class."""
 EPILOG = """\
 examples:
   dmformer explain dmformer_t_imagenette church.jpg
@@ -24,7 +24,8 @@ examples:
   dmformer explain runs/streets street.jpg --image-size 360x480
   dmformer explain runs/photos --data photos/ --output gates.png
 
-numbers under the last pictures: the side of the square that has 90 % of a block's gradient.
+The numbers under the last pictures are receptive fields: the side in pixels of the square that
+has 90 % of a block's gradient.
 """
 
 

@@ -12,9 +12,9 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.exported_files import SUFFIXES
 
 DESCRIPTION = """\
-Convert a trained model to a file for another runtime, run the file beside Keras, and write a
-report: how far the outputs differ, operators, size, latency, memory. A file whose outputs are
-not the model's is not kept. Class names and preprocessing travel with it."""
+Convert a trained model to a file for another runtime, compare the file with Keras, and write a
+report: differences of the outputs, operators, size, latency, memory. A file whose outputs differ
+from the model's is not kept. The file contains the class names and the preprocessing."""
 EPILOG = """\
 examples:
   dmformer export runs/photos --output photos.tflite
@@ -24,7 +24,7 @@ examples:
   dmformer export runs/photos --output photos.xml --precision bfloat16
   dmformer export runs/photos --output small.onnx --quantization int8 --data photos/
   dmformer export runs/photos --output served --format saved_model
-then:
+then measure the file:
   dmformer evaluate small.tflite --data photos/
 """
 # Options that are for some formats only: {attribute: (option, formats)}.
@@ -55,8 +55,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--data",
         metavar="SOURCE",
-        help="images to compare on (of the validation split), and to quantize by (of the training "
-        f"split): {SOURCE_HELP} (default: made-up images, for comparison only)",
+        help="images for the comparison (validation split) and for the ranges of int8 (training "
+        f"split): {SOURCE_HELP} (default: random images, for the comparison only)",
     )
     add_on_corrupt_option(parser)
     add_image_size_option(parser)
@@ -67,14 +67,14 @@ def add_arguments(parser):
         "--tolerance",
         type=float,
         metavar="X",
-        help="largest difference from Keras allowed, relative to the spread of the outputs "
-        "(default: by precision)",
+        help="largest allowed difference from Keras, relative to the spread of the outputs "
+        "(default: depends on the precision)",
     )
     parser.add_argument(
         "--batch-size",
         type=int,
         metavar="N",
-        help="images per call (default: 1; onnx: any number)",
+        help="images per call (default: 1; any number in onnx)",
     )
     parser.add_argument(
         "--quantization",
@@ -84,21 +84,21 @@ def add_arguments(parser):
     )
     group = parser.add_argument_group("tflite")
     group.add_argument(
-        "--int8-io", action="store_true", default=None, help="input and output in int8, too"
+        "--int8-io", action="store_true", default=None, help="also use int8 for input and output"
     )
     group.add_argument(
         "--exact-gelu",
         action="store_true",
         default=None,
-        help="keep the exact GELU in int8, where x * sigmoid(1.702 x) is faster",
+        help="keep the exact GELU in int8 instead of x * sigmoid(1.702 x), which is faster",
     )
     group.add_argument(
-        "--resizable", action="store_true", default=None, help="leave height and width open"
+        "--resizable", action="store_true", default=None, help="accept images of any size"
     )
     group.add_argument(
         "--converter",
         choices=("tensorflow", "litert"),
-        help="litert: litert-torch, the successor of TensorFlow's own (default: tensorflow)",
+        help="litert is litert-torch, which succeeds TensorFlow's converter (default: tensorflow)",
     )
     group = parser.add_argument_group("onnx")
     group.add_argument(
@@ -107,7 +107,7 @@ def add_arguments(parser):
     group.add_argument(
         "--data-format",
         choices=("channels_last", "channels_first"),
-        help="order of the input and of an output map (default: channels_last)",
+        help="layout of the input and of an output map (default: channels_last)",
     )
     parser.add_argument_group("openvino").add_argument(
         "--precision",

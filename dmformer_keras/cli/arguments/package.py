@@ -7,7 +7,7 @@ from dmformer_keras.training.folders import check_is_free
 
 DESCRIPTION = """\
 Create a preset you can share from a finished training run: weights with kernels in half
-precision where accuracy stays the same, checksums, history, and a model card whose figures are
+precision if the accuracy stays the same, checksums, history, and a model card whose figures are
 measured on this preset."""
 EPILOG = """\
 examples:

@@ -11,10 +11,11 @@ from dmformer_keras.cli.arguments.shared import (
 from dmformer_keras.errors import DMFormerError
 
 DESCRIPTION = """\
-Name what is on images. A classifier prints the likeliest classes with their probabilities. A
-segmenter names the class of each pixel: it prints each class's share of the image, and writes
-NAME_overlay.png, the image under the colors of its classes with a legend, and NAME_mask.png,
-whose pixel values are the class indexes."""
+Predict the classes of images.
+A classifier prints the likeliest classes with their probabilities.
+A segmenter predicts the class of each pixel. It prints each class's share of the image, and writes
+NAME_mask.png, whose pixel values are class indexes, and NAME_overlay.png, the image with the
+colors of its classes and a legend."""
 EPILOG = """\
 examples:
   dmformer predict runs/photos cat.jpg dog.png
@@ -36,7 +37,7 @@ def add_arguments(parser):
         "--top",
         type=int,
         metavar="K",
-        help=f"how many classes, of a classifier (default: {DEFAULT_TOP})",
+        help=f"number of classes that a classifier prints (default: {DEFAULT_TOP})",
     )
     add_on_corrupt_option(parser)
     add_image_size_option(parser)
@@ -59,4 +60,4 @@ def check(args):
         raise DMFormerError(f"--top must be 1 or more, not {args.top}.")
     check_model(args.model, image_size=args.image_size)
     for image in args.images:
-        check_exists(image, "images to name")
+        check_exists(image, "images to predict")

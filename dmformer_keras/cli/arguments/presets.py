@@ -1,9 +1,8 @@
 """The arguments of `dmformer presets`."""
 
 DESCRIPTION = """\
-List the presets that this installation holds: architectures, which start from random
-weights, and trained models. Multiply-accumulates are one 224x224 image's for an
-architecture."""
+List the presets of this installation: architectures, which start from random weights, and
+trained models. Multiply-accumulates of an architecture are for one image of 224x224."""
 EPILOG = """\
 example:
   dmformer presets

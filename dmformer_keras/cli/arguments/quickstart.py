@@ -5,10 +5,10 @@ import importlib.util
 from dmformer_keras.errors import DMFormerError
 
 DESCRIPTION = """\
-The whole way in a few minutes on a laptop's processor, without a network: trains
-DMFormer-N on the 1,797 handwritten digits of scikit-learn, measures it on digits it has
-never seen, draws curves and a confusion matrix, converts it to TFLite, and checks that
-the converted model agrees."""
+Run all steps in a few minutes on a laptop's processor, without a network: train DMFormer-N on
+the 1,797 handwritten digits of scikit-learn, measure it on digits that it was not trained on, draw
+curves and a confusion matrix, convert it to TFLite, and check that the converted model gives the
+same predictions."""
 EPILOG = """\
 examples:
   dmformer quickstart
@@ -28,7 +28,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--epochs", type=int, default=10, metavar="N", help="passes over the digits (default: 10)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted quickstart")
 
 

@@ -37,7 +37,7 @@ def add_on_corrupt_option(parser):
         "--on-corrupt",
         choices=("error", "skip"),
         default="error",
-        help="what to do about damaged images: stop before any work, or leave them out "
+        help="what to do with damaged images: error stops before any work, skip leaves them out "
         "(default: error)",
     )
 
@@ -59,24 +59,27 @@ def add_segmentation_options(parser):
         "--window",
         type=image_size,
         metavar="S|HxW",
-        help="cut images into overlapping windows of this size (default: the model's own size, or "
-        "the whole image up to a megapixel and windows of 512 beyond)",
+        help="cut images into overlapping windows of this size (default: the model's own size; for "
+        "a model of any size, the whole image up to a megapixel, and 512 for larger images)",
     )
     group.add_argument(
-        "--overlap", type=float, metavar="X", help="part that windows share (default: 0.5)"
+        "--overlap",
+        type=float,
+        metavar="X",
+        help="share of a window that overlaps the next one (default: 0.5)",
     )
     group.add_argument(
         "--flip",
         action="store_true",
         default=None,
-        help="average over the image and its mirror image",
+        help="average the predictions for the image and its mirror image",
     )
     group.add_argument(
         "--scales",
         type=float,
         nargs="+",
         metavar="X",
-        help="average over these multiples of the image's size (default: 1)",
+        help="average the predictions at these multiples of the image's size (default: 1)",
     )
 
 

@@ -26,9 +26,12 @@ def add_arguments(parser):
         help="put this segmentation head on the preset's backbone",
     )
     parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="(default: the preset's own, or 1,000)"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="number of classes (default: the preset's own, or 1,000)",
     )
-    parser.add_argument("--layers", action="store_true", help="list every layer too")
+    parser.add_argument("--layers", action="store_true", help="also list every layer")
 
 
 def check(args):

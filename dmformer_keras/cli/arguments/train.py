@@ -28,12 +28,12 @@ from dmformer_keras.training.recipe import (
 from dmformer_keras.training.trained_images import draw_of_run
 
 DESCRIPTION = """\
-Train a classifier or, with --task segment, a segmenter on labeled images with AdamW, a
+Train a classifier or, with --task segment, a segmenter on labeled images, with AdamW, a
 warm-up and a decay of the learning rate.
-The output folder holds the model of the epoch with the best validation accuracy, or mIoU (a
-preset folder: give it to evaluate, predict, export, or as --preset of another training),
+The output folder is a preset: the model of the epoch with the best validation accuracy or mIoU.
+Give it to evaluate, predict and export, or as --preset of another training. It also contains
 history.csv, report.json, curves.png and confusion_matrix.png.
-Where the data have no validation images, a tenth of the training images is held out."""
+If the data have no validation images, a tenth of the training images is held out."""
 EPILOG = """\
 examples:
   dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96
@@ -41,7 +41,7 @@ examples:
   dmformer train --data tfds:cifar10 --output runs/cifar10 --image-size 32
   dmformer train --task segment --data streets/ --output runs/streets --epochs 50
 
-an interrupted run is continued by the same command and --resume:
+To continue an interrupted run, add --resume to the same command:
   dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96 --resume
 """
 
@@ -56,7 +56,7 @@ _NONE = object()  # what `none` is read as: None itself means that the option wa
 # The option's type or choices, its metavar, and its explanation. Where the recipes' default
 # is none, the text ends, after a semicolon, in what is done then.
 _COMMON_OPTIONS = {
-    "epochs": (int, "N", "passes over the training images"),
+    "epochs": (int, "N", "number of passes over the training images"),
     "images_per_epoch": (
         int,
         "N",
@@ -74,8 +74,8 @@ _COMMON_OPTIONS = {
     "base_batch_size": (
         int,
         "N",
-        "images per update that the learning rate is meant for; it is scaled in proportion when "
-        "there are more or fewer; not scaled",
+        "images per update that the learning rate is meant for; for another number of images it "
+        "is scaled in proportion; not scaled",
     ),
     "accumulate": (int, "N", "batches per update"),
     "warmup_epochs": (float, "X", "epochs of linear warm-up; a tenth of the epochs, at most 5"),
@@ -83,7 +83,7 @@ _COMMON_OPTIONS = {
     "layer_decay": (
         float,
         "X",
-        "factor of the learning rate for each block further from the head",
+        "factor of the learning rate per block of distance from the head",
     ),
     "augmentation": (
         tuple(dict.fromkeys([*AUGMENTATIONS, *JOINT_AUGMENTATIONS])),
@@ -99,16 +99,16 @@ _COMMON_OPTIONS = {
     "ema": (
         float,
         "X",
-        "momentum of a moving average of the weights, which is what is kept; no average",
+        "momentum of a moving average of the weights; the average is saved; no average",
     ),
     "precision": (PRECISIONS, None, "arithmetic of the layers"),
     "class_weighting": (CLASS_WEIGHTINGS, None, "give rare classes more weight in the loss"),
     "teacher_weight": (float, "X", "the teacher's share of the loss, see --teacher"),
-    "temperature": (float, "X", "number that the logits of teacher and student are divided by"),
+    "temperature": (float, "X", "divisor of the teacher's and the student's logits"),
     "teacher_image_size": (
         _size_or_student,
         "S|student",
-        "height and width in pixels of the images the teacher sees, or student for the size of "
+        "height and width in pixels of the teacher's input images, or student for the size of "
         "the training images; the teacher's own",
     ),
     "validate_every": (int, "N", "epochs between validations"),
@@ -120,7 +120,7 @@ _COMMON_OPTIONS = {
 }
 _TASK_OPTIONS = {
     "classify": {
-        "label_smoothing": (float, "X", "part of the target that is spread over all classes"),
+        "label_smoothing": (float, "X", "share of the target that is spread over all classes"),
         "mixup": (float, "X", "mix pairs of images, with shares drawn from Beta(X, X)"),
         "cutmix": (
             float,
@@ -131,8 +131,8 @@ _TASK_OPTIONS = {
         "probe": (
             bool,
             None,
-            "begin with the best linear head for the preset's features, solved in a minute, and "
-            "print its accuracy before training",
+            "first solve the best linear head for the preset's features, which takes about a "
+            "minute, print its accuracy, and start from it",
         ),
         "augment_on_device": (
             bool,
@@ -152,7 +152,7 @@ _TASK_OPTIONS = {
         "schedule": (SCHEDULES, None, "decay of the learning rate"),
         "power": (float, "X", "exponent of the polynomial decay; 1 is linear"),
         "dice": (float, "X", "weight of the Dice loss beside the cross-entropy"),
-        "lovasz": (float, "X", "weight of the Lovász-softmax loss beside it"),
+        "lovasz": (float, "X", "weight of the Lovász-softmax loss beside the cross-entropy"),
     },
 }
 
@@ -162,17 +162,20 @@ def add_arguments(parser):
     parser.add_argument(
         "--preset",
         default="dmformer_n",
-        help="what to start from: the name or folder of a preset, with its weights if it has any "
+        help="name or folder of the preset to start from, with its weights if it has any "
         "(default: dmformer_n)",
     )
     add_data_options(parser)
     parser.add_argument(
-        "--task", choices=tuple(_RECIPES), default="classify", help="(default: classify)"
+        "--task",
+        choices=tuple(_RECIPES),
+        default="classify",
+        help="what to train: a classifier or a segmenter (default: classify)",
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="a new or empty folder")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="write logs for TensorBoard, too"
+        "--tensorboard", action="store_true", help="also write logs for TensorBoard"
     )
     parser.add_argument(
         "--distribute",
@@ -195,23 +198,23 @@ def add_arguments(parser):
     parser.add_argument(
         "--teacher-cache",
         metavar="DIR",
-        help="learn from a teacher's stored answers to the training images: a folder with "
-        "names.txt and logits.npy with classes.txt, features.npy, or both; with --teacher they "
-        "are computed once and kept in this folder",
+        help="learn from a teacher's stored outputs for the training images: a folder with "
+        "names.txt, and with logits.npy and classes.txt, features.npy, or all of them; with "
+        "--teacher they are computed once and stored in this folder",
     )
     parser.add_argument(
         "--teacher-classes",
         metavar="FILE",
-        help="the names of the teacher's classes, one per line in the order of its outputs, where "
-        "the model has none",
+        help="the names of the teacher's classes, if it has none: one per line in the order of its "
+        "outputs",
     )
     common = parser.add_argument_group("recipe")
     common.add_argument(
         "--recipe",
         metavar="NAME",
-        help=f"use this recipe for what is not given: {', '.join(recipes.names())}; or auto, "
-        "few_images or fine_tuning by the number of images in --data; "
-        "`--clip-norm none` and the like undo what it sets",
+        help="take the settings that are not given from this recipe: "
+        f"{', '.join(recipes.names())}; auto chooses few_images or fine_tuning by the number of "
+        "images in --data; `--clip-norm none` and the like undo a setting of the recipe",
     )
     for field, option in _COMMON_OPTIONS.items():
         _add_option(common, field, option, tuple(_RECIPES))
@@ -220,9 +223,9 @@ def add_arguments(parser):
         type=_size_and_epochs,
         nargs="*",
         metavar="S:N",
-        help="smaller images in the first epochs: 64:20 96:10 for 20 epochs at 64x64 and 10 at "
-        "96x96, then the rest at --image-size (default, and if nothing is given: one size "
-        "throughout)",
+        help="smaller images in the first epochs: 64:20 96:10 trains 20 epochs at 64x64, 10 at "
+        "96x96, and the others at --image-size (default, and without a value: --image-size in all "
+        "epochs)",
     )
     common.add_argument(
         "--freeze-backbone", action="store_true", default=None, help="train the head only"
@@ -233,9 +236,9 @@ def add_arguments(parser):
         choices=range(1, 5),
         nargs="*",
         metavar="STAGE",
-        help="compute these stages (1 to 4; all if none is given) again in the backward pass: "
-        "less memory, more time, the same results; may be added when a run is resumed "
-        "(default: none)",
+        help="compute the activations of these stages (1 to 4; all if none is given) again in the "
+        "backward pass: less memory, more time, the same results; may be added when a run is "
+        "resumed (default: none)",
     )
     for task, options in _TASK_OPTIONS.items():
         group = parser.add_argument_group(f"recipe of --task {task}")

@@ -1,8 +1,8 @@
 """The arguments of `dmformer upload`."""
 
 DESCRIPTION = """\
-Put a preset on the Hugging Face Hub, with a model card: the preset's own README.md, or one of what
-its metadata says. Log in before, by `hf auth login` or the environment variable HF_TOKEN."""
+Put a preset on the Hugging Face Hub, with a model card: the preset's own README.md, or one written
+from its metadata. Log in first, by `hf auth login` or the environment variable HF_TOKEN."""
 EPILOG = """\
 examples:
   dmformer upload weights/photos hf://you/photos --licence apache-2.0
@@ -17,8 +17,6 @@ def add_arguments(parser):
     parser.add_argument(
         "--licence",
         metavar="NAME",
-        help="the licence to put on the model card, by its name on the Hub",
+        help="licence for the model card, by its name on the Hub",
     )
-    parser.add_argument(
-        "--private", action="store_true", help="make a repository that only you see"
-    )
+    parser.add_argument("--private", action="store_true", help="create a private repository")
