@@ -40,7 +40,7 @@ def draw_shapes(folder, count, size):
 
 
 def open_pipelines(folder, size):
-    """Returns tf.data pipelines of (images in 0..255, labels) to train and validate; class names."""
+    """Returns tf.data pipelines of (images in 0..255, labels) to train and validate; names."""
     train, val = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), batch_size=BATCH_SIZE, validation_split=0.2,
         subset="both", seed=0, crop_to_aspect_ratio=True, verbose=False,
