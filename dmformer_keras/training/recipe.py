@@ -81,8 +81,9 @@ class _CommonRecipe:
 
     augmentations: ClassVar = AUGMENTATIONS
 
+    # Fields that came later are keyword-only, so that the older ones keep their positions.
     epochs: int = 30
-    images_per_epoch: int | None = None
+    images_per_epoch: int | None = dataclasses.field(default=None, kw_only=True)
     batch_size: int = 64
     image_size: int | None = None
     progressive_resizing: tuple[tuple[int, int], ...] = ()
@@ -102,9 +103,9 @@ class _CommonRecipe:
     gradient_checkpointing: bool | tuple[int, ...] = False
     precision: str = "float32"
     class_weighting: str = "none"
-    teacher_weight: float = 0.5
-    temperature: float = 2.0
-    teacher_image_size: int | str | None = None
+    teacher_weight: float = dataclasses.field(default=0.5, kw_only=True)
+    temperature: float = dataclasses.field(default=2.0, kw_only=True)
+    teacher_image_size: int | str | None = dataclasses.field(default=None, kw_only=True)
     validate_every: int = 1
     seed: int = 0
 
@@ -348,8 +349,8 @@ class Recipe(_CommonRecipe):
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
-    feature_weight: float = 1.0
-    probe: bool = False
+    feature_weight: float = dataclasses.field(default=1.0, kw_only=True)
+    probe: bool = dataclasses.field(default=False, kw_only=True)
     augment_on_device: bool = False
 
     def __post_init__(self):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import json
 
 import pytest
@@ -53,6 +54,28 @@ from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
 def test_a_wrong_value_is_refused_by_name(field, value):
     with pytest.raises(DMFormerError, match=field):
         Recipe(**{field: value})
+
+
+def test_arguments_keep_their_positions():
+    recipe = Recipe(20, 32, 96, (), 1, 5e-4)
+    assert recipe == Recipe(epochs=20, batch_size=32, image_size=96, channels=1, learning_rate=5e-4)
+    assert SegmentationRecipe(20, 8, 128).batch_size == 8
+    common = [
+        "epochs", "batch_size", "image_size", "progressive_resizing", "channels", "learning_rate",
+        "base_batch_size", "accumulate", "warmup_epochs", "weight_decay", "layer_decay",
+        "augmentation", "stochastic_depth", "dropout", "clip_norm", "ema", "freeze_backbone",
+        "gradient_checkpointing", "precision", "class_weighting", "validate_every", "seed",
+    ]  # fmt: skip
+    for cls, own in (
+        (Recipe, ["label_smoothing", "mixup", "cutmix", "augment_on_device"]),
+        (
+            SegmentationRecipe,
+            ["head", "head_channels", "normalization", "schedule", "power", "dice", "lovasz"],
+        ),
+    ):
+        parameters = inspect.signature(cls).parameters.values()
+        placed = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+        assert placed == [*common, *own]
 
 
 def test_warmup_follows_the_epochs_unless_given():
