@@ -11,25 +11,13 @@ COUNTED_LAYERS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layer
 
 
 def count_multiply_accumulates(model, input_shape=None):
-    """Counts the multiply-accumulates of one example's forward pass.
+    """Counts the multiply-accumulates of the forward pass for one example, an int.
 
-    Convolutions (plain, grouped, depthwise) and dense layers are counted wherever
-    they stand, nested models and composite layers included, by running the model
-    symbolically. As usual in this field, biases, norms, activations, pooling and
-    additions are not counted; neither are matrix products outside of dense layers,
-    such as an attention's.
-
-    Args:
-        model: a `keras.Model` with one input.
-        input_shape: one example's shape, for a model whose own is not fixed.
-
-    Returns:
-        int.
-
-    Raises:
-        DMFormerError: if the input shape is neither fixed nor given.
-
-    Example:
+    Convolutions (plain, grouped, depthwise) and dense layers are counted, also in nested models and
+    composite layers, by running the model symbolically. As usual in this field, biases, norms,
+    activations, pooling and additions are not counted; neither are matrix products outside of dense
+    layers, such as those of attention. `input_shape` is the shape of one example, for a model whose
+    own is not fixed.
 
     >>> inputs = keras.Input((8, 8, 3))
     >>> model = keras.Model(inputs, keras.layers.Conv2D(4, 3, padding="same")(inputs))

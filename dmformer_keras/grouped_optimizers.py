@@ -97,8 +97,7 @@ def _check_class(optimizer_class):
 class _GroupedUpdates:
     """What `with_parameter_groups` adds to an optimizer.
 
-    Args:
-        rules: list of [path of a weight, learning rate factor, whether it decays], of a file.
+    `rules`, read from a file, are [path of a weight, learning rate factor, whether it decays].
     """
 
     def __init__(self, *args, rules=None, **kwargs):

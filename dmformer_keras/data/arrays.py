@@ -11,13 +11,9 @@ DIGITS_SIZE = 32
 
 
 class ArraySource(ImageSource):
-    """Images in memory.
+    """Images in memory: those of `images` (uint8, or float in 0..255) that `indexes` lists.
 
-    Args:
-        images: sequence of arrays (height, width) or (height, width, channels), uint8 or
-            float in 0..255; not copied.
-        indexes: int array, which of them this source gives, in its order; an attribute too.
-        title, split, class_names, labels, channels: see `ImageSource`.
+    `images` are not copied; the other arguments are those of `ImageSource`.
     """
 
     def __init__(self, title, split, class_names, labels, channels, *, images, indexes):

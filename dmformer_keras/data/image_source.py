@@ -176,14 +176,10 @@ class ImageSource:
 
 
 class EncodedSource(ImageSource):
-    """Images kept as the bytes of image files.
+    """Images kept as the bytes of image files, which `fetch` returns for each of `keys`.
 
-    Args:
-        keys: list, what `fetch` takes, one per image.
-        names: list of str, what to call the images.
-        fetch: function from a key to the bytes; called from several threads.
-        stamp: function from a key to what changes with its content; None reads the bytes.
-        title, split, class_names, labels, channels, skipped: see `ImageSource`.
+    `fetch` is called from several threads. `stamp` returns for a key what changes with its content;
+    None reads the bytes instead. The other arguments are those of `ImageSource`.
     """
 
     def __init__(

@@ -150,12 +150,8 @@ class JointAugmentation:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A part of an image: the box in its own pixels, and where it lies in the result.
-
-    Args:
-        box: (left, top, right, bottom), floats, in pixels of the image.
-        place: (top, left), ints, in pixels of the result.
-        size: (height, width), ints, likewise.
+    """A part of an image: its `box` (left, top, right, bottom) in pixels of the image, and its
+    `place` (top, left) and `size` (height, width) in the result.
     """
 
     box: tuple

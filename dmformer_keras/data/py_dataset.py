@@ -7,15 +7,10 @@ import keras
 
 
 class BatchDataset(keras.utils.PyDataset):
-    """Batches by number, prepared ahead on this dataset's own threads.
+    """Batches by number, prepared in advance (`prefetch` of them) on this dataset's own threads.
 
-    Which batch has which number never changes, whoever asks and in whatever order; epochs
-    follow each other in the numbers. Keras needs no workers for it, and has none.
-
-    Args:
-        plan: what says which example stands where, of `dmformer_keras.data.plan`.
-        workers: int, threads.
-        prefetch: int, batches prepared ahead.
+    The batch of a number never changes, whoever reads it and in whatever order; the numbers
+    continue from epoch to epoch. So Keras needs no workers for it, and has none.
     """
 
     def __init__(self, plan, workers, prefetch):

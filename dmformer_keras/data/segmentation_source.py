@@ -173,15 +173,9 @@ class SegmentationSource(ImageSource):
 
 
 class EncodedSegmentationSource(SegmentationSource):
-    """Images and masks kept as the bytes of image files.
+    """Images and masks kept as the bytes of image files, by `pairs` (list of `Pair`).
 
-    Args:
-        title, split, channels, skipped: see `ImageSource`.
-        classes: MaskClasses.
-        pairs: list of Pair.
-        fetch: function from `Pair.image` or `Pair.mask` to the bytes; called from several
-            threads.
-        stamp: function from them to what changes with the content; None reads the bytes.
+    `fetch` and `stamp` are as of `EncodedSource`, of `Pair.image` or `Pair.mask`.
     """
 
     def __init__(self, title, split, classes, channels, skipped=(), *, pairs, fetch, stamp=None):
@@ -213,13 +207,7 @@ class EncodedSegmentationSource(SegmentationSource):
 
 
 class ArraySegmentationSource(SegmentationSource):
-    """Images and masks in memory.
-
-    Args:
-        images: ArraySource.
-        masks: sequence of int arrays (height, width), by the number of the image in `images`.
-        classes: MaskClasses.
-    """
+    """Images and masks in memory: `masks[i]` is of image `i` of `images`, an ArraySource."""
 
     def __init__(self, images, masks, classes):
         numbers = list(range(len(images)))

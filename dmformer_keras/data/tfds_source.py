@@ -33,15 +33,10 @@ _MASK_FEATURES = (
 
 
 class StreamSource(ImageSource):
-    """A dataset too large for memory: `to_tf_dataset` reads it in order, over and over.
+    """A dataset too large for memory: `to_tf_dataset` reads it in order, again and again.
 
-    Single images cannot be asked for, and nothing is verified beforehand.
-
-    Args:
-        encoded_dataset: function without arguments that gives a finite
-            `tf.data.Dataset` of (encoded image, label).
-        size: int, the number of images.
-        title, split, class_names, channels: see `ImageSource`.
+    Single images cannot be read, and nothing is verified beforehand. `encoded_dataset()` returns a
+    finite `tf.data.Dataset` of (encoded image, label) with `size` images.
     """
 
     def __init__(self, title, split, class_names, channels, *, encoded_dataset, size):

@@ -46,11 +46,8 @@ _PROGRESS_STEP = 1000
 
 
 class FileTree:
-    """Files and folders by their paths: relative, with "/", sorted, without junk.
-
-    Args:
-        title: str, for messages.
-        files, folders: iterables of str.
+    """Files and folders by their paths: relative, with "/", sorted, without junk. `title` is for
+    messages.
     """
 
     def __init__(self, title, files, folders):
@@ -113,14 +110,7 @@ class FileTree:
 
 
 class DirectoryTree(FileTree):
-    """A folder on disk.
-
-    Args:
-        root: str or path.
-
-    Raises:
-        DMFormerError: a folder cannot be listed, or links to a folder around itself.
-    """
+    """A folder on disk. Raises if a folder cannot be listed, or links to a folder around itself."""
 
     def __init__(self, root):
         self._root = os.fspath(root)
@@ -181,14 +171,8 @@ class DirectoryTree(FileTree):
 class ZipTree(FileTree):
     """A zip archive, read in place: nothing is unpacked to disk.
 
-    Threads and forked processes may read at the same time.
-
-    Args:
-        path: str or path of the archive.
-
-    Raises:
-        DMFormerError: the archive is damaged, or holds a path that leads outside of it,
-            a link, an encrypted file, or a path twice.
+    Threads and forked processes may read at the same time. Raises if the archive is damaged, or
+    contains a path that leads outside of it, a link, an encrypted file, or a path twice.
     """
 
     def __init__(self, path):

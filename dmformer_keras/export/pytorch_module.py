@@ -2,12 +2,9 @@
 
 
 def as_module(model, channels_first=False):
-    """Returns a `torch.nn.Module` that calls a model at inference, whatever its mode.
+    """Returns a `torch.nn.Module` that calls a channels_last model at inference, in any mode.
 
-    Args:
-        model: `keras.Model` under the PyTorch backend, channels_last.
-        channels_first: bool, whether images and output maps are to be `(batch, channels,
-            height, width)`.
+    With `channels_first`, images and output maps are `(batch, channels, height, width)`.
     """
     import torch
 

@@ -31,22 +31,7 @@ HAS_FUSED_BATCH_NORM = BACKEND in ("tensorflow", "torch")
 
 
 def convolution(inputs, kernel, bias, strides, padding, dilations, data_format, training):
-    """Convolution in its fastest form.
-
-    Args:
-        inputs: tensor `(batch, height, width, channels)`, or channels_first.
-        kernel: tensor `(kernel height, kernel width, channels, filters)`.
-        bias: tensor `(filters,)`, or None.
-        strides, dilations: pairs of ints.
-        padding: `"same"` or `"valid"`.
-        data_format: `"channels_last"` or `"channels_first"`.
-        training: bool.
-
-    Returns:
-        Tensor, as of `keras.ops.conv`.
-
-    Source: this project's own.
-    """
+    """Convolution in its fastest form; arguments and values are those of `keras.ops.conv`."""
     channels_last = data_format == "channels_last"
     pointwise = tuple(kernel.shape[:2]) == (1, 1) and set(strides) == {1}
     if pointwise and channels_last and _prefers_matrix_product(inputs, training):
@@ -59,18 +44,9 @@ def convolution(inputs, kernel, bias, strides, padding, dilations, data_format, 
 
 
 def dense(inputs, kernel, bias, training):
-    """The product of a table of positions with a matrix, in its fastest form.
+    """The product of `(positions, channels)` with a kernel `(channels, units)`, in its fast form.
 
-    Args:
-        inputs: tensor `(positions, channels)`, or a map where `positions_stay_maps()`.
-        kernel: tensor `(channels, units)`.
-        bias: tensor `(units,)`, or None.
-        training: bool.
-
-    Returns:
-        Tensor `(positions, units)`, or a map.
-
-    Source: this project's own.
+    Takes a feature map instead where `positions_stay_maps()`.
     """
     if len(inputs.shape) == 4:
         outputs = ops.conv(inputs, kernel[None, None], 1, "valid", "channels_last")
@@ -92,18 +68,7 @@ def _is_tall(inputs, kernel):
 
 
 def add_bias(outputs, bias, data_format):
-    """Adds to each channel its bias.
-
-    Args:
-        outputs: tensor `(batch, height, width, channels)`, or channels_first.
-        bias: tensor `(channels,)`, or None.
-        data_format: `"channels_last"` or `"channels_first"`.
-
-    Returns:
-        Tensor of the shape of `outputs`.
-
-    Source: this project's own.
-    """
+    """Adds a bias `(channels,)` or None to each channel."""
     if bias is None:
         return outputs
     if data_format == "channels_first":
@@ -114,12 +79,12 @@ def add_bias(outputs, bias, data_format):
 
 
 def _prefers_matrix_product(inputs, training):
-    """Tells whether a 1x1 convolution shall be a matrix product.
+    """Tells whether a 1x1 convolution shall be computed as a matrix product.
 
-    TensorFlow's gradients of a convolution take 1.2 to 1.6 times as long as those of the
-    product, and the forward pass as long; exported, a convolution is what converters
-    expect. XLA transposes all that goes into the gradient of a convolution, and PyTorch
-    changes the layout before one; a product takes it as it lies.
+    In TensorFlow the gradients of a convolution take 1.2 to 1.6 times as long as those of the
+    product, and the forward pass takes the same time; converters expect a convolution in an
+    exported file. XLA transposes the inputs of a convolution's gradient, and PyTorch changes the
+    layout before a convolution; a product needs neither.
     """
     if not _on_cpu(inputs) or positions_stay_maps():
         return False
@@ -127,10 +92,10 @@ def _prefers_matrix_product(inputs, training):
 
 
 def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups=1):
-    """Convolves channels_last tensors where they lie.
+    """Convolves channels_last tensors without copying them to another layout.
 
-    Keras copies the input to channels_first and back before each convolution (a fifth of
-    a training step); seen through `permute`, the tensor already has the layout wanted.
+    Keras copies the input to channels_first and back for each convolution, which took a fifth of a
+    training step. A tensor that is only permuted already has the layout that PyTorch needs.
     """
     import torch
 
@@ -158,24 +123,16 @@ def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups
 
 
 def same_margins(size, kernel_size, stride, dilation):
-    """Returns the zeros before and behind an axis that "same" padding means."""
+    """Returns the number of zeros before and after an axis for "same" padding."""
     reach = (-(-size // stride) - 1) * stride + dilation * (kernel_size - 1) + 1
     total = max(reach - size, 0)
     return total // 2, total - total // 2
 
 
 def normalize_by_batch(inputs, scale, offset, epsilon):
-    """BatchNorm by the batch's own statistics, as one operation of the framework.
+    """BatchNorm of a float32 channels_last map by the batch's own statistics, as one operation.
 
-    Args:
-        inputs: float32 tensor `(batch, height, width, channels)`.
-        scale, offset: float32 tensors `(channels,)`.
-        epsilon: float.
-
-    Returns:
-        `(outputs, mean, variance)`; the variance is the batch's own (over `n`, not `n - 1`).
-
-    Source: this project's own.
+    Returns `(outputs, mean, variance)`; the variance is over `n`, not `n - 1`.
     """
     if BACKEND == "torch":
         import torch
@@ -197,21 +154,10 @@ def normalize_by_batch(inputs, scale, offset, epsilon):
 
 
 def depthwise_convolution(inputs, kernel, bias, dilations, data_format, training):
-    """Depthwise convolution of stride 1 and "same" padding, in its fastest form.
+    """Depthwise convolution of stride 1, "same" padding and odd kernel sizes, in its fastest form.
 
-    Args:
-        inputs: tensor `(batch, height, width, channels)`, or channels_first.
-        kernel: tensor `(kernel height, kernel width, channels, 1)`, odd sizes.
-        bias: tensor `(channels,)`, or None.
-        dilations: `(vertical, horizontal)` dilation, ints.
-        data_format: `"channels_last"` or `"channels_first"`.
-        training: bool. `False` leaves gradients to the framework, where one of our
-            own would stand in the way of an export.
-
-    Returns:
-        Tensor of the shape of `inputs`.
-
-    Source: this project's own.
+    With `training=False` gradients are left to the framework: one of this project's own would
+    prevent an export.
     """
     if _for_tflite.get() and data_format == "channels_last":
         return _for_xnnpack(inputs, kernel, bias, dilations)
@@ -231,7 +177,7 @@ _for_tflite = contextvars.ContextVar("for_tflite", default=False)
 
 @contextlib.contextmanager
 def for_tflite():
-    """While it lasts, models are traced in the form that is fast in a TFLite file."""
+    """In this context models are traced in the form that is fast in a TFLite file."""
     token = _for_tflite.set(True)
     try:
         yield
@@ -244,7 +190,7 @@ _for_onnx = contextvars.ContextVar("for_onnx", default=False)
 
 @contextlib.contextmanager
 def for_onnx():
-    """While it lasts, models are traced without what is a remedy for PyTorch's own kernels."""
+    """In this context models are traced without the remedies for PyTorch's own kernels."""
     token = _for_onnx.set(True)
     try:
         yield
@@ -253,16 +199,16 @@ def for_onnx():
 
 
 def positions_stay_maps():
-    """Tells whether 1x1 convolutions are to be convolutions of maps, not products of tables.
+    """Tells whether 1x1 convolutions stay convolutions of maps, and are not products of tables.
 
-    TFLite computes both alike, but a reshape before and after costs a pass over memory,
-    fixes the size of the image, and XNNPACK takes none between int8 operators.
+    TFLite computes both alike. But a reshape before and after costs a pass over memory and fixes
+    the size of the image, and XNNPACK has none between int8 operators.
     """
     return _for_tflite.get()
 
 
 def _for_xnnpack(inputs, kernel, bias, dilations):
-    """A depthwise convolution of TFLite, large kernels as sums of some with fewer rows of taps."""
+    """A depthwise convolution for TFLite; a large kernel is a sum of kernels with fewer rows."""
     rows, columns = kernel.shape[:2]
     margins = _margins(kernel, dilations)
     rate, (above, _) = dilations[0], margins[0]
@@ -282,10 +228,10 @@ def _for_xnnpack(inputs, kernel, bias, dilations):
 
 
 def _groups_of_rows(rows, most):
-    """Yields (first, last) of groups of up to `most` rows, the rest of them in the middle.
+    """Yields (first, last) of groups of up to `most` rows, with the remaining rows in the middle.
 
-    A group about the middle needs no padding of its own, and a kernel of up to 9 taps
-    takes a third of the time of a larger one.
+    A group around the middle needs no padding of its own, and a kernel of up to 9 taps takes a
+    third of the time of a larger one.
     """
     first, last = 0, rows - 1
     while last - first >= most:
@@ -298,10 +244,10 @@ def _groups_of_rows(rows, most):
 
 
 def _dilated_operator(inputs, kernel, dilations, padding):
-    """The framework's operator with its dilation, which converters read for maps of any size.
+    """The framework's dilated operator, which converters can read for maps of any size.
 
-    TensorFlow's kernels for CPUs know no dilation: `tf.nn.depthwise_conv2d` reorders the map
-    around it, which converters undo for fixed sizes only.
+    TensorFlow's CPU kernels have no dilation: `tf.nn.depthwise_conv2d` reorders the map before and
+    after, which converters recognize for fixed sizes only.
     """
     if BACKEND == "torch":
         return _torch_depthwise(inputs, kernel, dilations, padding.lower())
@@ -335,11 +281,11 @@ def _depthwise_on_cpu(inputs, kernel, dilations, training):
 
 
 def _with_gradients(forward, dilations):
-    """Returns `forward` with its gradients made of `forward` and of matrix products.
+    """Returns `forward` with gradients that are computed by `forward` and by matrix products.
 
-    Frameworks take the gradient to a dilated depthwise kernel in plain loops, which was
-    a third of a training step. The one to the input is a convolution with the
-    turned kernel: `forward` does it as fast as itself.
+    Frameworks compute the gradient to a dilated depthwise kernel in plain loops, which was a third
+    of a training step. The gradient to the input is a convolution with the flipped kernel, so
+    `forward` computes it.
     """
 
     if BACKEND == "torch":
@@ -413,13 +359,13 @@ def _torch_depthwise(inputs, kernel, dilations, padding):
 
 
 def _margins(kernel, dilations):
-    """Returns the zeros before and behind each axis that "same" padding means at stride 1."""
+    """Returns the zeros before and after each axis for "same" padding at stride 1."""
     sizes = zip(kernel.shape[:2], dilations, strict=True)
     return [(size // 2 * dilation,) * 2 for size, dilation in sizes]
 
 
 def _shifted_products(inputs, kernel, dilations):
-    """The sum of the taps times the shifted map, which XLA makes one loop of.
+    """The sum over the taps of tap times shifted map, which XLA compiles to one loop.
 
     XLA has no depthwise convolution for CPUs: its general one is 20 to 100 times slower.
     """
@@ -452,7 +398,7 @@ def _compiled_on_jax():
 
 
 def _phases_where_onednn_fails(inputs, kernel, dilations):
-    """Dilated convolution as dense ones over the phases of the map, where that is faster."""
+    """Dilated convolution as dense convolutions over the phases of the map, if that is faster."""
     margin = kernel.shape[1] // 2 * dilations[1]
     if max(dilations) == 1 or margin <= ONEDNN_LARGEST_PADDING:
         return _framework_form(inputs, kernel, dilations)
@@ -470,18 +416,9 @@ def _phases_where_onednn_fails(inputs, kernel, dilations):
 
 
 def resize(features, size, interpolation, data_format):
-    """Resizes feature maps, also to a size that is known only when the model runs.
+    """`keras.ops.image.resize`, also to a size that is known only when the model runs.
 
-    Args:
-        features: tensor `(batch, height, width, channels)`, or channels_first.
-        size: `(height, width)`, ints, or scalar tensors under TensorFlow.
-        interpolation: `"bilinear"` or `"nearest"`.
-        data_format: `"channels_last"` or `"channels_first"`.
-
-    Returns:
-        Tensor, as of `keras.ops.image.resize`.
-
-    Source: this project's own.
+    Such a size is a pair of scalar tensors, under TensorFlow only.
     """
     axes = (1, 2) if data_format == "channels_last" else (2, 3)
     if all(isinstance(side, int) for side in size):
@@ -500,7 +437,7 @@ def resize(features, size, interpolation, data_format):
 
 
 def _on_cpu(tensor):
-    """Tells whether the backend computes on a CPU: what runs elsewhere is left as it is."""
+    """Tells whether the backend computes on a CPU; elsewhere the framework's forms are used."""
     if BACKEND == "torch":
         return tensor.device.type == "cpu"
     if BACKEND == "jax":
@@ -520,9 +457,9 @@ def _tensorflow_has_only_cpus():
 def _traced_for_xla():
     """Tells whether TensorFlow is tracing a function that XLA will compile.
 
-    TensorFlow has no question for it, but the function being traced stands on the
-    stack. Where it does not (an inner function traced before, the thread of a replica),
-    the answer is no: right values, slowly.
+    TensorFlow has no API for this, but the function that is being traced is on the call stack. If
+    it is not (an inner function traced before, the thread of a replica), the answer is no, which is
+    slow but right.
     """
     from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
@@ -537,9 +474,9 @@ def _traced_for_xla():
 
 
 def no_gradients():
-    """Returns a context in which PyTorch keeps nothing for a backward pass.
+    """Returns a context in which PyTorch stores nothing for a backward pass.
 
-    TensorFlow and JAX record nothing outside of what asks for gradients.
+    TensorFlow and JAX store nothing unless gradients are requested.
     """
     if BACKEND == "torch":
         import torch
@@ -554,5 +491,5 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def predicting():
-    """The context in which a model may predict from any thread: under JAX one thread at a time."""
+    """The context in which a model may predict from any thread; under JAX, one thread at a time."""
     return _ONE_AT_A_TIME if BACKEND == "jax" else contextlib.nullcontext()

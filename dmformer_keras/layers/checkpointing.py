@@ -5,36 +5,18 @@ from keras import ops
 
 
 def checkpointed_call(layer, function, inputs):
-    """Calls a part of a layer so that its activations are not kept for the backward pass.
+    """Calls `function(inputs)`, a part of `layer`, without storing its activations for the backward
+    pass.
 
-    The backward pass computes them again, from the same inputs, weights and random seeds:
-    gradients are those of a plain call. What `function` assigns to the layer's variables
-    (BatchNorm statistics, states of random generators) is assigned once.
+    The backward pass computes them again from the same inputs, weights and random seeds, so the
+    gradients are those of a plain call (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
+    Cost"). Variables that `function` changes (BatchNorm statistics, random generators) are changed
+    once.
 
-    `keras.RematScope` does not do for such a layer: its repeated call draws other random
-    numbers, with which the gradients are wrong, and changes the statistics a second time
-    under TensorFlow and PyTorch; under JAX they become leaked tracers. Hence the layer's
-    state is an argument and a result of what is repeated.
-
-    Args:
-        layer: built `keras.layers.Layer`, the owner of every variable that `function` uses.
-        function: callable, one tensor in and one tensor out.
-        inputs: tensor of floats.
-
-    Returns:
-        Tensor, `function(inputs)`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> layer = keras.layers.BatchNormalization()
-    >>> x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(4, 8)), "float32")
-    >>> layer.build(x.shape)
-    >>> y = checkpointed_call(layer, lambda x: layer(x, training=True), x)
-    >>> bool(ops.all(ops.isclose(y, layer(x, training=True))))
-    True
-
-    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    `keras.RematScope` does not work for such a layer: its second call draws other random numbers,
+    which makes the gradients wrong, and it changes the statistics a second time under TensorFlow
+    and PyTorch; under JAX they become leaked tracers. So here the layer's state is an argument and
+    a result of the repeated function. `layer` must own every variable that `function` uses.
     """
     trainable, state = layer.trainable_variables, layer.non_trainable_variables
     assigned = []

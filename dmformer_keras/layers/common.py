@@ -15,7 +15,7 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 def refuse_quantize(*args: Any, **kwargs: Any) -> NoReturn:
-    """Raises: Keras's `quantize` reaches only the gates and the classifier of a DMFormer."""
+    """Raises, because Keras's `quantize` covers only the gates and the classifier of a DMFormer."""
     raise DMFormerError(
         "Keras quantizes dense layers only, which a DMFormer has hardly any of; export it with "
         'dmformer_keras.export.to_tflite(model, path, quantization="int8") instead.'
@@ -23,15 +23,15 @@ def refuse_quantize(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 def spatial_initializer():
-    """Normal values scaled by fan-out, the habit of convolutional networks (He et al. 2015)."""
+    """Normal values scaled by fan-out, usual for convolutional networks (He et al. 2015)."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def pointwise_initializer():
     """Truncated normal values of deviation 0.02, for 1x1 convolutions and dense layers.
 
-    The habit of vision transformers and ConvNeXt. It also keeps an untrained network's
-    residual branches small, so that its outputs stay finite in half precision.
+    Usual for vision transformers and ConvNeXt. It also keeps the residual branches of an untrained
+    network small, so that its outputs stay finite in half precision.
     """
     return keras.initializers.TruncatedNormal(stddev=0.02)
 

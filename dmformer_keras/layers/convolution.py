@@ -96,16 +96,8 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
 def reachable_taps(kernel, sizes, dilations):
     """Returns the middle of a depthwise kernel that can touch a map of these sizes.
 
-    With "same" padding a tap `i * dilation` pixels away from the middle sees nothing but
-    padding on a map of at most so many pixels, wherever it stands.
-
-    Args:
-        kernel: tensor of shape `(height, width, channels, 1)`, odd height and width.
-        sizes: `(height, width)` of the map; anything but an int is unknown.
-        dilations: `(vertical, horizontal)`, ints.
-
-    Returns:
-        Tensor, the kernel or a smaller one of odd height and width.
+    On a small map with "same" padding, taps far from the middle only ever see padding. `sizes` is
+    `(height, width)`; a side that is not an int is unknown.
     """
     for axis, (size, dilation) in enumerate(zip(sizes, dilations, strict=True)):
         radius = kernel.shape[axis] // 2
@@ -119,21 +111,7 @@ def reachable_taps(kernel, sizes, dilations):
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class PositionwiseDense(keras.layers.Dense):
-    """`keras.layers.Dense` on `(positions, channels)`, in the form that is fast.
-
-    Args:
-        *args, **kwargs: as in `keras.layers.Dense`.
-
-    Input shape: `(positions, channels)`. Output shape: `(positions, units)`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> tuple(PositionwiseDense(8)(np.ones((6, 4), "float32")).shape)
-    (6, 8)
-
-    Source: this project's own; the values are Keras's.
-    """
+    """`keras.layers.Dense` on `(positions, channels)` in its fastest form, with the same values."""
 
     def call(self, inputs):
         bias = ops.convert_to_tensor(self.bias) if self.use_bias else None

@@ -9,33 +9,17 @@ from dmformer_keras.layers.common import spatial_axes, standard_data_format
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class PartAverages(keras.layers.Layer):
-    """Averages features over `parts` x `parts` regions, whatever their height and width.
+    """Averages features over `parts` x `parts` regions, for maps of any height and width.
 
-    A region reaches from the floor of its beginning to the ceiling of its end, so that
-    regions overlap where they do not divide the map, and repeat pixels where there are more
-    of them than pixels: what PyTorch calls adaptive average pooling. Two products with
-    small matrices; `keras.layers.AdaptiveAveragePooling2D` fails in a TensorFlow graph on
-    maps that are smaller than `parts`.
-
-    Args:
-        parts: positive int. Regions in each direction.
-        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
-        **kwargs: the usual arguments of `keras.layers.Layer`.
-
-    Input: `(batch, height, width, channels)`. Output: `(batch, parts, parts, channels)`. Or
-    both channels_first.
-
-    Raises:
-        DMFormerError: if `parts` is no positive integer.
-
-    Example:
+    Each region reaches from the floor of its beginning to the ceiling of its end, so regions
+    overlap if they do not divide the map: PyTorch's adaptive average pooling, as in PSPNet (Zhao et
+    al. 2017). `keras.layers.AdaptiveAveragePooling2D` fails in a TensorFlow graph on maps smaller
+    than `parts`.
 
     >>> import numpy as np
     >>> features = np.arange(6.0, dtype="float32").reshape(1, 2, 3, 1)
     >>> keras.ops.convert_to_numpy(PartAverages(2)(features))[0, :, :, 0].tolist()
     [[0.5, 1.5], [3.5, 4.5]]
-
-    Source: the pooling of He et al. 2015 and Zhao et al. 2017 (PSPNet), regions as in PyTorch.
     """
 
     def __init__(self, parts, data_format=None, **kwargs):

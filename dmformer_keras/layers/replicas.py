@@ -45,15 +45,10 @@ def together():
 
 
 def moments(inputs):
-    """Mean and variance of each channel over the batches of all copies.
+    """Mean and variance (over `n`) of each channel over the batches of all copies.
 
-    Args:
-        inputs: float32 tensor `(batch, height, width, channels)`, of as many images in every copy.
-
-    Returns:
-        `(mean, variance)`, tensors `(channels,)`; the variance is over `n`, not `n - 1`.
-
-    Source: Keras's `BatchNormalization(synchronized=True)`, which TensorFlow alone has.
+    As Keras's `BatchNormalization(synchronized=True)`, which works under TensorFlow only. Every
+    copy must have as many images.
     """
     axes = (0, 1, 2)
     own = ops.stack([ops.mean(inputs, axes), ops.mean(ops.square(inputs), axes)])
@@ -62,14 +57,7 @@ def moments(inputs):
 
 
 def total(tensor):
-    """The sum of a tensor over all copies, with its gradient.
-
-    Args:
-        tensor: tensor, of the same shape in every copy.
-
-    Returns:
-        Tensor, as `tensor`.
-    """
+    """The sum of a tensor over all copies, with its gradient."""
     if count() == 1:
         return tensor
     if BACKEND == "tensorflow":

@@ -10,32 +10,15 @@ from dmformer_keras.layers.common import spatial_axes, standard_data_format
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class ResizeLike(keras.layers.Layer):
-    """Resizes features to the height and width of a reference, whatever these are.
+    """Resizes features to the height and width of a reference, called as `[features, reference]`.
 
-    Unlike `keras.layers.Resizing` and `UpSampling2D` it needs no size or factor
-    beforehand, so a model takes images of any size, and of sizes that its strides do not
-    divide. Pixels are taken for squares (half-pixel centers, corners not aligned).
-
-    Args:
-        interpolation: `"bilinear"` or `"nearest"`.
-        data_format: `"channels_last"`, `"channels_first"` or `None` for Keras's setting.
-        **kwargs: the usual arguments of `keras.layers.Layer`.
-
-    Inputs: list of two tensors, features `(batch, height, width, channels)` and a reference
-    `(batch, new height, new width, any)`, or both channels_first.
-    Output: `(batch, new height, new width, channels)`, or channels_first.
-
-    Raises:
-        DMFormerError: if the interpolation is another one.
-
-    Example:
+    Unlike `keras.layers.Resizing` and `UpSampling2D` it needs no size or factor beforehand, so a
+    model takes images of any size, also of sizes that its strides do not divide.
 
     >>> import numpy as np
     >>> features = np.ones((1, 4, 5, 8), "float32")
     >>> tuple(ResizeLike()([features, np.zeros((1, 7, 9, 3), "float32")]).shape)
     (1, 7, 9, 8)
-
-    Source: this project's decision; the interpolation is `keras.ops.image.resize`.
     """
 
     def __init__(self, interpolation="bilinear", data_format=None, **kwargs):

@@ -13,13 +13,7 @@ LINE_SECONDS = 30
 
 
 class Lines:
-    """What stands for tqdm's bar where stderr is no terminal.
-
-    Args:
-        title: str, what is done.
-        total: int or None, how many there are.
-        unit: str, what they are.
-    """
+    """Prints progress as lines, in place of tqdm's bar, if stderr is not a terminal."""
 
     def __init__(self, title: str, total: int | None, unit: str):
         self.title, self.total, self.unit = title, total, unit
@@ -52,20 +46,10 @@ def progress_bar(
     delay: float = 0,
     leave: bool = True,
 ) -> tqdm | Lines:
-    """Returns what shows progress on stderr, a context with `update(number)` and `n`.
+    """Returns a context that shows progress on stderr, with `update(number)` and `n`.
 
-    Args:
-        title: str, what is done.
-        total: int or None, how many there are.
-        unit: str, what they are.
-        shown: bool, whether anything is printed.
-        delay: float, seconds before a bar appears.
-        leave: bool, whether a bar stays when it is done.
-
-    Returns:
-        `tqdm.tqdm` on a terminal, otherwise `Lines`.
-
-    Example:
+    It is a `tqdm.tqdm` on a terminal, otherwise `Lines`. `total` is None if it is not known. A bar
+    appears after `delay` seconds, and stays at the end with `leave`.
 
     >>> with progress_bar("Reading", 3, "files") as progress:
     ...     progress.update(2)

@@ -112,13 +112,10 @@ def read_regular_text(path, limit=TEXT_BYTES_LIMIT):
 
 
 class FolderLock:
-    """Keeps other processes from writing to a folder, until this one ends or lets go of it.
+    """Keeps other processes from writing to a folder until this one ends or releases it.
 
-    The lock is the operating system's, on the folder itself: nothing is left behind by a process
-    that is killed. Where there are no such locks (Windows, some network drives), nothing is kept.
-
-    Args:
-        folder: Path.
+    It is a lock of the operating system on the folder itself, so a killed process leaves nothing
+    behind. Where there are no such locks (Windows, some network drives), it does nothing.
     """
 
     def __init__(self, folder):

@@ -101,14 +101,10 @@ class Teacher:
         self.known, self._columns = matched_classes(self.class_names, source)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """What it says of a batch, as a tensor without a gradient.
+        """The teacher's probabilities of the known classes for a batch in 0..255, no gradient.
 
-        Args:
-            images: float tensor (batch, height, width, channels) in 0..255.
-
-        Returns:
-            float32 tensor (batch, known) of probabilities at the temperature, of a segmenter
-            (batch, height, width, known).
+        They are at the temperature: float32 (batch, known), for a segmenter (batch, height, width,
+        known).
         """
         logits = ops.take(self.logits(images), np.array(self._columns), axis=-1)
         return ops.stop_gradient(ops.softmax(logits / self._temperature, axis=-1))

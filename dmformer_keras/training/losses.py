@@ -14,18 +14,11 @@ from dmformer_keras.type_names import Config, Tensor
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of logits with class numbers as targets and label smoothing.
+    """Cross-entropy of logits with label smoothing, for targets that are class indexes or shares.
 
-    Args:
-        label_smoothing: float in `[0, 1)`. The share of the target spread over all classes.
-        class_weights: sequence of floats, one per class, or `None` for 1 each: what the loss of an
-            image is multiplied by, for its class or, in a mixture, by the shares.
-        **kwargs: the usual arguments of `keras.losses.Loss`.
-
-    Targets: `(batch,)` ints, or `(batch, classes)` floats, the share of each class in a
-    mixture. Predictions: `(batch, classes)` logits.
-
-    Example:
+    Targets are `(batch,)` ints, or `(batch, classes)` floats, the share of each class in a mixture.
+    The loss of an image is multiplied by the entry of `class_weights` for its class; in a mixture,
+    the entries are averaged by the shares.
 
     >>> import numpy as np
     >>> loss = SmoothedCrossEntropy(label_smoothing=0.0)

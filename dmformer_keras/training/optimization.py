@@ -11,16 +11,8 @@ from dmformer_keras.training.grouped_updates import parameter_groups, with_param
 class PolynomialDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """Linear from 0 to the peak over the warm-up, then `peak * (1 - progress) ** power`.
 
-    Source: Liu et al. 2015 (ParseNet) for the decay; Keras's own `PolynomialDecay` has no
-    warm-up.
-
-    Args:
-        learning_rate: float. The peak.
-        steps: int. All steps, those of the warm-up included; later ones have the rate 0.
-        warmup_steps: int.
-        power: float. 1 is linear.
-
-    Example:
+    `steps` include those of the warm-up; later steps have the rate 0. The decay is that of ParseNet
+    (Liu et al. 2015); Keras's own `PolynomialDecay` has no warm-up.
 
     >>> schedule = PolynomialDecayWithWarmup(0.5, steps=110, warmup_steps=10, power=1.0)
     >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 60, 110)]
@@ -57,12 +49,9 @@ GroupedAdamW = with_parameter_groups(keras.optimizers.AdamW)
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class ReplicatedAdamW(GroupedAdamW):  # type: ignore[valid-type, misc]
-    """AdamW of a model that `tf.distribute` copies: clips what all copies' gradients sum to.
+    """AdamW for a model that `tf.distribute` copies: it clips the sum of all copies' gradients.
 
-    Keras clips each copy's own, and sums afterwards.
-
-    Args:
-        *args, **kwargs: as in `keras.optimizers.AdamW`.
+    Keras clips each copy's gradients, and sums them afterwards.
     """
 
     def apply(self, grads, trainable_variables=None):

@@ -77,16 +77,10 @@ class Lines(keras.callbacks.Callback):
 
 @contextmanager
 def shown_progress(verbose: int) -> Iterator[list[keras.callbacks.Callback]]:
-    """Gives the callbacks that show how far an epoch is, while `fit` runs.
+    """Yields the callbacks that show the progress of an epoch while `fit` runs; they come last.
 
-    Without a terminal, a line each half minute says that the first batch, which may hold the
-    compilation, is not done.
-
-    Args:
-        verbose: int, as in `train`.
-
-    Yields:
-        list of callbacks, to come after all others: they show what those add to the logs.
+    Without a terminal, a line every half minute reports that the first batch, which may include the
+    compilation, is not done yet.
     """
     if verbose in (0, 1):
         yield [Bar()] if verbose else []

@@ -93,14 +93,10 @@ class TeacherAnswers:
         self.name = self._card().get("name", self.folder.name)
 
     def __call__(self, indexes: ArrayLike) -> NDArray[np.float32]:
-        """What is to be learned of some images.
+        """What is learned of the images of these indexes, float32 (number, width).
 
-        Args:
-            indexes: ints (number,), of the source.
-
-        Returns:
-            float32 array (number, width): the teacher's probabilities of the known classes,
-            then the standard scores of the features.
+        These are the teacher's probabilities of the known classes, then the standard scores of the
+        features.
         """
         rows = self._rows[np.asarray(indexes)]
         parts = []
@@ -241,14 +237,10 @@ def student_model(model: keras.Model, teacher: TeacherAnswers | Teacher) -> kera
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class TeacherProbabilities(keras.layers.Layer):
-    """What a teacher says of a batch; the teacher's weights are no part of the layer.
+    """A teacher's probabilities for a batch; the teacher's weights are not part of the layer.
 
-    So they are neither trained nor saved with each epoch.
-
-    Args:
-        teacher: Teacher, or None for a layer read from a file, which has a shape and no values.
-        known, of_pixels: int and bool, what a file says of the teacher; None asks the teacher.
-        **kwargs: the usual arguments of `keras.layers.Layer`.
+    So they are neither trained nor saved with each epoch. A layer that is read from a file has
+    `known` and `of_pixels` in place of a teacher: it has a shape and no values.
     """
 
     def __init__(
@@ -296,27 +288,17 @@ def _pooled_and_logits(classifier):
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class TaughtLoss(keras.losses.Loss):
-    """The loss by labels, and the distance to what a teacher said.
+    """The loss by labels, and the distance to a teacher's outputs.
 
-    Of an image whose class the teacher knows, `teacher_weight` of the loss is the divergence
-    `temperature**2 * KL(teacher || student)` over the known classes (Hinton et al. 2015), the rest
-    the loss by labels. An image whose class it does not know has the loss by labels alone; of
-    a mixed image, the shares decide. The mean squared error of the features' standard scores is
-    added, `feature_weight` times.
-
-    Args:
-        loss: `keras.losses.Loss` of labels and logits, one number per image.
-        classes: int.
-        known: list of int, the classes that the teacher knows; empty without its logits.
-        teacher_weight: float in [0, 1].
-        temperature: float, positive.
-        feature_weight: float, 0 or more.
-        live: bool, whether the teacher's probabilities come with the predictions.
-        **kwargs: the usual arguments of `keras.losses.Loss`.
+    For an image whose class the teacher knows, the share `teacher_weight` of the loss is the
+    divergence `temperature**2 * KL(teacher || student)` over the `known` classes (Hinton et al.
+    2015), and the rest the loss by labels. An image whose class it does not know has the loss by
+    labels alone; for a mixed image the shares decide. The mean squared error of the features'
+    standard scores, times `feature_weight`, is added.
 
     Targets: float (batch, classes + known + features): shares of the classes, the teacher's
     probabilities at that temperature, standard scores. Predictions: (batch, classes + features).
-    Live: targets are classes or their shares, predictions (batch, classes + known).
+    With `live`, targets are classes or their shares, and predictions (batch, classes + known).
     """
 
     def __init__(
@@ -377,18 +359,12 @@ class TaughtLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class TaughtSegmentationLoss(SegmentationLoss):
-    """The loss by masks, and the distance to what a teacher says of each pixel.
+    """The loss by masks, and the distance to a teacher's outputs for each pixel.
 
-    Of a pixel whose class the teacher knows, `teacher_weight` of the cross-entropy gives way to
-    the divergence, as in `TaughtLoss`; other pixels are learned from the mask alone, and ignored
-    ones not at all. Class weights hold for both; Dice and Lovász losses are of the mask.
-
-    Args:
-        classes: int.
-        known: list of int, the classes that the teacher knows.
-        teacher_weight: float in [0, 1].
-        temperature: float, positive.
-        **kwargs: the arguments of `SegmentationLoss`.
+    For a pixel whose class the teacher knows, the share `teacher_weight` of the cross-entropy is
+    replaced by the divergence, as in `TaughtLoss`. Other pixels are learned from the mask alone,
+    and ignored pixels not at all. Class weights apply to both; Dice and Lovász losses are of the
+    mask.
 
     Targets: ints (batch, height, width). Predictions: (batch, height, width, classes + known),
     logits and the teacher's probabilities at that temperature.
@@ -434,12 +410,7 @@ class TaughtSegmentationLoss(SegmentationLoss):
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class TaughtPixelAccuracy(PixelAccuracy):
-    """`PixelAccuracy` of the logits, where predictions hold more than classes.
-
-    Args:
-        classes: int.
-        **kwargs: the arguments of `PixelAccuracy`.
-    """
+    """`PixelAccuracy` of the logits, for predictions that also hold the teacher's probabilities."""
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -454,12 +425,7 @@ class TaughtPixelAccuracy(PixelAccuracy):
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
 class TaughtAccuracy(keras.metrics.CategoricalAccuracy):
-    """The accuracy of the logits, where targets and predictions hold more than classes.
-
-    Args:
-        classes: int.
-        **kwargs: the usual arguments of `keras.metrics.Metric`.
-    """
+    """The accuracy of the logits, for targets and predictions that hold more than classes."""
 
     def __init__(self, classes, name="accuracy", **kwargs):
         super().__init__(name=name, **kwargs)
