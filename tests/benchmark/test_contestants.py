@@ -68,9 +68,13 @@ def test_models_meet_only_the_runtimes_that_run_them():
     ],
 )
 def test_what_cannot_be_measured_is_left_out_with_the_reason(changes, reason, monkeypatch):
-    monkeypatch.setattr(participants.importlib.util, "find_spec", lambda name: object())
+    asked = []
+    monkeypatch.setattr(
+        participants.importlib.util, "find_spec", lambda name: asked.append(name) or 1
+    )
     contestant = {"model": "dmformer_n", "runtime": "tensorflow"}
     assert Contestant(**contestant).left_out() is None
+    assert "tensorflow" in asked
     assert reason in Contestant(**{**contestant, **changes}).left_out()
 
 

@@ -341,8 +341,17 @@ def test_pixels_are_the_same_strip_by_strip(monkeypatch, mode, channels):
     whole = decode_image(file.getvalue(), channels)
     assert whole.shape == (30, 40, channels)
     assert whole.flags.writeable
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 7 * 40)
+    rows = []
+
+    class FewPixels(int):
+        def __floordiv__(self, width):
+            rows.append(int(self) // width)
+            return rows[-1]
+
+    monkeypatch.setattr(images, "_STRIP_PIXELS", FewPixels(7 * 40))
     np.testing.assert_array_equal(decode_image(file.getvalue(), channels), whole)
+    assert rows  # it went by strips, of fewer rows than the image has
+    assert max(rows) < 30
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,19 @@ from dmformer_keras.training.optimization import compile_for, learning_rate_sche
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def rates_of(schedule, steps):
+    """The rates of the first steps; compiled under JAX, where single operations take long."""
+    rate = schedule
+    if keras.config.backend() == "jax":
+        import jax
+
+        rate = jax.jit(schedule)
+    return np.array([float(array(rate(step))) for step in range(steps)])
+
+
 def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine_to_zero():
     schedule = learning_rate_schedule(Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2), 50)
-    rates = np.array([float(array(schedule(step))) for step in range(501)])
+    rates = rates_of(schedule, 501)
     np.testing.assert_allclose(rates[:101], np.linspace(0, 0.4, 101), atol=1e-6)
     expected = 0.2 * (1 + np.cos(np.pi * np.arange(401) / 400))
     np.testing.assert_allclose(rates[100:], expected, atol=1e-6)
@@ -28,7 +38,7 @@ def test_the_polynomial_decay_falls_to_zero_after_the_warmup(power):
     schedule = learning_rate_schedule(recipe, 50)
     again = type(schedule).from_config(schedule.get_config())
     for rule in (schedule, again):
-        rates = np.array([float(array(rule(step))) for step in range(510)])
+        rates = rates_of(rule, 510)
         np.testing.assert_allclose(rates[:101], np.linspace(0, 0.4, 101), atol=1e-6)
         expected = 0.4 * (1 - np.arange(401) / 400) ** power
         np.testing.assert_allclose(rates[100:501], expected, atol=1e-6)
@@ -39,7 +49,7 @@ def test_the_polynomial_decay_falls_to_zero_after_the_warmup(power):
 def test_no_warmup_and_nothing_but_warmup_work(warmup_epochs):
     recipe = Recipe(epochs=2, learning_rate=0.4, warmup_epochs=warmup_epochs)
     schedule = learning_rate_schedule(recipe, 10)
-    rates = [float(array(schedule(step))) for step in range(21)]
+    rates = rates_of(schedule, 21)
     assert np.isfinite(rates).all()
     assert max(rates) == pytest.approx(0.4)
     assert rates[0] == pytest.approx(0 if warmup_epochs else 0.4)
