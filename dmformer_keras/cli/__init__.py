@@ -1,8 +1,8 @@
 """The `dmformer` command: for each of its commands one module here, and one in `arguments`.
 
-A request is read and checked with the module in `arguments`, which needs no Keras; the module
-here does the work. Of either only that of the command that was asked for is imported. The
-installed command comes in by `dmformer_command.py`, which starts Keras in between.
+The module in `arguments` reads and checks a request without Keras; the module here does the work.
+Only the modules of the requested command are imported. The installed command is
+`dmformer_command.py`, which starts Keras in between.
 """
 
 import argparse
@@ -52,8 +52,8 @@ def main(argv=None, start=None):
     """
     code = _run(sys.argv[1:] if argv is None else list(argv), start)
     if code:
-        # What the failure has left half done, threads of TensorFlow among it: they could not end
-        # any more when Python ends, and it would wait for them.
+        # Collect what the failure left, such as threads of TensorFlow: when Python exits they could
+        # not end any more, and it would wait for them.
         gc.collect()
     return code
 
@@ -77,7 +77,7 @@ def _run(argv, start):
         print(f"\nInterrupted. {hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; the exit would try to write once more.
+        # The reader, such as `head`, has closed the pipe; Python would try to write to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -13,7 +13,7 @@ from dmformer_keras.cli.arguments.benchmark import peers_of
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.machine import describe_machine
 
-# What a contestant takes before its first turn, where the machine is not busy.
+# The time that a contestant needs before its first turn on an idle machine.
 _START_SECONDS = 20
 
 

@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 MEMORY = "memory"
-# How much larger than the training size images are kept, for crops to be taken from.
+# How much larger than the training size images are kept, so that crops can be taken.
 _SPARE = 1.5
 # The most of the machine's memory, or of a disk's free space, that a cache may take.
 _MEMORY_SHARE = 0.5
 _DISK_SHARE = 0.9
-# How many images, spread over the source, tell how much all of them will take.
+# The number of images from which the size of all of them is estimated.
 _SAMPLE = 256
-# Images that are decoded ahead of the one that is stored.
+# The number of images that are decoded in advance.
 _AHEAD = 256
 _PIXELS_FILE, _TABLE_FILE, _CONTENT_FILE = "pixels.bin", "table.npy", "cache.json"
-# A new number makes caches of older versions be decoded again.
+# With a new number, caches of older versions are decoded again.
 _VERSION = 1
 
 
@@ -115,7 +115,7 @@ def _in_folder(source, image_size, folder, say):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FolderLock(folder) as lock:
-                # The processes of one training come here together.
+                # All processes of one training get here at the same time.
                 lock.take(lambda: say(f"Waiting for another process to decode to {folder}"))
                 if not _holds(folder, content):
                     _fill(source, image_size, folder, content, say)
@@ -129,8 +129,7 @@ def _in_folder(source, image_size, folder, say):
 
 
 def _fill(source, image_size, folder, content, say):
-    # A process that was killed leaves what it was writing, or files of which none says what they
-    # hold.
+    # A process that was killed leaves incomplete files, or files without a description.
     begun = {_PIXELS_FILE, _TABLE_FILE}
     found = {path.name for path in folder.iterdir() if not path.name.startswith(WRITING)}
     if not found <= begun:
@@ -160,7 +159,7 @@ def _write(source, image_size, folder, content):
                 file.write(label.tobytes())
     with written_whole(folder / _TABLE_FILE) as path:
         np.save(path, np.array(table, np.int64), allow_pickle=False)
-    # The last: a folder without it is no cache.
+    # Written last: a folder without it is not a cache.
     with written_whole(folder / _CONTENT_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -190,7 +189,7 @@ class _FileReader:
     def __call__(self, index):
         first, height, width = (int(number) for number in self._table[index])
         size = height * width * self._channels
-        # A copy: Pillow wants memory that belongs to the array.
+        # A copy, because Pillow needs memory that belongs to the array.
         image = np.array(self._pixels[first : first + size]).reshape(height, width, -1)
         if self._labels is not None:
             return image, int(self._labels[index])

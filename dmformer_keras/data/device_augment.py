@@ -11,7 +11,7 @@ from dmformer_keras.data.augment import color_matrix
 from dmformer_keras.data.device_rand_augment import operated, transformed, with_noise
 from dmformer_keras.data.images import evaluation_box
 
-# Batches are padded to multiples of this, for few different shapes are compiled.
+# Batches are padded to multiples of this, so that few different shapes are compiled.
 _SIDE = 32
 
 

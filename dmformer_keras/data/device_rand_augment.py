@@ -22,7 +22,7 @@ _LEVELS = 256
 _TABLES = ("autocontrast", "equalize", "posterize", "solarize")
 # Pillow's filter SMOOTH, which sharpness blends with.
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
-# A whole number may come out of float32 a little too small.
+# In float32 a whole number may be a little too small.
 _TINY = 1e-3
 
 
@@ -77,7 +77,7 @@ def _one_round(batch, names, signs, strength):
 
 
 def _by_tables(batch, names, strength):
-    """What gives each value of a channel another value."""
+    """Operations that map each value of a channel to another value."""
     number, _, _, channels = batch.shape
     places = np.arange(number * channels, dtype="int32").reshape(number, 1, 1, channels) * _LEVELS
     indexes = ops.cast(batch, "int32") + ops.convert_to_tensor(places)

@@ -114,7 +114,7 @@ def sort_others(tree, paths):
 
 @contextlib.contextmanager
 def _collected(complaints):
-    """Adds what is refused in the block to others, to be said together."""
+    """Collects the errors of the block, to report all of them together."""
     try:
         yield
     except DMFormerError as error:

@@ -17,7 +17,7 @@ from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.type_names import Pixels
 
 _VERIFY_CHUNK = 64
-# What an error quotes, so that all of it can be read.
+# The most that an error quotes, so that it stays readable.
 _SHOWN_REASONS = 200
 _SHOWN_COMPLAINTS = 280
 _SHOWN_TITLE = 80
@@ -298,7 +298,7 @@ def leaves_out(source, found, on_corrupt, others=()):
 
 
 def refuse_unusable(title, reasons, count):
-    """Says that images cannot be used, why, and how to leave them out."""
+    """Returns the error for images that cannot be used: why, and how to leave them out."""
     raise DMFormerError(
         f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
         f'{first_reasons(reasons)} To list all and leave them out, pass on_corrupt="skip".'

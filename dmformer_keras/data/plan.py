@@ -1,6 +1,6 @@
-"""Which example stands where in the stream of batches, and how it is prepared.
+"""The order of the examples in the batches, and how each is prepared.
 
-Everything rests on one pure function. The order of an epoch depends on (seed, epoch),
+Everything depends on one pure function. The order of an epoch depends on (seed, epoch),
 the random changes to an image on (seed, epoch, index), and on nothing else. So batches
 are the same bit for bit whatever prepares them, on however many threads, and whether
 training went through or was resumed.
@@ -29,7 +29,7 @@ from dmformer_keras.data.tfds_source import StreamSource
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.type_names import Pixels
 
-# Sets the two kinds of random numbers apart, so that none repeats another.
+# Separates the two kinds of random numbers, so that they do not repeat each other.
 _ORDER, _EXAMPLE, _BATCH = 0, 1, 2
 
 
@@ -273,7 +273,7 @@ class DevicePlan(Plan):
         self.magnitude = (self.augmentation.rand_augment or (0, 0))[1]
 
     def example(self, number):
-        """An image as it is, its label, and what is to be done to it."""
+        """An image, its label, and the changes that were drawn for it."""
         epoch, index = self._place(number)
         image, label = self.source.read(index)
         rng = np.random.default_rng([_EXAMPLE, self.seed, epoch, index])
@@ -281,7 +281,7 @@ class DevicePlan(Plan):
 
     def batch(self, step, examples):
         """The batch, its images a tensor of the backend."""
-        from dmformer_keras.data import device_augment  # needs Keras, which data do without
+        from dmformer_keras.data import device_augment  # needs Keras, unlike the rest of data
 
         images, labels, changes = zip(*examples, strict=True)
         images = device_augment.changed(images, changes, self.image_size, self.magnitude)

@@ -36,7 +36,7 @@ class BatchDataset(keras.utils.PyDataset):
         return self._plan.batch(step, examples)
 
     def _submitted(self, step):
-        """The futures of a batch, those of the next ones being on their way."""
+        """The futures of a batch; those of the next batches are started, too."""
         end = step + self._prefetch + 1
         if self.num_batches is not None:
             end = min(end, self.num_batches)
@@ -47,7 +47,7 @@ class BatchDataset(keras.utils.PyDataset):
                         self._pool.submit(self._plan.example, number)
                         for number in self._plan.numbers(ahead)
                     ]
-            # What was prepared for a reader that went elsewhere is dropped.
+            # Batches that were prepared for another position are dropped.
             for stale in [number for number in self._pending if not step <= number < end]:
                 for future in self._pending.pop(stale):
                     future.cancel()

@@ -44,7 +44,8 @@ def open_segmentation_folder(
     else:
         reference = "train" if "train" in folders else stored
         training = pairs if reference == stored else _pairs(tree, *folders[reference])[0]
-        if problems and on_corrupt == "error":  # before it is said that masks hold no classes
+        # Before an error says that the masks hold no classes.
+        if problems and on_corrupt == "error":
             reasons = [reason for _, reason in problems]
             refuse_unusable(str(path), reasons, len(pairs) + len(problems))
         labels = find_labels(training, tree.read, on_corrupt)

@@ -1,4 +1,4 @@
-"""One door to labeled images, wherever they lie."""
+"""`open_source` and the checks of what it is given."""
 
 import os
 from collections.abc import Sequence
@@ -176,7 +176,7 @@ def open_source(
 def check_source(
     source: PathLike, split: str, *, task: str = "classify", draw: str = "name"
 ) -> None:
-    """Checks what can be told of a source in a moment: its place, its folders and its files' names.
+    """Checks what is quick to check of a source: its place, its folders and its files' names.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Which images are for training, which for validation: the rules every source shares."""
+"""Which images are for training and which for validation: the rules for every source."""
 
 import hashlib
 import re

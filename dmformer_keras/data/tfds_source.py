@@ -20,7 +20,7 @@ PREFIX = "tfds:"
 # Encoded images up to this many bytes are held in memory; above, they are streamed.
 MEMORY_LIMIT = 2 * 2**30
 
-# What data sets call the photo and the mask, the likeliest first.
+# The keys of the photo and the mask in data sets, the likeliest first.
 _PHOTO_FEATURES = ("image", "image_left")
 _MASK_FEATURES = (
     "segmentation_mask",
@@ -48,7 +48,7 @@ class StreamSource(ImageSource):
         return self._size
 
     def read(self, index):
-        """Not possible on a stream."""
+        """Raises: a stream has no single images."""
         raise DMFormerError(
             f"{self.title} is streamed, so image {index} cannot be read alone; use to_tf_dataset."
         )
@@ -174,7 +174,7 @@ def _prepared_builder(name, download):
     data_dir = os.environ.get("TFDS_DATA_DIR")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # unknown names and versions, and whatever a builder's code raises
+    except Exception as error:  # unknown names and versions, and any error of a builder's code
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DMFormerError(
             f"tensorflow_datasets cannot open {name!r} ({reason}); check the name and version, "

@@ -17,7 +17,7 @@ from dmformer_keras.system.files import FILE_BYTES_LIMIT, open_regular_file, rea
 
 CLASSES_FILE = "classes.tsv"
 
-# What systems, cameras' programs and network drives leave behind; hidden names besides.
+# What systems, camera programs and network drives leave behind, in addition to hidden files.
 _JUNK = {
     "__macosx",
     "thumbs.db",
@@ -220,7 +220,7 @@ class ZipTree(FileTree):
             return file.read(count)
 
     def _handle(self):
-        # One handle per process: a fork would share the position in the file.
+        # One handle per process, because forked processes would share the position in the file.
         process = os.getpid()
         if process not in self._handles:
             self._handles.setdefault(process, zipfile.ZipFile(self._path))
@@ -264,7 +264,7 @@ class ZipTree(FileTree):
 
 def open_tree(path, layout):
     """Open a folder, or a zip archive, as a tree of files; returns DirectoryTree or ZipTree."""
-    # os.path's functions take a path with a null character for one that is not there.
+    # os.path's functions treat a path with a null character as one that does not exist.
     if os.path.isdir(path):
         return DirectoryTree(path)
     if os.path.isfile(path) and zipfile.is_zipfile(path):
@@ -288,7 +288,7 @@ def is_junk(name):
 
 
 def check_depth(path, title):
-    """Checks that a path has no more folders than any sensible layout."""
+    """Checks that a path has no more folders than a sensible layout would."""
     if path.count("/") > _DEEPEST_FOLDER:
         raise DMFormerError(
             f"{title} holds {quoted(path)}, over {_DEEPEST_FOLDER} folders deep; move its files up."

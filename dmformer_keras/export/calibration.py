@@ -1,4 +1,4 @@
-"""The images that an export measures ranges by and is compared on."""
+"""The images on which an export measures ranges, and on which it is compared."""
 
 import os
 
@@ -9,7 +9,7 @@ from dmformer_keras.data.image_source import ImageSource
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export.quiet import LOG
 
-# Of a data source: of masks fewer, for all are held at once.
+# Images of a data source; fewer with masks, because all outputs are held at once.
 _MOST_IMAGES = {"classify": 100, "features": 100, "segment": 50}
 
 
@@ -23,7 +23,7 @@ def calibration_images(data, prepared):
             "the model will meet, from which the ranges of the activations are measured."
         )
     images = images_of(data, prepared, "train", "representative_data")
-    # Dark photographs shall not narrow the input's range: it is known.
+    # The range of the input is known; dark photographs must not make it narrower.
     values = prepared.description["input"]
     for place, pixel in enumerate((0, 255)):
         images[0, 0, place] = (pixel - values["mean"]) / values["std"]
@@ -45,7 +45,7 @@ def images_of(data, prepared, split, argument):
     shape, description = prepared.shape, prepared.description
     if isinstance(data, (str, os.PathLike)) or _is_labeled(data, shape):
         task = "segment" if description["task"] == "segment" else "classify"
-        # Only those that are read are looked at.
+        # Only images that are read are verified.
         data = open_source(data, split, task=task, channels=shape[2], verify=False)
     if isinstance(data, ImageSource):
         return _sampled(data, prepared)

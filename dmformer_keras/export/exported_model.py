@@ -1,4 +1,4 @@
-"""Exported files as models: to run, to evaluate, to predict with, without Keras computing."""
+"""Exported files as models that run, predict and can be evaluated, without Keras."""
 
 import collections
 import importlib.util
@@ -19,7 +19,7 @@ from dmformer_keras.export.runners import DESCRIPTION_FILE
 from dmformer_keras.exported_files import SUFFIXES
 from dmformer_keras.type_names import PathLike
 
-# What an export writes beside or into its file, beside the description.
+# The other files that an export writes beside or into its file.
 LABELS_FILE = "labels.txt"
 
 
@@ -80,7 +80,7 @@ def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel"
         ) from error
     except DMFormerError:
         raise
-    except Exception as error:  # each runtime has kinds of its own
+    except Exception as error:  # each runtime has its own exceptions
         raise DMFormerError(
             f"{path} cannot be run as {format_name} ({shortened(error, 150)}); it is damaged, or "
             "made for another runtime: export the model again."
@@ -88,7 +88,7 @@ def load_exported(path: PathLike, threads: int | None = None) -> "ExportedModel"
 
 
 def check_runner(path):
-    """Checks that what runs a kind of exported file is installed."""
+    """Checks that the runtime of a kind of exported file is installed."""
     package, _, _ = _RUNNERS[path.suffix]
     if importlib.util.find_spec(package.replace("-", "_")) is None:
         raise DMFormerError(
@@ -188,7 +188,7 @@ class ExportedModel:
         outputs = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            # A file of a fixed batch size sees the last images more than once.
+            # With a fixed batch size, the last batch repeats images.
             full = np.resize(part, (batch, *part.shape[1:]))
             outputs.append(self._runner.run(full)[: len(part)])
         return np.concatenate(outputs)

@@ -43,9 +43,9 @@ def convert(
             converted.export(str(path))
             if quantization is not None:
                 _quantize(path, quantization, arrays.get("images"), batch_size, int8_io)
-        except OSError:  # a disk that is full is told of by the export
+        except OSError:  # the export reports a full disk
             raise
-        except Exception as error:  # of many kinds
+        except Exception as error:  # errors of many kinds
             raise DMFormerError(
                 f"LiteRT cannot convert {model.name!r} ({shortened(error)}); leave out "
                 'converter="litert".'
@@ -54,7 +54,7 @@ def convert(
 
 
 def _squares_as_products():
-    """While it lasts, PyTorch multiplies where it would square: the converter fails on squares."""
+    """In this context PyTorch multiplies where it would square, on which the converter fails."""
     import torch
 
     class SquaresAsProducts(torch.overrides.TorchFunctionMode):
@@ -85,7 +85,7 @@ def _quantize(path, quantization, images, batch_size, int8_io):
 
 @contextlib.contextmanager
 def _quietly():
-    """Keeps the progress and the advice of both libraries out of the terminal."""
+    """Hides the progress and the advice of both libraries."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

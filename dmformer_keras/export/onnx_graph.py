@@ -21,12 +21,12 @@ from dmformer_keras.layers.convolution import (
     reachable_taps,
 )
 
-# The first opset with the operator Gelu; before, it is written in pieces.
+# The first opset with the operator Gelu; with earlier ones it is written as several operators.
 GELU_OPSET = 20
 
 
 class UnknownLayerError(Exception):
-    """A layer, or a setting of it, that is not written here."""
+    """A layer, or a setting of a layer, that this module cannot write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ _OPERATORS = {
 def _gelu(graph, value, name):
     if graph.opset >= GELU_OPSET:
         return graph.same("Gelu", [value], name)
-    # The order of these operators is what ONNX Runtime knows for a GELU.
+    # ONNX Runtime recognizes a GELU by this order of operators.
     x = graph.node("Div", [value.name, graph.number(math.sqrt(2))], f"{name}/scaled")
     x = graph.node("Erf", [x], f"{name}/erf")
     x = graph.node("Add", [x, graph.number(1)], f"{name}/shifted")
@@ -215,7 +215,7 @@ def _bias(layer):
 
 
 def _expect(holds, layer):
-    """Checks a setting of a layer that is written for its usual value only."""
+    """Checks that a setting of a layer has its usual value; other values cannot be written."""
     if not holds:
         raise UnknownLayerError(layer.name)
 
@@ -353,7 +353,7 @@ def _write_resize(graph, layer, value, reference):
     _expect(layer.data_format == "channels_last", layer)
     if value.sides == reference.sides:
         return value
-    # Not by sizes of some axes: ONNX Runtime cannot load such a node in int8.
+    # Not by the sizes of some axes, because ONNX Runtime cannot load such a node in int8.
     factors = [_factor(*pair) for pair in zip(value.sides, reference.sides, strict=True)]
     scales = graph.constant(np.float32([1, 1, *factors]), f"{layer.name}/scales")
     resized = graph.node(

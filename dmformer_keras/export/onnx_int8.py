@@ -8,7 +8,7 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.calibration import batches
 from dmformer_keras.export.quiet import LOG
 
-# Of a file that takes any number of images.
+# The batch size for a file of any batch size.
 _BATCH_SIZE = 4
 
 
@@ -22,7 +22,7 @@ def quantize(path, images, batch_size, data_format):
     quantization = _imported_quantizer()
     LOG.info("Measuring ranges on %d images", len(images))
     level, root = logging.root.level, logging.getLogger()
-    root.setLevel(logging.ERROR)  # its advice is for files that were not made for it
+    root.setLevel(logging.ERROR)  # its advice is about files that were not prepared for it
     try:
         quantization.quantize_static(
             str(path),
@@ -32,7 +32,7 @@ def quantize(path, images, batch_size, data_format):
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # Without VNNI two products of full range overflow the 16 bits of their sum.
+            # Without VNNI the sum of two products of full range overflows 16 bits.
             reduce_range=True,
         )
     except Exception as error:  # of many kinds

@@ -1,4 +1,4 @@
-"""What every export begins with: the model in the form that is exported, and what it is."""
+"""Prepares a model for export: its exported form and its description."""
 
 import dataclasses
 
@@ -80,14 +80,15 @@ def prepare(model, input_shape, fuse, resizable=False):
 
 
 def _description(model, task, shape):
-    """What a program needs to feed the file and to understand what comes out of it."""
+    """The description of input and output for programs that use the file."""
     is_features = task.endswith("Backbone")
     takes_pixels = _takes_pixels(model)
     colors = getattr(model, "class_colors", None)
     names = getattr(model, "class_names", None)
     output = {"activation": "linear" if is_features else output_activation(model)}
     if is_binary(model) and output["activation"] in THRESHOLDS:
-        output["threshold"] = THRESHOLDS[output["activation"]]  # the second class lies above
+        # An output above it is the second class.
+        output["threshold"] = THRESHOLDS[output["activation"]]
         names = names and class_names_of(model)
     return {
         "format": 1,
@@ -171,7 +172,8 @@ def _channels_last(model):
             "not; build it again on a channels_last backbone with the same weights and export that."
         )
     config = {**model.get_config(), "data_format": "channels_last"}
-    key = "image_shape" if "image_shape" in config else "input_shape"  # KerasHub's, and ours
+    # KerasHub's name, and this package's.
+    key = "image_shape" if "image_shape" in config else "input_shape"
     if model.data_format == "channels_first" and config[key] is not None:
         channels, *sides = config[key]
         config[key] = (*sides, channels)
@@ -181,7 +183,7 @@ def _channels_last(model):
 def _float32(model):
     """Returns a model of the same architecture, every layer in float32."""
     policy = keras.config.dtype_policy()
-    # Of the libraries' task models some layers take the global policy.
+    # Some layers of the libraries' task models use the global policy.
     keras.config.set_dtype_policy("float32")
     try:
         return rebuilt(model, _in_float32)

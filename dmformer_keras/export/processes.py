@@ -21,7 +21,7 @@ from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.export.quiet import LOG
 
 _PACKAGES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
-# What the process prints before the sentence of a DMFormerError.
+# The process prints this before the message of a DMFormerError.
 _STATED = "dmformer-error: "
 
 
@@ -49,7 +49,7 @@ def convert_under(backend, module, model, path, options, arrays=None):
             "arrays": str(arrays_path),
             "libraries": _libraries_of(model),
         }
-        # The weights are at hand; on a GPU they would only take memory from this process.
+        # On the CPU, so that this process keeps its GPU memory.
         environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
         finished = subprocess.run(
             [sys.executable, "-m", __name__],

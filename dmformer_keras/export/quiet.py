@@ -1,4 +1,4 @@
-"""What an export says while it works, and what its C++ parts had better not say."""
+"""The messages of an export, and silence for those of its C++ libraries."""
 
 import contextlib
 import logging

@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 
-# What an export writes beside or into its file.
+# The description that an export writes beside or into its file.
 DESCRIPTION_FILE = "model.json"
 OPENVINO_KEY = "description"
 # What a description says of a file that takes `(batch, channels, height, width)`.
@@ -61,7 +61,7 @@ class TFLite:
         self.path = path
         self.threads = threads
         self.description = _description_in_zip(path)
-        # An interpreter holds one input and its outputs, so it serves one thread at a time.
+        # An interpreter holds one input and its outputs, so only one thread may use it at a time.
         self.pool = _Pool(self._interpreter)
         with self.pool.borrowed() as first:
             self.input_shape = _open_shape(first.source["shape_signature"])
@@ -77,7 +77,7 @@ class TFLite:
     def operators(self):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        # Without the delegate, which would hide what it takes over.
+        # Without the delegate, which would hide the operators that it runs.
         plain = Interpreter(
             str(self.path),
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -196,7 +196,7 @@ class OpenVINO:
             {
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
-                # It would choose bfloat16 by itself where the processor has it.
+                # By default it uses bfloat16 if the processor supports it.
                 "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
             },
         )

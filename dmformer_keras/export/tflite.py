@@ -113,7 +113,7 @@ def to_tflite(
         raise DMFormerError('int8_io is for quantization="int8"; leave it out.')
     check_positive_int("batch_size", batch_size)
     _check_converter(converter, quantization, resizable)
-    schema()  # without which no file is complete
+    schema()  # every file needs it
     prepared = prepare(model, input_shape, fuse, resizable)
     calibration = None
     if quantization == "int8":
@@ -154,12 +154,12 @@ def convert(
     """Converts under the TensorFlow backend; `to_tflite` is the checked way in."""
     import tensorflow as tf
 
-    # Looked for first: what is gone is told by its name.
+    # Looked up first, so that a missing name is reported.
     converter_error = tf_lite.ConverterError
     if sigmoid_gelu:
         model = with_sigmoid_gelu(model)
     module = tf.Module()
-    # Weights that the converter does not find here it would leave empty, without a word.
+    # The converter would silently leave weights empty that it does not find here.
     module.weights = [variable.value for variable in model.variables]
     signature = tf.TensorSpec((batch_size, *shape), tf.float32, name="images")
     function = tf.function(lambda images: model(images, training=False))

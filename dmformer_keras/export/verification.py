@@ -1,4 +1,4 @@
-"""Every export is run beside Keras before its file is put into place."""
+"""Compares every export with Keras before its file is put into place."""
 
 import contextlib
 import dataclasses
@@ -115,7 +115,7 @@ def written_if_right(path, check, needed=0):
             if report is not None:
                 report_path(beside).write_text(report)
             _move(beside.parent, path.parent, folder / "old")
-            if report is None:  # that of an older file would be taken for this one's
+            if report is None:  # an old report would be mistaken for this file's
                 report_path(path).unlink(missing_ok=True)
 
 
@@ -140,7 +140,7 @@ def report_path(path: PathLike) -> Path:
 def _move(source, target, old):
     """Moves all in a folder to another; what is replaced goes to a third, with it to be deleted."""
     old.mkdir()
-    # The report last: none is without its model.
+    # The report last, so that there is no report without its model.
     entries = sorted(source.iterdir(), key=lambda entry: (_is_report(entry), entry.name))
     parts = [entry.name for entry in entries if not _is_report(entry)]
     try:
@@ -212,7 +212,7 @@ def measured(path, shape):
         [sys.executable, "-m", "dmformer_keras.export.latency", request],
         env={
             **os.environ,
-            "KERAS_BACKEND": keras.config.backend(),  # the one that is sure to be installed
+            "KERAS_BACKEND": keras.config.backend(),  # the backend that is certainly installed
             "CUDA_VISIBLE_DEVICES": "-1",
         },
         capture_output=True,

@@ -26,8 +26,7 @@ from dmformer_keras.system.files import written_whole
 
 _IGNORED_COLOR = (224, 224, 192)  # that of Pascal VOC's masks
 
-# Letters grow with the picture, for it is looked at in the width of a screen or a page,
-# whatever its own.
+# The text grows with the picture, because every picture is shown at the width of a screen or page.
 _FONT_SHARE, _SMALLEST_FONT = 1 / 56, 12
 _LONGEST_NAME = 32
 _STRIP_PIXELS = 2**20

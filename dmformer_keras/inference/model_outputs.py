@@ -14,7 +14,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.backend_paths import predicting
 
 _MAKING = threading.Lock()
-# Above which one output that stands for two classes is of the second, by its activation.
+# {activation: threshold}: a single output above it is the second of two classes.
 THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
 
 
@@ -72,7 +72,7 @@ def predicted(model: Any, images: NDArray[np.float32]) -> Any:
     """
     make_function = getattr(model, "make_predict_function", None)
     if make_function is not None:
-        # Once: threads that come together would each make and trace a function of their own.
+        # Once, because several threads at a time would each create and trace their own function.
         with _MAKING:
             make_function()
     with predicting():

@@ -291,7 +291,7 @@ def _predictions(model, image, top, lefts, window, batch_size):
     for first in range(0, len(lefts), batch_size):
         windows = [_cut(image, top, left, window) for left in lefts[first : first + batch_size]]
         count = len(windows)
-        # Always as many, for another number would be compiled anew.
+        # Always the same number, because another one would be compiled again.
         windows += windows[-1:] * (batch_size - count)
         yield from _probabilities(model, np.stack(windows).astype(np.float32))[:count]
 
@@ -383,7 +383,7 @@ def _shape_of(model, name):
     """Returns the shape of a model's one input or output, `None` if it is not known."""
     tensors = getattr(model, name, None)
     if not tensors:
-        return None  # a subclass of keras.Model tells its shapes only when it is called
+        return None  # a subclass of keras.Model knows its shapes only after a call
     if len(tensors) != 1:
         raise DMFormerError(
             f"The model has {len(tensors)} {name}, where one was expected; give a model from "

@@ -29,7 +29,7 @@ CONVERTER_FILE = "image_converter.json"
 PREPROCESSOR_FILE = "preprocessor.json"
 SHARDED_FILE = "model.weights.json"
 
-# The registered names of the one backbone: this package's, and in the clothes of each library.
+# The registered names of the backbone: this package's class, and each library's.
 PLAIN_NAME = "dmformer_keras>DMFormerBackbone"
 KERAS_CV_NAME = "dmformer_keras>KerasCVDMFormerBackbone"
 KERAS_HUB_NAME = "dmformer_keras>KerasHubDMFormerBackbone"
@@ -43,7 +43,7 @@ class Preset(NamedTuple):
     metadata: dict
     folder: Path | None
     task: dict | None
-    # The registered name of the backbone's class, where it is a user's own.
+    # The registered name of the backbone's class, if a user wrote it.
     backbone_class: str | None = None
 
     @property
@@ -108,7 +108,7 @@ def read_folder(folder, address=None):
 
 
 def _check_belongs_together(preset):
-    """Refuses files of two presets, as a save that was killed leaves them.
+    """Refuses a mixture of two presets' files, which a killed save leaves.
 
     The weights are checked when they are read. Presets of earlier versions list nothing else.
     """
@@ -235,7 +235,7 @@ def verify_checksum(path: Path, preset: Preset) -> None:
         )
     expected = preset.metadata.get("files", {}).get(path.name)
     if expected is None:
-        # Written by another library, which keeps no checksums.
+        # Written by another library, without checksums.
         return
     size = path.stat().st_size
     if expected.get("bytes") not in (None, size):
@@ -257,7 +257,7 @@ def sha256(path):
 
 
 def _check_is_whole(preset):
-    """Refuses what lacks a file, which would be made up at random.
+    """Refuses a preset that lacks a file, whose weights would be random.
 
     Another program may have fetched a part of it into the cache.
     """

@@ -17,7 +17,7 @@ KERAS_HUB_ARGUMENTS = ("backbone", "head", "preprocessor")
 def preset_config(backbone):
     """Returns the backbone's config with what KerasHub and KerasCV read in the file."""
     config = {**_serialized(backbone), "weights": WEIGHTS_FILE}
-    # How training saved memory on one machine is nothing to others, who would pay in time.
+    # Gradient checkpointing is left out: it suits one machine, and would cost others time.
     config["config"].pop("gradient_checkpointing", None)
     if config["registered_name"] in (PLAIN_NAME, KERAS_CV_NAME):
         # KerasHub builds the class of this name, its own. Where KerasHub is not imported

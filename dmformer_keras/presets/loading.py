@@ -20,9 +20,9 @@ from dmformer_keras.presets.weights_files import check_weights
 from dmformer_keras.task_table import class_of_stored_task
 from dmformer_keras.type_names import PathLike
 
-# Arguments of heads that their weights' shapes depend on.
+# Arguments of heads on which the shapes of their weights depend.
 _SHAPING = ("num_classes", "head_channels", "normalization")
-# What weights belong to: with other values they would not fit, or be another function's.
+# With other values of these the weights would not fit, or would compute something else.
 _WEIGHTED = (
     "channels",
     "depths",

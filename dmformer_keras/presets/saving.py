@@ -26,7 +26,7 @@ from dmformer_keras.system.files import stated_write_errors, stored_bytes
 from dmformer_keras.system.scratch import scratch_folder
 from dmformer_keras.type_names import PathLike
 
-# How the folder is called that holds what is being saved, beside what it will replace.
+# The prefix of the folder with the new files, beside the files that they will replace.
 SAVING = ".saving-"
 
 
@@ -63,7 +63,7 @@ def _save(folder, backbone, task, metadata, half_precision=False):
             "dictionaries of them."
         ) from None
     model = backbone if task is None else task[0]
-    # Half precision is a copy beside what it is made of.
+    # In half precision, the file and its copy exist at the same time.
     needed = stored_bytes(model.weights) * (1.5 if half_precision else 1)
     with stated_write_errors(folder, needed):
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _store_kernels_in_half(path):
                 continue
             values = item[()]
             half = item.ndim > 1 and item.dtype == np.float32
-            # What float16 has no numbers for stays as it is.
+            # Values outside the range of float16 stay as they are.
             if half and np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
                 values = values.astype(np.float16)
             target.create_dataset(name, data=values).attrs.update(item.attrs)

@@ -107,7 +107,7 @@ def _files_of(preset):
         path = preset.folder / name
         if not path.exists() and not path.is_symlink():
             continue
-        # The Hub's own cache is made of links.
+        # The Hub's own cache consists of links.
         linked = path.resolve().parent != home and not is_address(preset.name)
         if linked or not path.is_file():
             reason = "a link to a file elsewhere" if linked else "no regular file"
@@ -126,7 +126,7 @@ def _listed(folder, name):
 
 
 def model_card(preset: Preset, repository: str, licence: str | None = None) -> str:
-    """Writes the card of a preset as the Hub reads it: its own, or one of what its metadata says.
+    """Writes the card of a preset in the Hub's form: its own, or one from its metadata.
 
     Args:
         preset: Preset, of `read_preset`.

@@ -1,4 +1,4 @@
-"""What a file of weights must be before Keras reads it."""
+"""Checks files of weights before Keras reads them."""
 
 import os
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def check_weights(file: str | os.PathLike[str] | BinaryIO, path: Path, count: in
                     _check_values(name, values, path)
     except DMFormerError:
         raise
-    except Exception as error:  # what h5py raises for damage is of many kinds
+    except Exception as error:  # h5py raises errors of many kinds for damaged files
         raise DMFormerError(
             f"The weights {path} are damaged or no HDF5 file ({shortened(error, 150)}); copy or "
             "save them again."

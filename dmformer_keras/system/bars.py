@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, elsewhere a line each half minute."""
+"""Progress of long work: a bar on a terminal, elsewhere a line every half minute."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Lines:
         self._last = monotonic()
 
     def update(self, number: int = 1) -> None:
-        """Counts what was done, and prints a line if the last is half a minute old."""
+        """Counts, and prints a line if the last one is half a minute old."""
         self.n += number
         now = monotonic()
         if now - self._last < LINE_SECONDS or self.n == self.total:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that one process writes to."""
+"""Files that are complete or absent, and folders that one process writes to."""
 
 import contextlib
 import errno
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from dmformer_keras.errors import DMFormerError, shortened
 
-# How the name of a file begins while it is written.
+# The prefix of a file's name while it is being written.
 WRITING = ".writing-"
 # A file is read whole into memory. No image comes near this; a zip bomb goes beyond.
 FILE_BYTES_LIMIT = 2**29
-# Nor any table, list or JSON object near this.
+# The same for tables, lists and JSON objects.
 TEXT_BYTES_LIMIT = 2**26
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WriteError(DMFormerError):
-    """A file could not be written; what was in its place before is there still."""
+    """A file could not be written; the file that it would have replaced is still there."""
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def stated_write_errors(path, needed=0):
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # HDF5's is a RuntimeError where it notices when it closes the file.
+        # HDF5 raises a RuntimeError if it notices when it closes the file.
         number = getattr(error, "errno", None)
         full = number in _FULL or any(f"errno = {code}," in str(error) for code in _FULL)
         if isinstance(error, OSError) or full:
@@ -88,7 +88,7 @@ def _write_error(path, reason, needed, full):
 
 def open_regular_file(path):
     """Open a regular file to read its bytes: no pipe, no device; returns a file object."""
-    # Opening a pipe would wait for a writer.
+    # Opening a pipe would wait until somebody writes to it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(os.open(path, flags), "rb")  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -1,4 +1,4 @@
-"""Says what machine and which libraries measured."""
+"""Describes the machine and the libraries of a measurement."""
 
 import contextlib
 import importlib.metadata

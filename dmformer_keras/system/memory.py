@@ -1,4 +1,4 @@
-"""How much memory this process holds, and held at most."""
+"""The memory that this process uses, and its peak."""
 
 import contextlib
 import ctypes
@@ -16,7 +16,7 @@ def resident_now():
 
 
 def forget_peak():
-    """Gives back what building and compiling left behind, and forgets its peak, where Linux can."""
+    """Releases memory that building and compiling left, and resets the peak, where Linux can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""Folders to prepare files in, of which nothing is left: not even by processes that are killed."""
+"""Temporary folders that are removed in the end, also those of killed processes."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What must not be published: tokens and passwords in a command that was recorded."""
+"""Removes tokens and passwords, which must not be published, from recorded commands."""
 
 import re
 

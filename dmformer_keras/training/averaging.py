@@ -12,7 +12,7 @@ from dmformer_keras.layers.backend_paths import no_gradients
 
 @contextlib.contextmanager
 def averaged_weights(model):
-    """Puts the moving averages in the place of a model's weights, for the time of a block."""
+    """In this context the moving averages replace a model's weights."""
     if not keeps_average(model):
         yield
         return
@@ -20,7 +20,7 @@ def averaged_weights(model):
     variables = model.trainable_variables
     own = [ops.convert_to_numpy(variable) for variable in variables]
     for variable, average in zip(variables, optimizer._model_variables_moving_average, strict=True):
-        # A copy: JAX gives the arrays of a model's weights away when it predicts.
+        # A copy, because JAX donates the arrays of a model's weights when it predicts.
         variable.assign(ops.convert_to_numpy(average))
     try:
         yield
@@ -30,7 +30,7 @@ def averaged_weights(model):
 
 
 def keeps_average(model):
-    """Tells whether the optimizer of a compiled model keeps an average of the weights."""
+    """Tells whether the optimizer of a compiled model averages the weights."""
     return bool(getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema)
 
 
@@ -46,7 +46,7 @@ def warm_up_average(optimizer):
     def move_warmed_up(variables):
         momentum = optimizer.ema_momentum
         updates = ops.cast(optimizer.iterations, "float32")
-        # Keras moves the average with every batch, several of which may make one update.
+        # Keras updates the average after every batch, but an update may take several batches.
         batches = optimizer.gradient_accumulation_steps or 1
         warming = ((1 + updates) / (10 + updates)) ** (1 / batches)
         optimizer.ema_momentum = ops.minimum(momentum, warming)
@@ -55,7 +55,7 @@ def warm_up_average(optimizer):
         finally:
             optimizer.ema_momentum = momentum
 
-    # Of this one optimizer: those of a class of ours are slower under PyTorch.
+    # Patched on this optimizer, because a subclass is slower under PyTorch.
     optimizer._update_model_variables_moving_average = move_warmed_up
 
 

@@ -40,7 +40,7 @@ def statistics_batches(source, recipe, image_size, epoch, images=512):
     """Yields batches of training images, changed as in training but not mixed: a float32 array
     (batch, height, width, channels) in 0..255.
     """
-    # A stream has no images by number, which only tf.data reads.
+    # A stream has no images by number; only tf.data reads it.
     streamed = isinstance(source, StreamSource)
     batches = (to_tf_dataset if streamed else to_py_dataset)(
         source,
@@ -74,10 +74,9 @@ def evaluation_batches(source, image_size, batch_size):
 
 @contextlib.contextmanager
 def stated_data_errors():
-    """Turns a DMFormerError that went through TensorFlow back into one.
+    """Raises the DMFormerError that TensorFlow has wrapped in an error of its own.
 
-    TensorFlow raises an error of its own, a traceback in its text, for what is raised
-    while an image is prepared.
+    TensorFlow does so with every error that is raised while an image is prepared.
     """
     try:
         yield

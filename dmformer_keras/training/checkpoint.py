@@ -1,8 +1,7 @@
 """The state of an unfinished run: what `--resume` continues from.
 
-`state.json` is what counts: it names the file of the last finished epoch's weights, and
-is renamed into place after that file. An interruption at any moment leaves the previous
-state and its file.
+`state.json` names the file with the weights of the last finished epoch, and is renamed into place
+after that file. So an interruption at any moment leaves the previous state and its file.
 """
 
 import dataclasses
@@ -64,7 +63,7 @@ def read_state(folder):
 
 
 def _check_kinds(state):
-    """Raises a ValueError where a state holds what this package does not write."""
+    """Raises a ValueError if a state holds something that this package does not write."""
     name = state.weights_file
     expected = {
         "identity": isinstance(state.identity, dict)
@@ -89,7 +88,7 @@ def is_untouched(folder):
     if not folder.is_dir():
         return False
     if not set(folder.iterdir()) <= {folder / CHECKPOINT_FOLDER}:
-        return False  # before a large folder is walked through
+        return False  # before all files of a large folder are listed
     files = [path for path in folder.rglob("*") if path.is_file()]
     return all(path.name.startswith(WRITING) for path in files)
 
@@ -120,8 +119,8 @@ def checkpoint_bytes(model):
 
 
 def restore_epoch(folder, state, model):
-    """Loads the last finished epoch into a model that was built and compiled alike."""
-    import keras  # not above: states are read before Keras is started, too
+    """Loads the last finished epoch into a model that was built and compiled in the same way."""
+    import keras  # not above, because states are also read before Keras is imported
 
     path = folder / CHECKPOINT_FOLDER / state.weights_file
     try:

@@ -25,7 +25,7 @@ from dmformer_keras.training.optimization import ReplicatedAdamW
 
 
 class OneDevice:
-    """Training as if there were nothing else.
+    """Training on one device, in one process.
 
     Attributes:
         replicas: int, the devices that share a batch.
@@ -41,7 +41,7 @@ class OneDevice:
 
     @property
     def is_first(self):
-        """Tells whether this is the process whose results are kept and whose words are heard."""
+        """Tells whether this process saves the results and prints."""
         return self.process == 0
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class OneDevice:
         return self.process, self.processes
 
     def building(self):
-        """The context in which models are built, compiled and restored."""
+        """The context for building, compiling and restoring models."""
         return contextlib.nullcontext()
 
     def fitting(self):
@@ -79,14 +79,14 @@ class OneDevice:
         return contextlib.nullcontext()
 
     def evaluating(self):
-        """The context, within `fitting`, in which a model of this process alone is run."""
+        """The context, within `fitting`, for running a model in this process only."""
         return contextlib.nullcontext()
 
     def connect(self, model):
         """Makes a compiled model one of the copies that train together."""
 
     def batches(self, model, batches):
-        """Returns this process's batches as `fit` of a compiled model wants them."""
+        """Returns this process's batches in the form that `fit` of a compiled model needs."""
         return batches
 
     def mean(self, figures):
@@ -119,8 +119,8 @@ class _TensorFlow(OneDevice):
     def batches(self, model, batches):
         with self.strategy.scope():
             model._symbolic_build(data_batch=batches.element_spec)
-        # In the place of what `fit` would do itself, which takes means of a worker's batch and
-        # metrics by a way that fails where the worker has one device.
+        # `fit` would do this itself, but averages over a worker's batch, and computes metrics in a
+        # way that fails if the worker has one device.
         model._maybe_symbolic_build = lambda iterator=None, data_batch=None: None
         model.train_function = self._train_function(model)
         share = batches.element_spec[0].shape[0] * self.processes // self.replicas
@@ -144,7 +144,7 @@ class _TensorFlow(OneDevice):
 
 @functools.cache
 def _tensorflow_strategy(kind, *arguments):
-    """The one strategy of a process: another would number its reductions from 1 again."""
+    """The one strategy of a process; a second one would number its reductions from 1 again."""
     return _started(lambda: kind(*arguments))
 
 
@@ -174,7 +174,7 @@ class _Jax(OneDevice):
 
     @contextlib.contextmanager
     def evaluating(self):
-        # Within `fitting`, or before it, where a run that is resumed saves what it has.
+        # Within `fitting`, or before it, when a resumed run saves its state.
         before = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
@@ -198,7 +198,7 @@ class _Torch(OneDevice):
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
-            # Not after each training: one process would join again while another still leaves.
+            # Not after each training: one process could join again while another is still leaving.
             atexit.register(torch.distributed.destroy_process_group)
         self.process = torch.distributed.get_rank()
         self.replicas = self.processes = torch.distributed.get_world_size()

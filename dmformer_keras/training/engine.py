@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
 
 TENSORBOARD_FOLDER = "tensorboard"
-# What each row of the history has, beside the validation's.
+# The columns of the history, in addition to those of the validation.
 _COLUMNS = ("epoch", "learning_rate", "loss", "accuracy", "seconds")
 
 
@@ -197,7 +197,7 @@ class _Run:
         self.tensorboard = tensorboard
         self.recipe = recipe
         self.task = task_of(recipe)
-        # Absolute: a name alone would be a built-in preset's, where there is one.
+        # Absolute, because a name alone could be that of a built-in preset.
         self.folder = folder.absolute()
         self.lock = lock
         self.resume = resume
@@ -216,7 +216,7 @@ class _Run:
         self.state = checkpoint.read_state(folder) if begun else None
         if not resume:
             check_is_free(folder)
-        # Decoding all images takes its time: once per run, unless some have to be left out.
+        # Decoding all images takes long, so once per run, unless some have to be left out.
         verify = on_corrupt == "skip" or not begun
         self.draw = draw_of(self.state and self.state.identity)
         self.train_source, self.val_source = (
@@ -233,7 +233,7 @@ class _Run:
         self.teacher = self._open_teacher(teacher, teacher_cache, teacher_classes)
         self.cache = MEMORY if cache is None and recipe.augment_on_device else cache
         self._check_identity()
-        # What training reads: after all that is quick has been checked.
+        # The images to train on, opened after all quick checks.
         self.shown_source = self.train_source
         if self.cache is not None:
             self.shown_source = cached(
@@ -262,7 +262,7 @@ class _Run:
         return self._report() if self.distribution.is_first else None
 
     def finish_epoch(self, model, row):
-        """Saves what an epoch has brought; the checkpoint first, see `_start_or_restore`."""
+        """Saves the results of an epoch; the checkpoint first, see `_start_or_restore`."""
         self.state.history.append(row)
         checkpoint.save_epoch(self.folder, self.state, model)
         self._save_if_best(model)
@@ -295,7 +295,7 @@ class _Run:
             return
         folder.mkdir(parents=True, exist_ok=True)
         with FolderLock(folder) as lock:
-            # The processes of one training come here together.
+            # All processes of one training get here at the same time.
             lock.take(lambda: self._say(f"Waiting for another process to write {folder}"))
             if not teacher.has_stored(folder):
                 self._say(
@@ -349,8 +349,8 @@ class _Run:
                 )
 
     def _begun(self):
-        """How this run begins, for whoever asks how the weights were made."""
-        # Who reads the report or the model card shall not find a token there.
+        """How this run was started, for the report and the model card."""
+        # No token may be published in the report or on the model card.
         command = None if self.command is None else without_secrets(self.command)
         begun = {"command": command, "preset": self.preset_name, "earlier": []}
         if self.preset.has_weights:
@@ -397,7 +397,7 @@ class _Run:
         recipe = self.recipe
         overrides = {
             "data_format": "channels_last",
-            "include_rescaling": True,  # images come in 0..255
+            "include_rescaling": True,  # the images are in 0..255
             "dtype": recipe.precision,
             "gradient_checkpointing": recipe.gradient_checkpointing,
         }
@@ -433,7 +433,7 @@ class _Run:
             record_contents(self.folder, (self.train_source, self.val_source))
 
     def _probe(self):
-        """Solves the head on the features as they are, and says how good it is."""
+        """Solves the head on the frozen features, and reports its accuracy."""
         self._say("Linear probe: computing the features of the training images")
         shown = bool(self.verbose)
         solve_head(self.classifier, self.train_source, self.image_size, progress=shown)
@@ -450,11 +450,11 @@ class _Run:
     def _fit(self, model):
         for first, end, image_size in self.phases:
             if self.state.epoch == first > 0:
-                # `fit` ends by putting the averages in the place of the weights.
+                # At its end `fit` replaces the weights by their averages.
                 self._restore(model)
             if self.state.epoch < end:
                 self._fit_phase(model, max(first, self.state.epoch), end, image_size)
-            if model.stop_training:  # a callback's wish
+            if model.stop_training:  # a callback asked for it
                 break
 
     def _fit_phase(self, model, first, end, image_size):
@@ -478,7 +478,7 @@ class _Run:
         ):
             model.fit(
                 self.distribution.batches(model, batches),
-                # The stream of batches is in its order already; Keras warns otherwise.
+                # The batches are shuffled already; Keras would warn.
                 shuffle=False,
                 steps_per_epoch=self.steps,
                 initial_epoch=first,
@@ -511,7 +511,7 @@ class _Run:
         with self.kept_model(model) as kept:
             kept.save_to_preset(
                 self.folder,
-                # Names, not paths: the folder may be given to others.
+                # Names, not paths, because the folder may be shared.
                 description=f"{name_without_path(self.preset.name)} trained on "
                 f"{name_without_path(self.train_source.title)}",
                 class_names=self.train_source.class_names,

@@ -32,7 +32,7 @@ TOP5 = 5
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a classifier got right, in counts.
+    """The counts of a classifier's right predictions.
 
     Args:
         class_names: list of str.
@@ -163,7 +163,7 @@ class _Counts:
         if self.top5 is not None:
             self.top5 += int((ranked[:, :TOP5] == labels[:, None]).any(axis=1).sum())
         of_truth = probabilities[np.arange(len(labels)), labels]
-        # The least positive number stands for the logarithm of a probability of 0.
+        # The smallest positive number instead of 0, whose logarithm is not finite.
         self.loss -= float(np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).sum())
 
     def evaluation(self):

@@ -6,7 +6,7 @@ import numpy as np
 
 from dmformer_keras.system.files import written_whole
 
-# Numbers in the cells are legible up to here, names on the axes up to there.
+# The most classes with legible numbers in the cells, and with legible names on the axes.
 _MOST_NUMBERS, _MOST_NAMES = 20, 50
 _LONGEST_NAME = 24
 

@@ -11,7 +11,7 @@ from dmformer_keras.training.trained_images import draw_of
 def identity_of(recipe, preset, train_source, val_source, draw="name"):
     """What must be the same for a run to be resumed: a dict {part: {name: JSON value}}."""
     settings = _json_values(dataclasses.asdict(recipe))
-    # The results are the same with it: a run that ran out of memory is continued with it.
+    # The results are the same with it, so a run that ran out of memory may be resumed with it.
     del settings["gradient_checkpointing"]
     return {
         "recipe": settings,
@@ -31,7 +31,7 @@ def describe_differences(started, now, kind):
     """Says how a run that is to be resumed differs from what it was started as; returns a list of
     str, empty where it is the same run.
     """
-    # A setting that came with a later version was what it is by default.
+    # A setting that a later version added had its default value.
     defaults = _json_values(dataclasses.asdict(kind()))
     stored = defaults | started.get("recipe", {})
     earlier = {name: stored[name] for name in now["recipe"]}

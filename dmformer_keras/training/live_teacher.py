@@ -41,7 +41,7 @@ _BATCH_SIZE = 32
 
 
 class Teacher:
-    """A trained classifier or segmenter that answers for each training batch.
+    """A trained classifier or segmenter that predicts for each training batch.
 
     It sees the images as the student does, changed and mixed, and is not trained.
 
@@ -168,7 +168,7 @@ class Teacher:
             np.save(path, np.concatenate(rows))
         _write_lines(folder / NAMES_FILE, names)
         _write_lines(folder / CLASSES_FILE, self.class_names)
-        # Last: where it is, the others are whole.
+        # Written last: if it exists, the other files are complete.
         card = {"name": self.described(), "weights": self._checksum}
         _write_lines(folder / CARD_FILE, [json.dumps(card)])
 
@@ -277,7 +277,7 @@ def _keras_file(path):
         raise DMFormerError(f"There is no file {os.fspath(path)!r}; give a model that was saved.")
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # whatever the layers of another library raise
+    except Exception as error:  # layers of other libraries may raise anything
         raise DMFormerError(
             f"The teacher {os.fspath(path)!r} cannot be loaded ({shortened(error, 150)}); save it "
             "again with model.save, and install the library whose layers it has."

@@ -1,4 +1,4 @@
-"""What is checked of a run before it begins: that its settings, images and devices fit."""
+"""Checks before a run begins: that its settings, images and devices fit together."""
 
 from importlib.util import find_spec
 
@@ -20,7 +20,7 @@ def check_tensorboard():
 
 
 def check_classes(source, kind):
-    """Checks that there is something to tell apart."""
+    """Checks that there are at least two classes."""
     if len(source.class_names) < 2:
         raise DMFormerError(
             f"{source.title} has one class only, and a {kind} needs two or more; give images of "
@@ -42,7 +42,7 @@ def steps_of_epoch(recipe, source):
 
 
 def check_updates(recipe, steps):
-    """Checks that there will be an update of the weights."""
+    """Checks that the weights will be updated at least once."""
     batches = recipe.epochs * steps
     if recipe.accumulate > batches:
         raise DMFormerError(
@@ -52,7 +52,7 @@ def check_updates(recipe, steps):
 
 
 def check_distribution(recipe, source, distribution):
-    """Checks that a recipe can be trained on the devices that there are."""
+    """Checks that a recipe can be trained on the available devices."""
     batch_size = min(recipe.batch_size, len(source))
     if batch_size % distribution.replicas:
         raise DMFormerError(
@@ -93,7 +93,7 @@ def checked_callbacks(callbacks):
                 f"{type(callback).__name__} would set another; leave it out, and choose the "
                 "recipe's learning_rate and warmup_epochs."
             )
-        # Keras knows it of its own metrics alone.
+        # Keras knows this of its own metrics only.
         monitor = getattr(callback, "monitor", None)
         measured = isinstance(monitor, str) and monitor.startswith(("val_", "accuracy"))
         if measured and getattr(callback, "mode", None) == "auto":

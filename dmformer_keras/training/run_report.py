@@ -1,4 +1,4 @@
-"""What a run says of itself: in a few lines, `history.csv`, `report.json` and pictures."""
+"""The reports of a run: a few printed lines, `history.csv`, `report.json` and pictures."""
 
 import csv
 import json

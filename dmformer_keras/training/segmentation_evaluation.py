@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationEvaluation:
-    """What a segmenter got right, in counts of pixels; ignored pixels are not among them.
+    """The counts of a segmenter's right pixels, without ignored ones.
 
     A class that neither occurs nor is predicted has no intersection over union, and is left
     out of the mean; so is, of mean accuracy, a class that does not occur.

@@ -75,7 +75,7 @@ class Task:
         raise NotImplementedError
 
     def rank(self, row):
-        """Returns what the best epoch has the most of, from a row of the history."""
+        """Returns the value by which the best epoch is chosen, from a row of the history."""
         raise NotImplementedError
 
     def report(self, evaluation):
@@ -142,7 +142,7 @@ class Classification(Task):
                 live=teacher.is_live,
             )
             return loss, [TaughtAccuracy(classes)]
-        # Of mixed images, that of the class with the larger share.
+        # For mixed images, the accuracy on the class with the larger share.
         kind = "SparseCategoricalAccuracy" if recipe.mixing is None else "CategoricalAccuracy"
         return loss, [getattr(keras.metrics, kind)(name="accuracy")]
 
@@ -198,7 +198,7 @@ class Segmentation(Task):
     )
 
     def open(self, source, split, **options):
-        # Always verified, which counts the pixels of the classes.
+        # Always verified, because this counts the pixels of the classes.
         options |= {"task": "segment", "channels": self.recipe.channels, "verify": True}
         opened = open_source(source, split, **options)
         if opened.pixel_counts is not None and not opened.pixel_counts.any():

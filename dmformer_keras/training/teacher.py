@@ -28,12 +28,12 @@ CLASSES_FILE = "classes.txt"
 LOGITS_FILE = "logits.npy"
 FEATURES_FILE = "features.npy"
 CARD_FILE = "teacher.json"
-# What an identity calls which answer belongs to which image and class.
+# The name in the identity for which answer belongs to which image and class.
 MATCHES = "names and classes"
 
-# Features are learned as standard scores, of which outliers count for no more than this.
+# Features are learned as standard scores, clipped to this absolute value.
 _LARGEST_SCORE = 5.0
-# How many rows, spread over all, tell the mean and deviation of each feature.
+# The number of rows from which mean and deviation of each feature are estimated.
 _SAMPLE = 8192
 _NO_SPREAD = 1e-6
 
@@ -251,7 +251,7 @@ class TeacherProbabilities(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        # Keras would track a model, and does not look into other objects.
+        # In an object, because Keras would track a model.
         self.teacher = teacher
         self.known = len(teacher.known) if known is None else known
         self.of_pixels = len(teacher.model.output.shape) == 4 if of_pixels is None else of_pixels

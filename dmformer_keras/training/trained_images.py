@@ -14,7 +14,7 @@ from dmformer_keras.training import checkpoint
 IMAGES_FILE = "training_images.npy"
 CONTENTS_FILE = "image_contents.npy"
 _CONTENTS_LIMIT = 2**32
-# What the first versions drew by, whose runs do not say so.
+# How the first versions drew, whose runs do not record it.
 _EARLY_DRAW = "position"
 
 

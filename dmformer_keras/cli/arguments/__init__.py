@@ -1,4 +1,4 @@
-"""What each command can be asked, and what is wrong with a request at first sight.
+"""The arguments of each command, and the quick checks of them.
 
 Nothing here imports Keras: help, wrong options and missing folders are answered before a
 backend is started, which takes seconds. Each module has DESCRIPTION, EPILOG and
