@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, one block after the other."""
+"""The README: its Python runs as it stands, it stays short, and what it links to is there."""
 
 import re
 from pathlib import Path
@@ -20,11 +20,25 @@ def test_python_blocks_run(tmp_path):
     if not README.is_file():
         pytest.skip("not a source checkout")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 1
     Image.effect_noise((120, 90), 60).convert("RGB").save(tmp_path / "photo.jpg")
     output = run_python("\n".join(blocks), timeout=600, folder=tmp_path)
     assert len(re.findall(r"^[\w ]+: \d+\.\d%$", output, re.MULTILINE)) == 3
-    assert "{'channels': 192, 'stride': 32}" in output
+
+
+def test_it_is_two_screens_and_what_it_links_to_is_there():
+    if not README.is_file():
+        pytest.skip("not a source checkout")
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 105
+    links = re.findall(r"\]\((?!http)([^)]+)\)", text)
+    assert len(links) > 20
+    for path, _, heading in (link.partition("#") for link in links):
+        page = README.parent / path
+        assert page.exists(), path
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [name.lower().replace(" ", "-") for name in headings], heading
 
 
 def test_the_table_of_segmenters_is_counted():

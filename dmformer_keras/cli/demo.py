@@ -1,5 +1,6 @@
 """`dmformer demo`"""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -46,6 +47,9 @@ def run(args):
         logging.getLogger("uvicorn.error").disabled = True
         page.server.force_exit = True
         page.close(verbose=False)
+        # Python would look through all objects of the libraries again and again before it ends,
+        # which takes seconds, or ten on a busy machine.
+        gc.freeze()
 
 
 def after_interruption(args):
@@ -193,12 +197,6 @@ def _heated(model, image, class_index):
 def _library():
     # Read when it is imported: it asks for newer versions, and counts what is done, otherwise.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-        import matplotlib  # noqa: F401, draws the heat
-    except ImportError as error:
-        raise DMFormerError(
-            "The page needs gradio, which is not installed; run "
-            '`pip install "dmformer-keras[demo]"`.'
-        ) from error
+    import gradio
+
     return gradio

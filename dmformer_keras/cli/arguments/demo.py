@@ -1,10 +1,13 @@
 """The arguments of `dmformer demo`."""
 
+import importlib.util
+
 from dmformer_keras.cli.arguments.shared import MODEL_HELP, add_image_size_option, check_model
 from dmformer_keras.errors import DMFormerError
 
 # {whether a segmenter: the shipped preset that the page shows if no other is given}
 SHIPPED = {False: "dmformer_t_imagenette", True: "dmformer_t_camvid"}
+_NEEDED = ("gradio", "matplotlib")  # matplotlib draws the heat
 
 DESCRIPTION = """\
 Open a page in the browser to try models on photographs. One tab shows a classifier's classes
@@ -49,3 +52,9 @@ def check(args):
         )
     for model in args.models:
         check_model(model, exported=False)
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DMFormerError(
+            f"The page needs {', '.join(missing)}, which is not installed; run "
+            '`pip install "dmformer-keras[demo]"`.'
+        )
