@@ -42,6 +42,11 @@ def machine_sentence(machine):
     return f"{', '.join(part for part in parts if part)}; {versions}."
 
 
+def cpu_flags():
+    """The names of the instruction sets that the processor has; none where no file lists them."""
+    return frozenset((_from_file("/proc/cpuinfo", "flags") or "").split())
+
+
 def _from_file(path, key):
     with contextlib.suppress(OSError):
         for line in Path(path).read_text().splitlines():
