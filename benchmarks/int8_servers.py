@@ -37,7 +37,7 @@ def converted(model, source, folder):
             options = {}
             if precision == "int8":
                 options = {"quantization": "int8", "representative_data": source}
-            path = folder / f"{precision}{suffix}"
+            path = folder / f"{convert.__name__}_{precision}{suffix}"
             paths[runtime, precision] = convert(model, path, verify=False, **options)
     return paths
 
