@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # What TensorFlow decodes files to; images of other channels come as arrays only.
 _CHANNELS_OF_FILES = (1, 3, 4)
 _PNG = b"\x89PNG"
+_PNG_BIT_DEPTH = 24  # where the header of a PNG holds it
+_GIF = b"GIF8"
+_GIF_EXTENSION = b"\x21\xf9\x04"  # what comes before the flags of a picture
 
 
 def to_saved_model(
@@ -42,7 +45,8 @@ def to_saved_model(
     width, channels)`, as the model takes them. `serving_default` of a classifier gives
     `probabilities`, `class` (the likeliest) and, with class names, `name`; of a segmenter
     `classes`, the likeliest of each pixel; of a backbone `outputs`, as `images` always
-    does. Files are not turned as their EXIF orientation says. For images of other than 1,
+    does. Transparent parts of a PNG lie on white, as in `predict`; a GIF that has such is
+    refused. Files are not turned as their EXIF orientation says. For images of other than 1,
     3 or 4 channels `serving_default` is `images`. `labels.txt` and `model.json` are in the
     folder `assets`.
 
@@ -140,14 +144,10 @@ def _pixels(file, channels):
     """Decodes a file; transparent parts of a PNG lie on white, as `decode_image` lays them."""
     import tensorflow as tf
 
-    def decoded():
-        return tf.io.decode_image(file, channels=channels, expand_animations=False)
-
-    if channels == 4:
-        return decoded()
-
-    def on_white():
-        image = tf.cast(tf.io.decode_png(file, channels=4), tf.int32)
+    def of_png():
+        image = tf.cast(_png_with_alpha(file), tf.int32)
+        if channels == 4:
+            return tf.cast(image, tf.uint8)
         color, alpha = image[..., :3], image[..., 3:]
         color = (color * alpha + 255 * (255 - alpha) + 127) // 255
         if channels == 1:  # Pillow's luminance
@@ -155,8 +155,44 @@ def _pixels(file, channels):
             color = (color + 32768) // 65536
         return tf.cast(color, tf.uint8)
 
-    is_png = tf.strings.substr(file, 0, len(_PNG)) == _PNG
-    return tf.cond(is_png, on_white, decoded)
+    def of_others():
+        told = "A GIF with transparent parts is not read; send it as PNG."
+        with tf.control_dependencies([tf.debugging.Assert(~_is_transparent_gif(file), [told])]):
+            return tf.io.decode_image(file, channels=channels, expand_animations=False)
+
+    return tf.cond(_begins(file, _PNG), of_png, of_others)
+
+
+def _png_with_alpha(file):
+    """Decodes a PNG to RGBA.
+
+    Where a file of 1, 2 or 4 bits per sample has no transparency, TensorFlow fills alpha with the
+    largest sample of these bits, 1, 3 or 15, which would be almost transparent.
+    """
+    import tensorflow as tf
+
+    image = tf.io.decode_png(file, channels=4)
+    bits = tf.io.decode_raw(tf.strings.substr(file, _PNG_BIT_DEPTH, 1), tf.uint8)[0]
+    filled = tf.bitwise.left_shift(1, tf.minimum(tf.cast(bits, tf.int32), 8)) - 1
+    color, alpha = image[..., :3], image[..., 3:]
+    is_filled = tf.reduce_all(tf.cast(alpha, tf.int32) == filled)
+    return tf.concat([color, tf.where(is_filled, tf.constant(255, tf.uint8), alpha)], axis=-1)
+
+
+def _is_transparent_gif(file):
+    """Whether the first picture of a GIF has a transparent color, which TensorFlow leaves out."""
+    import tensorflow as tf
+
+    parts = tf.strings.split(file, _GIF_EXTENSION, maxsplit=1)
+    flags = tf.io.decode_raw(tf.strings.substr(parts[-1:], 0, 1), tf.uint8)
+    has_flags = tf.shape(parts)[0] == 2
+    return _begins(file, _GIF) & has_flags & (tf.reduce_max(flags) % 2 == 1)
+
+
+def _begins(file, start):
+    import tensorflow as tf
+
+    return tf.strings.substr(file, 0, len(start)) == start
 
 
 def _served(outputs, description):

@@ -169,8 +169,8 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, convert, path, ar
 
 
 @pytest.mark.backend_independent
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "few colors", "RGB", "L", "1", "1 clear"])
 def test_saved_models_lay_transparent_parts_on_white_as_predict_does(mode, channels):
     tf = pytest.importorskip("tensorflow", reason="a SavedModel needs TensorFlow")
     from dmformer_keras.data import decode_image
@@ -179,11 +179,37 @@ def test_saved_models_lay_transparent_parts_on_white_as_predict_does(mode, chann
     samples = np.random.default_rng(0).integers(0, 256, (20, 30, 4), "uint8")
     image = Image.fromarray(samples, "RGBA")
     options = {}
-    if mode == "P":
+    if mode in ("P", "few colors"):
         image = image.convert("RGB").quantize(16)
-        options["transparency"] = bytes(range(0, 256, 17))
+        options = {"transparency": bytes(range(0, 256, 17))} if mode == "P" else {}
+    elif mode.startswith("1"):
+        image = image.convert("1")
+        options = {"transparency": 0} if mode == "1 clear" else {}
+    else:
+        image = image.convert(mode)
     encoded = io.BytesIO()
-    image.convert(mode).save(encoded, "PNG", **options)
+    image.save(encoded, "PNG", **options)
     expected = decode_image(encoded.getvalue(), channels, "the image")
     found = tf.function(_decoded)(tf.constant(encoded.getvalue()), (20, 30, channels)).numpy()
-    np.testing.assert_allclose(found, expected, atol=1 if mode == "LA" and channels == 1 else 0)
+    # Pillow rounds twice.
+    np.testing.assert_allclose(found, expected, atol=1 if channels == 1 and mode != "L" else 0)
+
+
+@pytest.mark.backend_independent
+def test_saved_models_refuse_transparent_gifs_and_read_others():
+    tf = pytest.importorskip("tensorflow", reason="a SavedModel needs TensorFlow")
+    from dmformer_keras.data import decode_image
+    from dmformer_keras.export.saved_model import _decoded
+
+    image = Image.fromarray(np.uint8(images(1, 20, 30, 3)[0])).quantize(16)
+    decode = tf.function(_decoded)
+    for options in ({}, {"comment": b"an extension"}, {"transparency": 3}):
+        encoded = io.BytesIO()
+        image.save(encoded, "GIF", **options)
+        encoded = encoded.getvalue()
+        if "transparency" in options:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="send it as PNG"):
+                decode(tf.constant(encoded), (20, 30, 3))
+        else:
+            found = decode(tf.constant(encoded), (20, 30, 3)).numpy()
+            np.testing.assert_array_equal(found, decode_image(encoded, 3, "the image"))
