@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import unicodedata
 import warnings
 from typing import Any, Self
 
@@ -162,12 +163,20 @@ def checked_class_names(class_names, num_classes):
             f"class_names has {len(class_names)} names for num_classes={num_classes}; give "
             "one for each class."
         )
-    return [str(name) for name in class_names]
+    names = [str(name) for name in class_names]
+    for name in names:
+        # Files of labels hold one name per line.
+        if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name):
+            raise DMFormerError(
+                f"class_names must have no control characters or line breaks, not {shown(name)}."
+            )
+    return names
 
 
 def _are_labels(names):
     try:
-        return not isinstance(names, str | bytes | dict) and all(map(_is_label, names))
+        ordered = not isinstance(names, str | bytes | dict | set | frozenset)
+        return ordered and all(map(_is_label, names))
     except TypeError:
         return False
 

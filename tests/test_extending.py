@@ -192,6 +192,15 @@ def test_a_backbone_of_another_class_comes_back_as_it(tmp_path):
     assert type(grey) is MeanBackbone
 
 
+def test_a_config_that_is_no_json_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    backbone = tiny_backbone()
+    config = backbone.get_config()
+    monkeypatch.setattr(backbone, "get_config", lambda: {**config, "extra": object()})
+    with pytest.raises(DMFormerError, match="get_config cannot be stored as JSON"):
+        backbone.save_to_preset(tmp_path / "preset")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_backbone_of_a_class_that_is_not_known_is_refused(tmp_path):
     mean_backbone().save_to_preset(tmp_path)
     config = tmp_path / "config.json"

@@ -144,10 +144,20 @@ def test_sizes_and_kinds_that_no_one_means(argument, value, message):
         DMFormerBackbone(**{**BACKBONE, argument: value})
 
 
-@pytest.mark.parametrize("names", [5, "abc", [1.5, 2.5, 3.5], [["a"], ["b"], ["c"]], {"a": 1}])
+@pytest.mark.parametrize(
+    "names",
+    [5, "abc", [1.5, 2.5, 3.5], [["a"], ["b"], ["c"]], {"a": 1}, {"a", "b", "c"}, frozenset("abc")],
+)
 def test_class_names_of_wrong_kinds(backbone, names):
     with pytest.raises(DMFormerError, match="class_names must be a list of str"):
         DMFormerClassifier(backbone, 3, class_names=names)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "\x1b[2J", "a\u2028b"])
+def test_class_names_that_break_lines(backbone, name):
+    """Each would be two in a file of labels."""
+    with pytest.raises(DMFormerError, match="no control characters or line breaks"):
+        DMFormerClassifier(backbone, 2, class_names=[name, "c"])
 
 
 def test_a_head_is_bounded(backbone):

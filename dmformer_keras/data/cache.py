@@ -256,7 +256,7 @@ def _content(source, image_size):
         digest.update(repr(source.stamp(index)).encode())
     masks = isinstance(source, SegmentationSource)
     if masks:  # which store class indexes
-        digest.update(json.dumps(source.class_names).encode())
+        digest.update(json.dumps(source.class_names).encode() + source.meanings().encode())
     return {
         "version": _VERSION,
         "images": len(source),

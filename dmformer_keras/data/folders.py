@@ -21,6 +21,7 @@ from dmformer_keras.data.trees import (
     CLASSES_FILE,
     DirectoryTree,
     check_class_names,
+    check_no_twins,
     open_tree,
     quoted,
 )
@@ -147,6 +148,7 @@ def _classes(tree, prefixes, stored, complaints):
         folders = names = present
     with _collected(complaints):
         check_class_names(names, tree.title)
+        check_no_twins(names, tree.title)
     for one in dict.fromkeys((prefix, prefixes[stored])):
         with _collected(complaints):
             _check_known(tree, one, tree.child_folders(one), folders)
@@ -180,7 +182,8 @@ def _read_classes_file(tree):
             f"{CLASSES_FILE} of {tree.title} must have a line for every class with tabs between "
             "index (from 0, each once), folder (each once) and, optionally, name; correct it."
         )
-    return folders, [(by_index[index][1:2] or by_index[index])[0] for index in indexes]
+    # Of three cells the last may be empty.
+    return folders, ["".join(by_index[index][1:2]) or by_index[index][0] for index in indexes]
 
 
 def read_classes_rows(tree):

@@ -46,7 +46,7 @@ _UPRIGHT = {
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_PHOTOMETRIC = 262
 TIFF_WHITE_IS_ZERO = 0
-_JPEG_SCALES = (2, 4, 8)
+_JPEG_SCALES = (1, 2, 4, 8)
 _STRIP_PIXELS = 2**20
 _REASON_LENGTH = 160
 # One very large image at a time is decoded, whatever the number of threads.
@@ -169,8 +169,13 @@ def open_image(encoded, formats=FORMATS, *, reduce=False):
 
 
 def one_large_image(image):
-    """A context in which no other thread decodes a very large image, if this is one."""
-    return _large_images if _pixels(image) > KEPT_PIXELS else contextlib.nullcontext()
+    """A context in which no other thread decodes a very large image, if this is one: after it is
+    made smaller or, in a progressive JPEG, before, for its decoder holds all of it.
+    """
+    pixels = _pixels(image)
+    if "progressive" in image.info and getattr(image, "decoderconfig", None):
+        pixels *= image.decoderconfig[0] ** 2
+    return _large_images if pixels > KEPT_PIXELS else contextlib.nullcontext()
 
 
 def _forget_other_threads():
@@ -199,9 +204,11 @@ def _silence_libtiff():
 def _check_size(image, reduce):
     width, height = image.size
     if reduce and image.format in ("JPEG", "MPO"):
-        for scale in _JPEG_SCALES:
-            if _pixels(image) > KEPT_PIXELS:
-                image.draft(None, (width // scale, height // scale))
+        # Pillow does this once for an image.
+        fitting = (scale for scale in _JPEG_SCALES if width * height <= KEPT_PIXELS * scale**2)
+        scale = next(fitting, _JPEG_SCALES[-1])
+        if scale > 1:
+            image.draft(None, (width // scale, height // scale))
     if _pixels(image) > PIXEL_LIMIT or width * height > 8 * PIXEL_LIMIT:
         image.close()
         raise ValueError(

@@ -16,7 +16,7 @@ from dmformer_keras.data.images import (
     open_image,
     stated_image_errors,
 )
-from dmformer_keras.data.trees import check_class_names, quoted
+from dmformer_keras.data.trees import check_class_names, check_no_twins, quoted
 from dmformer_keras.errors import DMFormerError
 
 # The value of pixels that count for nothing, in every mask that a source gives.
@@ -97,9 +97,7 @@ class MaskClasses:
                 f"{title} has {len(names)} class(es) besides those that are ignored, where 2 to "
                 f"{_MOST_CLASSES} were expected; check names and labels."
             )
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DMFormerError(f"{title} has two classes called {quoted(twice)}; rename one.")
+        check_no_twins(names, title)
         if not by_color:
             colors = class_palette(len(names))
         implied = {IGNORED_LABEL} - {row[0] for row in rows} - set(ignored_labels)

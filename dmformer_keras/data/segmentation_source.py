@@ -1,6 +1,7 @@
 """Images with a mask each: in folders or a zip of them, in memory, or as encoded bytes."""
 
 import copy
+import json
 import threading
 import typing
 from collections.abc import Iterable, Sequence
@@ -82,6 +83,17 @@ class SegmentationSource(ImageSource):
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def meanings(self) -> str:
+        """What the labels and the colors in the masks' files mean, as JSON.
+
+        Returns:
+            str, the same for tables that give the same class indexes.
+        """
+        labels, colors = self._classes.by_label.items(), self._classes.by_color.items()
+        by_label = sorted((int(label), int(index)) for label, index in labels)
+        by_color = sorted((*map(int, color), int(index)) for color, index in colors)
+        return json.dumps([by_label, by_color])
 
     def read(  # type: ignore[override]  # its mask is what an image is labeled with
         self, index: int

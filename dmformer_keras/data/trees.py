@@ -39,6 +39,8 @@ _UNREADABLE_MEMBER = (
     zlib.error,
     lzma.LZMAError,
 )
+# Categories of Unicode: control characters, halves of others, breaks of lines and paragraphs.
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _DEEPEST_FOLDER = 64
 _QUOTED_LENGTH = 80
 _CLASS_NAME_LENGTH = 255
@@ -313,7 +315,7 @@ def quoted(text, length=_QUOTED_LENGTH):
 def check_class_names(names, title):
     """Checks that class names can be printed and drawn."""
     for name in names:
-        if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+        if any(unicodedata.category(char) in _UNPRINTABLE for char in name):
             raise DMFormerError(
                 f"{title} has the class {quoted(name)}, whose name is not UTF-8 or has control "
                 "characters; rename it."
@@ -323,6 +325,26 @@ def check_class_names(names, title):
                 f"{title} has the class {quoted(name)}, whose name is over {_CLASS_NAME_LENGTH} "
                 "characters long; shorten it."
             )
+
+
+def check_no_twins(names, title):
+    """Checks that no two class names look the same, such as "cat" and "cat ", or an accented letter
+    written in Unicode's one way or the other; capitals tell classes apart.
+    """
+    seen = {}
+    for name in names:
+        visible = (char for char in name if unicodedata.category(char) != "Cf")
+        look = " ".join(unicodedata.normalize("NFC", "".join(visible)).split())
+        if not look:
+            raise DMFormerError(
+                f"{title} has the class {ascii(name)[:_QUOTED_LENGTH]}, whose name shows nothing; "
+                "rename it."
+            )
+        if look in seen:
+            one, other = (ascii(twin)[:_QUOTED_LENGTH] for twin in (seen[look], name))
+            called = f"called {one}" if one == other else f"that look the same, {one} and {other}"
+            raise DMFormerError(f"{title} has two classes {called}; rename one.")
+        seen[look] = name
 
 
 def printable(text):

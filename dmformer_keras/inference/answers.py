@@ -176,7 +176,7 @@ def _encoded(image):
 
 
 def _of_channels(image, channels):
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise DMFormerError(
             "An array that is an image must be uint8 of shape (height, width) or (height, width, "
             f"channels), not {image.dtype} of shape {image.shape}; scale it to 0..255, and give "

@@ -36,8 +36,8 @@ from dmformer_keras.checks import (
     is_finite_number,
     is_positive_int,
 )
-from dmformer_keras.data.images import resize_image
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.data.images import PIXEL_LIMIT, resize_image
+from dmformer_keras.errors import DMFormerError, shown
 from dmformer_keras.inference.model_outputs import predicted
 from dmformer_keras.type_names import ImageSize
 
@@ -169,6 +169,11 @@ def _probability_bands(model, image, window, overlap, flip, scales, batch_size):
     views = []
     for scale in _checked_scales(scales):
         size = tuple(max(1, round(side * scale)) for side in (height, width))
+        if scale > 1 and math.prod(size) > PIXEL_LIMIT:
+            raise DMFormerError(
+                f"scales must keep an image under {PIXEL_LIMIT:,} pixels: {shown(scale)} makes it "
+                f"{size[1]:,} x {size[0]:,}."
+            )
         seen = image if size == (height, width) else resize_image(image, size, "squash")
         for mirrored in (False, True) if flip else (False,):
             bands = _window_bands(
@@ -430,6 +435,10 @@ def _checked_window(window, input_size):
         raise DMFormerError(
             f"window must be a number of pixels, at least {STRIDE}, or (height, width) of such, "
             f"not {window!r}."
+        )
+    if math.prod(sides) > PIXEL_LIMIT:
+        raise DMFormerError(
+            f"window must be of at most {PIXEL_LIMIT:,} pixels, not {shown(window)}."
         )
     if any(fixed not in (None, side) for fixed, side in zip(input_size, sides, strict=True)):
         raise DMFormerError(

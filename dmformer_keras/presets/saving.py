@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.presets.folder import (
     CONFIG_FILE,
     CONVERTER_FILE,
@@ -88,13 +88,13 @@ def _put_in_place(beside, folder):
 
 
 def _write_files(folder, backbone, task, metadata, half_precision):
-    _write_json(folder / CONFIG_FILE, preset_config(backbone))
+    _write_config(folder / CONFIG_FILE, backbone, lambda: preset_config(backbone))
     _write_json(folder / CONVERTER_FILE, converter_config(backbone))
     backbone.save_weights(folder / WEIGHTS_FILE)
     parameters = backbone.count_params()
     if task is not None:
         model, config = task
-        _write_json(folder / TASK_FILE, task_config(model, config))
+        _write_config(folder / TASK_FILE, model, lambda: task_config(model, config))
         model.head.save_weights(folder / TASK_WEIGHTS_FILE)
         parameters = model.count_params()
     if half_precision:
@@ -139,6 +139,17 @@ def _store_kernels_in_half(path):
     with h5py.File(path) as source, h5py.File(smaller, "w") as target:
         copied(source, target)
     os.replace(smaller, path)
+
+
+def _write_config(path, model, describe):
+    try:
+        _write_json(path, describe())
+    except (TypeError, ValueError) as error:
+        raise DMFormerError(
+            f"{type(model).__name__}'s get_config cannot be stored as JSON "
+            f"({shortened(error, 150)}); let it return strings, numbers, lists and dictionaries of "
+            "them."
+        ) from error
 
 
 def _write_json(path, content):

@@ -14,6 +14,8 @@ _COPIES = 8
 _MOST_ENTRIES = 100_000
 # What a compiled model's file holds that is no weight of the model.
 _OTHERS = ("optimizer", "_optimizer")
+# All ones in NaN and infinity.
+_BFLOAT16_EXPONENT = 0x7F80
 
 
 def check_weights(file: str | os.PathLike[str] | BinaryIO, path: Path, count: int) -> None:
@@ -79,16 +81,23 @@ def _datasets(opened: Any, path: Path, most: int) -> Iterator[tuple[str, Any]]:
 
 
 def _check_values(name: str, dataset: Any, path: Path) -> None:
+    kind = dataset.dtype.kind
     # The one type that NumPy has not is stored as bytes.
-    if dataset.attrs.get("dtype") == "bfloat16":
-        return
-    if dataset.dtype.kind not in "fiub":
+    is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype == "V2"
+    if kind not in "fiub" and not is_bfloat16:
         raise DMFormerError(
             f"The weights {path} hold values of type {dataset.dtype} at {name[:100]!r}, where real "
             "numbers were expected; save them again."
         )
-    if dataset.dtype.kind == "f" and not np.isfinite(dataset[()]).all():
+    if (is_bfloat16 or kind == "f") and not _are_finite(np.asarray(dataset[()]), is_bfloat16):
         raise DMFormerError(
             f"The weights {path} hold values that are no finite numbers (NaN or infinite) at "
             f"{name[:100]!r}; train the model again at a lower learning rate, or in float32."
         )
+
+
+def _are_finite(values: np.ndarray, are_bfloat16: bool) -> bool:
+    if are_bfloat16:
+        return bool(((values.view(np.uint16) & _BFLOAT16_EXPONENT) != _BFLOAT16_EXPONENT).all())
+    with np.errstate(over="ignore"):  # of what float32 has no numbers for
+        return bool(np.isfinite(values.astype(np.float32, copy=False)).all())

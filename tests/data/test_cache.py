@@ -61,6 +61,26 @@ def test_masks_are_kept_with_their_images(where):
     np.testing.assert_array_equal(kept.pixel_counts, source.pixel_counts)
 
 
+def test_masks_are_decoded_again_where_their_colors_mean_other_classes(tmp_path):
+    root = tmp_path / "streets"
+    mask = np.zeros((16, 20, 3), np.uint8)
+    mask[:4] = 255
+    for number in range(2):
+        for folder, content in (("images", random_image(number, 16, 20)), ("masks", mask)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / f"{number}.png").write_bytes(encode(content))
+
+    def kept(first, second):
+        table = f"0\troad\t{first}\t{first}\t{first}\n1\tsky\t{second}\t{second}\t{second}\n"
+        (root / "classes.tsv").write_text(table)
+        return cached(open_source(root, "all", task="segment"), (8, 8), tmp_path / "cache")
+
+    assert kept(0, 255).read(0)[1].mean() == 0.25
+    assert kept(0, 255).read(0)[1].mean() == 0.25
+    with pytest.raises(DMFormerError, match="holds something else than the images"):
+        kept(255, 0)
+
+
 def test_files_are_decoded_once_for_all_runs(source, tmp_path, monkeypatch):
     decoded, read = [], source.read
     monkeypatch.setattr(source, "read", lambda index: decoded.append(index) or read(index))

@@ -262,6 +262,27 @@ def test_a_very_large_image_is_made_smaller_while_it_is_decoded(monkeypatch, fmt
     assert np.abs(difference).max() <= 4
 
 
+@pytest.mark.parametrize(("share", "scale"), [(1, 1), (2, 2), (4, 2), (9, 4), (64, 8), (200, 8)])
+def test_jpeg_is_decoded_at_the_size_that_is_kept(monkeypatch, share, scale):
+    encoded = encode(gradient(320, 240), "JPEG")
+    monkeypatch.setattr(images, "KEPT_PIXELS", 320 * 240 // share)
+    with images.open_image(encoded, reduce=True) as image:
+        assert image.size == (240 // scale, 320 // scale)
+        image.load()
+    assert decode_image(encoded, reduce=True)[..., 0].size <= 320 * 240 // share
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_progressive_photographs_are_decoded_one_at_a_time(monkeypatch, progressive):
+    """Their decoder holds all coefficients, whatever the size that it gives."""
+    file = io.BytesIO()
+    Image.fromarray(gradient(320, 240)).save(file, "JPEG", progressive=progressive)
+    for kept, is_large in ((320 * 240, False), (320 * 240 // 4, progressive)):
+        monkeypatch.setattr(images, "KEPT_PIXELS", kept)
+        with images.open_image(file.getvalue(), reduce=True) as image:
+            assert (images.one_large_image(image) is images._large_images) == is_large
+
+
 def test_a_photograph_is_reduced_for_classes_and_not_for_masks(monkeypatch, tmp_path):
     monkeypatch.setattr(images, "KEPT_PIXELS", 100)
     photo, mask = encode(gradient(32, 24), "JPEG"), encode(np.eye(32, 24, dtype=np.uint8))

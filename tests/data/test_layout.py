@@ -234,6 +234,35 @@ def test_class_names_that_cannot_be_printed_are_refused_before_work(tmp_path, ma
     assert str(told.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "twin", ["cat ", "caf\u00e9", "cafe\u0301", "c\u200bat", "\u2003cat", "Cat", "cats"]
+)
+def test_classes_that_look_the_same_are_refused(make_folder, twin):
+    other = "caf\u00e9" if twin.startswith("cafe") else "cafe\u0301"
+    other = other if twin.startswith("caf") else "cat"
+    root = make_folder({f"{name}/{i}.png": i for name in (other, twin, "dog") for i in (0, 1)})
+    if twin in ("Cat", "cats"):
+        assert len(open_source(root, "all").class_names) == 3
+        return
+    with pytest.raises(
+        DMFormerError, match=r"two classes that look the same, '.*; rename one"
+    ) as e:
+        open_source(root, "all")
+    assert str(e.value).isascii()
+
+
+def test_names_of_a_class_table_are_told_apart_and_may_be_left_empty(make):
+    files = {f"{name}/{i}.png": i for name in ("cat", "dog") for i in (0, 1)}
+    table = b"0\tcat\tpet\n1\tdog\tpet\n"
+    with pytest.raises(DMFormerError, match="two classes called 'pet'; rename one"):
+        open_source(make(files | {"classes.tsv": table}), "all")
+    table = b"0\tcat\t\n1\tdog\tDog\n"
+    source = open_source(make(files | {"classes.tsv": table}, "other.zip"), "all")
+    assert source.class_names == ["cat", "Dog"]
+    with pytest.raises(DMFormerError, match="whose name shows nothing"):
+        open_source(make(files | {" /1.png": 1}, "third.zip"), "all")
+
+
 def test_files_whose_names_are_no_utf_8_are_read_and_printed(tmp_path):
     for folder in ("cat", "dog"):
         os.makedirs(tmp_path / folder)

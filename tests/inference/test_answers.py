@@ -155,3 +155,10 @@ def test_pixels_in_0_to_1_are_told_of(classifier, segmenter):
     source = open_source((tiny[None].repeat(3, 0), [0, 1, 2], NAMES), "all")
     with pytest.warns(UserWarning, match="multiply"):
         evaluate(classifier, source)
+
+
+def test_an_image_without_pixels_is_none(classifier, segmenter):
+    for function, model in ((classify, classifier), (segment, segmenter)):
+        for shape in ((0, 50, 3), (40, 0, 3)):
+            with pytest.raises(DMFormerError, match="must be uint8 of shape"):
+                function(model, np.zeros(shape, "uint8"))

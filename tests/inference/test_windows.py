@@ -350,6 +350,8 @@ def test_outputs_that_are_not_finite_are_refused(value):
         ({"window": (64, 20)}, "at least 32"),
         ({"window": (64, 64, 3)}, "height, width"),
         ({"window": 96.5}, "window must be"),
+        ({"window": 10**6}, "window must be of at most 134,217,728 pixels"),
+        ({"scales": (1.0, 1e4)}, "10000.0 makes it 640,000 x 640,000"),
         ({"flip": 1}, "flip must be True or False"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
     ],

@@ -89,6 +89,7 @@ def huge(file, name, values):
     [
         (put(with_one(np.nan)), "no finite numbers"),
         (put(with_one(-np.inf)), "no finite numbers"),
+        (put(lambda values: with_one(1e300)(values.astype("float64"))), "no finite numbers"),
         (put(lambda values: values.astype("complex64")), "of type complex64"),
         (put(lambda values: np.full(values.shape, b"x")), "of type |S1".replace("|", r"\|")),
         (link, "lead to another place"),
@@ -96,7 +97,7 @@ def huge(file, name, values):
         (loop, "do not fit|damaged"),
         (lambda *_: None, "do not fit"),
     ],
-    ids=["nan", "inf", "complex", "text", "link", "huge", "loop", "missing"],
+    ids=["nan", "inf", "over float32", "complex", "text", "link", "huge", "loop", "missing"],
 )
 def test_values_that_no_model_is_made_of(whole, tmp_path, file, change, message):
     folder = shutil.copytree(whole[1] / "preset", tmp_path / "preset")
@@ -239,6 +240,17 @@ def test_kernels_that_half_precision_cannot_hold_stay_as_they_are(tmp_path):
         types = set()
         file.visititems(lambda name, item: types.add(str(getattr(item, "dtype", ""))))
     assert "float16" in types
+
+
+@pytest.mark.parametrize("bits", [0x7FC0, 0x7F80, 0xFF80])
+def test_bfloat16_is_looked_at_too(tmp_path, bits):
+    broken = np.array([0x3F80, bits], np.uint16).view("V2")
+    for content, message in ((broken, "no finite"), (np.zeros(2, "complex64"), "type complex64")):
+        with h5py.File(tmp_path / "w.h5", "w") as file:
+            file["layers/a/vars/0"] = content
+            file["layers/a/vars/0"].attrs["dtype"] = "bfloat16"
+        with pytest.raises(DMFormerError, match=message):
+            check_weights(tmp_path / "w.h5", tmp_path / "w.h5", 9)
 
 
 def test_weights_in_other_types_are_taken(tmp_path):
