@@ -8,7 +8,7 @@ from dmformer_keras.cli.arguments.predict import DEFAULT_OUTPUT, DEFAULT_TOP
 from dmformer_keras.cli.options import percent, segmentation_options
 from dmformer_keras.data import load_image
 from dmformer_keras.data.folders import images_below
-from dmformer_keras.data.image_source import find_problems, refuse_unusable, skipped_lines
+from dmformer_keras.data.image_source import UnusableImagesError, find_problems, skipped_lines
 from dmformer_keras.data.images import check_image_file
 from dmformer_keras.data.layout import EXTENSIONS
 from dmformer_keras.data.trees import printable, quoted
@@ -147,7 +147,7 @@ def image_files(arguments, on_corrupt="error"):
     reasons += problems.values()
     kept = [path for index, path in enumerate(paths) if index not in problems]
     if reasons and (on_corrupt == "error" or not kept):
-        refuse_unusable("The data", reasons, len(kept) + len(reasons))
+        raise UnusableImagesError("The data", reasons, len(kept) + len(reasons))
     return kept, reasons
 
 

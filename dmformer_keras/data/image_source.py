@@ -293,16 +293,25 @@ def leaves_out(source, found, on_corrupt, others=()):
     """
     reasons = [*(reason for _, reason in others), *found.values()]
     if reasons and on_corrupt == "error":
-        refuse_unusable(source.title, reasons, len(source) + len(others))
+        raise UnusableImagesError(source.title, reasons, len(source) + len(others))
     return bool(reasons)
 
 
-def refuse_unusable(title, reasons, count):
-    """Returns the error for images that cannot be used: why, and how to leave them out."""
-    raise DMFormerError(
-        f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
-        f'{first_reasons(reasons)} To list all and leave them out, pass on_corrupt="skip".'
-    )
+class UnusableImagesError(DMFormerError):
+    """Some of `count` images cannot be used: why, and how to leave them out."""
+
+    def __init__(self, title, reasons, count):
+        super().__init__(
+            f"{title[-_SHOWN_TITLE:]} has {len(reasons)} image(s) of {count} that cannot be used: "
+            f'{first_reasons(reasons)} To list all and leave them out, pass on_corrupt="skip".'
+        )
+        self.title, self.reasons, self.count = title, reasons, count
+
+    def with_those_of(self, other):
+        """The error for the unusable images of two splits of a data set."""
+        reasons = list(dict.fromkeys([*self.reasons, *other.reasons]))
+        twice = len(self.reasons) + len(other.reasons) - len(reasons)
+        return UnusableImagesError(self.title, reasons, self.count + other.count - twice)
 
 
 def refuse_layout(title, complaints):

@@ -3,7 +3,7 @@
 import collections
 
 from dmformer_keras.data.folders import read_classes_rows, sort_others
-from dmformer_keras.data.image_source import refuse_layout, refuse_unusable
+from dmformer_keras.data.image_source import UnusableImagesError, refuse_layout
 from dmformer_keras.data.images import check_file_channels
 from dmformer_keras.data.layout import (
     IMAGE_FOLDERS,
@@ -47,7 +47,7 @@ def open_segmentation_folder(
         # Before an error says that the masks hold no classes.
         if problems and on_corrupt == "error":
             reasons = [reason for _, reason in problems]
-            refuse_unusable(str(path), reasons, len(pairs) + len(problems))
+            raise UnusableImagesError(str(path), reasons, len(pairs) + len(problems))
         labels = find_labels(training, tree.read, on_corrupt)
         classes = MaskClasses.of_labels(labels, ignored_labels, tree.title)
     if carved:

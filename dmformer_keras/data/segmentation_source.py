@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from dmformer_keras.data.arrays import open_arrays
 from dmformer_keras.data.image_source import (
     ImageSource,
+    UnusableImagesError,
     find_problems,
     first_reasons,
     leaves_out,
-    refuse_unusable,
 )
 from dmformer_keras.data.images import check_image_header, decode_turned, turn_upright
 from dmformer_keras.data.masks import (
@@ -323,7 +323,7 @@ def find_labels(pairs, fetch, on_corrupt):
 
     problems = find_problems(len(pairs), look)
     if problems and on_corrupt == "error":
-        refuse_unusable("The data", list(problems.values()), len(pairs))
+        raise UnusableImagesError("The data", list(problems.values()), len(pairs))
     if colored:
         raise DMFormerError(
             f"{len(colored)} mask(s) of {len(pairs)} are RGB images, the first {min(colored)!r}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 
 from dmformer_keras import presets
 from dmformer_keras.data.cache import MEMORY, cached
+from dmformer_keras.data.image_source import UnusableImagesError
 from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DAMAGE, DMFormerError, shown
 from dmformer_keras.loading import load_trained
@@ -219,10 +221,7 @@ class _Run:
         # Decoding all images takes long, so once per run, unless some have to be left out.
         verify = on_corrupt == "skip" or not begun
         self.draw = draw_of(self.state and self.state.identity)
-        self.train_source, self.val_source = (
-            self.task.open(source, split, on_corrupt=on_corrupt, verify=verify, draw=self.draw)
-            for split in ("train", "val")
-        )
+        self.train_source, self.val_source = self._open_splits(source, on_corrupt, verify)
         self.image_size = self.task.training_size(self.preset)
         self.phases = recipe.phases(self.image_size)
         self.steps = steps_of_epoch(recipe, self.train_source)
@@ -267,6 +266,22 @@ class _Run:
         checkpoint.save_epoch(self.folder, self.state, model)
         self._save_if_best(model)
         write_history(self.folder, self.state.history)
+
+    def _open_splits(self, source, on_corrupt, verify):
+        """Opens both splits; reports the damaged images of both together."""
+        opened, refused = [], []
+        for split in ("train", "val"):
+            try:
+                opened.append(
+                    self.task.open(
+                        source, split, on_corrupt=on_corrupt, verify=verify, draw=self.draw
+                    )
+                )
+            except UnusableImagesError as error:
+                refused.append(error)
+        if refused:
+            raise functools.reduce(UnusableImagesError.with_those_of, refused)
+        return opened
 
     def _open_teacher(self, teacher, folder, class_names):
         """What is learned from beside the labels: Teacher, TeacherAnswers or None."""

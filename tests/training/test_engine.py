@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import TINIEST, array, tiny_classifier
+from PIL import Image
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.data import cache, open_source, steps_per_epoch
@@ -312,6 +313,23 @@ def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset,
     skipping = {"resume": True, "on_corrupt": "skip", "verbose": 0}
     train(recipe, tiny_preset, data, finished_run[0], **skipping)
     assert asked == [(split, verify) for verify in (False, True) for split in ("train", "val")]
+
+
+def test_damaged_images_of_both_splits_are_told_at_once(recipe, tiny_preset, tmp_path):
+    for name in ("train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True)
+        Image.new("L", (40, 40)).save(tmp_path / "data" / name)
+        (tmp_path / "data" / name).with_name("empty.png").touch()
+    (tmp_path / "data" / "train" / "a" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DMFormerError, match=r"5 image\(s\) of 9") as refused:
+        train(recipe, tiny_preset, tmp_path / "data", tmp_path / "run", verbose=0)
+    assert str(refused.value).count("pass on_corrupt") == 1
+
+    # Held out of one folder, both splits see the file that is called otherwise.
+    for number in range(30):
+        Image.new("L", (40, 40)).save(tmp_path / "data" / "train" / "a" / f"{number}.png")
+    with pytest.raises(DMFormerError, match=r"3 image\(s\) of 34"):
+        train(recipe, tiny_preset, tmp_path / "data" / "train", tmp_path / "run", verbose=0)
 
 
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
