@@ -39,8 +39,11 @@ def what_is_in(folder):
     return preset.config["activation"], names, [(folder / name).read_bytes() for name in files]
 
 
-def die_at(monkeypatch, folder, step):
-    """Lets a process end before its `step`-th change of a folder's files, as far as files show."""
+def die_at(monkeypatch, folder, step, seen):
+    """Lets a process end before its `step`-th change of a folder's files, as far as files show.
+
+    Adds the names of the functions that change them to `seen`.
+    """
     left = [step]
 
     def counted(name, place):
@@ -49,6 +52,7 @@ def die_at(monkeypatch, folder, step):
         def call(*args, **kwargs):
             if left[0] < 0 or os.path.dirname(args[place]) == str(folder):
                 left[0] -= 1
+                seen.add(name)
                 if left[0] < 0:
                     raise Died
             return whole(*args, **kwargs)
@@ -74,7 +78,7 @@ NEW = {
 @pytest.mark.parametrize("new", NEW)
 @pytest.mark.parametrize("old", OLD)
 def test_all_moments_of_death(tmp_path, old, new):
-    model, before, found = NEW[new](), tmp_path / "before", []
+    model, before, found, seen = NEW[new](), tmp_path / "before", [], set()
     if OLD[old]:
         OLD[old]().save_to_preset(before)
     model.save_to_preset(tmp_path / "whole")
@@ -84,7 +88,7 @@ def test_all_moments_of_death(tmp_path, old, new):
         folder = tmp_path / str(step)
         shutil.copytree(before, folder) if OLD[old] else folder.mkdir()
         with pytest.MonkeyPatch.context() as monkeypatch:
-            die_at(monkeypatch, folder, step)
+            die_at(monkeypatch, folder, step, seen)
             try:
                 model.save_to_preset(folder)
                 finished = True
@@ -101,6 +105,9 @@ def test_all_moments_of_death(tmp_path, old, new):
     assert found[0] == (wanted[0] if OLD[old] else None)
     assert found[-1] == wanted[-1]
     assert step >= 4
+    assert "replace" in seen
+    if (old, new) == ("classifier", "backbone"):
+        assert "unlink" in seen  # the head goes
 
 
 def test_files_of_two_saves_are_refused(tmp_path):
