@@ -22,7 +22,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.system.files import (
     WRITING,
-    FolderLock,
+    fill_once,
     open_regular_file,
     read_regular_file,
     read_regular_text,
@@ -111,19 +111,18 @@ def _in_memory(source, image_size, say):
 
 def _in_folder(source, image_size, folder, say):
     content = _content(source, image_size)
-    if not _holds(folder, content):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FolderLock(folder) as lock:
-                # All processes of one training get here at the same time.
-                lock.take(lambda: say(f"Waiting for another process to decode to {folder}"))
-                if not _holds(folder, content):
-                    _fill(source, image_size, folder, content, say)
-        except OSError as error:
-            raise DMFormerError(
-                f"The decoded images cannot be written to {str(folder)!r} ({error.strerror}); give "
-                "the cache another folder."
-            ) from error
+    try:
+        fill_once(
+            folder,
+            lambda: _holds(folder, content),
+            lambda: _fill(source, image_size, folder, content, say),
+            lambda: say(f"Waiting for another process to decode to {folder}"),
+        )
+    except OSError as error:
+        raise DMFormerError(
+            f"The decoded images cannot be written to {str(folder)!r} ({error.strerror}); give "
+            "the cache another folder."
+        ) from error
     say(f"Using the decoded images in {folder}")
     return source.with_reader(_FileReader(source, folder))
 

@@ -153,3 +153,18 @@ class FolderLock:
     def __exit__(self, *exception):
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+def fill_once(folder, holds, fill, waiting):
+    """Calls `fill()` unless the folder `holds()` its content; of several processes, one fills it.
+
+    The others call `waiting()` and wait for it.
+    """
+    if holds():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder) as lock:
+        # All processes of one training get here at the same time.
+        lock.take(waiting)
+        if not holds():
+            fill()

@@ -22,7 +22,13 @@ from dmformer_keras.data.image_source import UnusableImagesError
 from dmformer_keras.data.trees import quoted
 from dmformer_keras.errors import DAMAGE, DMFormerError, shown
 from dmformer_keras.loading import load_trained
-from dmformer_keras.system.files import FolderLock, WriteError, check_room, read_regular_text
+from dmformer_keras.system.files import (
+    FolderLock,
+    WriteError,
+    check_room,
+    fill_once,
+    read_regular_text,
+)
 from dmformer_keras.system.secrets import without_secrets
 from dmformer_keras.training import checkpoint
 from dmformer_keras.training.averaging import (
@@ -306,20 +312,21 @@ class _Run:
         return TeacherAnswers(folder, self.train_source, self.recipe.temperature)
 
     def _store_answers(self, teacher, folder):
-        if teacher.has_stored(folder):
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder) as lock:
-            # All processes of one training get here at the same time.
-            lock.take(lambda: self._say(f"Waiting for another process to write {folder}"))
-            if not teacher.has_stored(folder):
-                self._say(
-                    f"Computing the answers of {teacher.name} to {len(self.train_source):,} "
-                    f"training images, once, kept in {folder}"
-                )
-                teacher.store_answers(
-                    folder, self.train_source, self.image_size, progress=bool(self.verbose)
-                )
+        def fill():
+            self._say(
+                f"Computing the outputs of {teacher.name} for {len(self.train_source):,} training "
+                f"images, once, to store them in {folder}"
+            )
+            teacher.store_answers(
+                folder, self.train_source, self.image_size, progress=bool(self.verbose)
+            )
+
+        fill_once(
+            folder,
+            lambda: teacher.has_stored(folder),
+            fill,
+            lambda: self._say(f"Waiting for another process to write {folder}"),
+        )
 
     def _check_identity(self):
         """Sets a new run's state, or checks that an old one's is of this very run."""

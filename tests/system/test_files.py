@@ -4,12 +4,13 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from dmformer_keras import DMFormerN
-from dmformer_keras.system.files import WriteError, stated_write_errors, written_whole
+from dmformer_keras.system.files import WriteError, fill_once, stated_write_errors, written_whole
 
 pytestmark = pytest.mark.backend_independent
 
@@ -81,3 +82,25 @@ def test_a_disk_that_is_full(small_disk):
     with pytest.raises(WriteError, match=r"preset' cannot .* needs about 8\.\d MB, and 1\.0 MB"):
         DMFormerN(num_classes=10).save_to_preset(small_disk / "preset")
     assert not os.listdir(small_disk)
+
+
+def test_a_folder_is_filled_by_the_first_and_the_others_wait(tmp_path):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "new" / "folder"
+    file, filled, begun, waited = folder / "file", [], threading.Event(), threading.Event()
+
+    def fill():
+        filled.append(threading.current_thread())
+        begun.set()
+        assert waited.wait(30)
+        file.write_text("whole")
+
+    arguments = (folder, file.exists, fill, waited.set)
+    first = threading.Thread(target=fill_once, args=arguments)
+    first.start()
+    assert begun.wait(30)
+    fill_once(*arguments)
+    assert file.read_text() == "whole"
+    first.join()
+    fill_once(*arguments)
+    assert filled == [first]
