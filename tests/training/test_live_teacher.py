@@ -223,10 +223,12 @@ def test_a_run_with_a_teacher_is_resumed(
 def test_answers_are_computed_once_and_kept(
     data, source, recipe, tiny_preset, teacher_folder, tmp_path, monkeypatch
 ):
-    answers = tmp_path / "answers"
+    answers = tmp_path / "new" / "answers"
     teacher = Teacher(teacher_folder, source, 2.0)
     assert not teacher.has_stored(answers)
-    teacher.store_answers(answers, source, (32, 32))
+    arguments = recipe, tiny_preset, data, tmp_path / "run"
+    options = {"teacher": teacher_folder, "teacher_cache": answers, "verbose": 0}
+    train(*arguments, **options)
     assert teacher.has_stored(answers)
     stored = TeacherAnswers(answers, source, 2.0)
     batch = np.stack([source.read(index)[0] for index in (4, 7)]).astype("float32")
@@ -236,10 +238,7 @@ def test_answers_are_computed_once_and_kept(
     with pytest.raises(DMFormerError, match="something else"):
         Teacher(other, source, 2.0).has_stored(answers)
     monkeypatch.setattr(Teacher, "store_answers", None)  # nothing is computed again
-    train(
-        recipe, tiny_preset, data, tmp_path / "run", teacher=teacher_folder,
-        teacher_cache=answers, verbose=0,
-    )  # fmt: skip
+    train(*arguments, **options, resume=True)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["teacher"].startswith("wise, weights ")
 
