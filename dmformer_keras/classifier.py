@@ -180,7 +180,7 @@ def _classifier(
 ):
     if "include_top" in overrides:
         raise DMFormerError(
-            "include_top is a word of keras.applications; for the model without its head take "
+            "include_top is an argument of keras.applications; for the model without its head use "
             f'dmformer_keras.DMFormerBackbone.from_preset("{preset}").'
         )
     architecture = presets.read_preset(preset)

@@ -89,7 +89,7 @@ def _check_class(optimizer_class):
     around = [getattr(keras.optimizers, name) for name in around if hasattr(keras.optimizers, name)]
     if issubclass(optimizer_class, tuple(around)):
         raise DMFormerError(
-            f"{optimizer_class.__name__} leaves the updates to another: put it around an optimizer "
+            f"{optimizer_class.__name__} wraps another optimizer: wrap it around an optimizer "
             "with groups."
         )
 

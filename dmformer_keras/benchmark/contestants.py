@@ -187,7 +187,7 @@ def parse_name(text: str) -> tuple[str, tuple[str, ...], str | None]:
     if unknown:
         raise DMFormerError(
             f"{text!r} asks for the form {unknown[0]!r}; a DMFormer takes {', '.join(FORMS)}, "
-            "a peer none."
+            "and a model of another library has no form."
         )
     return model, tuple(forms), runtime or None
 

@@ -193,7 +193,9 @@ def read_classes_rows(tree):
     try:
         lines = tree.read(CLASSES_FILE, _CLASSES_FILE_LIMIT).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DMFormerError(f"{CLASSES_FILE} of {tree.title} is not UTF-8; save it so.") from error
+        raise DMFormerError(
+            f"{CLASSES_FILE} of {tree.title} is not UTF-8; save it as UTF-8."
+        ) from error
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
     return rows[1:] if rows and rows[0][0].lower() == "index" else rows
 

@@ -66,7 +66,7 @@ def check_no_unknown_splits(tree, expected):
     for top, folders, holds_images in zip(tops, inner, has_images, strict=True):
         if split_of_name(top) and len(folders) > 1 and not holds_images:
             raise DMFormerError(
-                f"The folder {quoted(top, 40)} of {tree.title} is called as a split and holds "
+                f"The folder {quoted(top, 40)} of {tree.title} has the name of a split and holds "
                 f"{listed(folders)}, but lies beside {listed(set(tops) - {top})}; move that away"
                 + (f", or list all in a {CLASSES_FILE} if they are classes." if expected else ".")
             )

@@ -145,7 +145,7 @@ class Plan:
         self.first_step = whole_number("first_step", first_step)
         if self.first_step and isinstance(source, StreamSource):
             raise DMFormerError(
-                f"{source.title} is streamed, and can be begun with a whole epoch only; leave out "
+                f"{source.title} is streamed, and can only start with a whole epoch; leave out "
                 "first_step."
             )
         self.steps = steps_per_epoch(source, batch_size, training=training)
@@ -260,8 +260,8 @@ class DevicePlan(Plan):
             raise DMFormerError("on_device is for training a classifier; leave it out.")
         if (resize, crop_fraction) != ("crop", 1.0):
             raise DMFormerError(
-                "on_device does not resize otherwise than resize='crop' with crop_fraction=1; "
-                "leave them, or on_device, out."
+                "on_device resizes only by resize='crop' with crop_fraction=1; "
+                "use these, or leave out on_device."
             )
         self.augmentation = self.augmentation or Augmentation()
         if self.augmentation.degradation is not None:

@@ -337,8 +337,8 @@ def check_no_twins(names, title):
         look = " ".join(unicodedata.normalize("NFC", "".join(visible)).split())
         if not look:
             raise DMFormerError(
-                f"{title} has the class {ascii(name)[:_QUOTED_LENGTH]}, whose name shows nothing; "
-                "rename it."
+                f"{title} has the class {ascii(name)[:_QUOTED_LENGTH]}, whose name has no "
+                "visible character; rename it."
             )
         if look in seen:
             one, other = (ascii(twin)[:_QUOTED_LENGTH] for twin in (seen[look], name))

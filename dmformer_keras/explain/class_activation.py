@@ -156,7 +156,7 @@ def _checked_class(outputs, class_index):
     shape = tuple(outputs.shape)
     if len(shape) not in (2, 4):
         raise DMFormerError(
-            "Grad-CAM is of a model from images to (batch, classes) or (batch, height, width, "
+            "Grad-CAM needs a model from images to (batch, classes) or (batch, height, width, "
             f"classes), and this one gives {shape}; give such a model."
         )
     if class_index is None:

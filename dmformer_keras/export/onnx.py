@@ -198,5 +198,5 @@ def convert(model, path, arrays, *, shape, batch_size, opset, data_format):
         cause = re.sub(r"\x1b\[\d*m", "", str(error.__cause__ or error))
         raise DMFormerError(
             f"PyTorch cannot convert {model.name!r} to ONNX ({shortened(cause)}); export a model "
-            "of layers that it knows."
+            "of layers that it supports."
         ) from error

@@ -150,5 +150,5 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, description
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         raise DMFormerError(
             f"OpenVINO cannot convert {model.name!r} ({shortened(error)}); export a model of "
-            "layers that it knows."
+            "layers that it supports."
         ) from error

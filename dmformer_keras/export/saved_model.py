@@ -119,7 +119,7 @@ def convert(model, path, arrays, *, shape, description):
         except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
             raise DMFormerError(
                 f"TensorFlow cannot write {model.name!r} as a SavedModel ({shortened(error)}); "
-                "export a model of layers that it knows."
+                "export a model of layers that it supports."
             ) from error
 
 

@@ -100,7 +100,7 @@ class _Layers:
 
         if load_exported(path).format != "TFLite":
             raise DMFormerError(
-                f"{path} is no TFLite file, and only of these layers can be seen; give one."
+                f"{path} is not a TFLite file, the only format whose layers can be read; give one."
             )
         self.interpreter = Interpreter(
             str(path),

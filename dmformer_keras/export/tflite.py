@@ -173,7 +173,7 @@ def convert(
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, converter_error) as error:
         raise DMFormerError(
             f"TensorFlow cannot convert {model.name!r} to TFLite ({shortened(error)}); export a "
-            "model of layers that it knows."
+            "model of layers that it supports."
         ) from error
     write_complete(path, content, description, quantization)
 

@@ -100,8 +100,7 @@ def _from_kaggle(name):
         return Path(kagglehub.model_download(handle))
     except _failures(errors) as error:
         raise DMFormerError(
-            f"Kaggle did not give {name} ({shortened(error)}); look for a typing error, and "
-            "for a network."
+            f"Kaggle did not give {name} ({shortened(error)}); check the spelling, and the network."
         ) from error
 
 
@@ -141,12 +140,11 @@ def stated_errors(hub, name):
         yield
     except errors.GatedRepoError as error:
         raise DMFormerError(
-            f"{name} is given to those who have asked for it: ask on its page, and log in by `hf "
-            "auth login`."
+            f"Access to {name} must be requested: do so on its page, and log in by `hf auth login`."
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise DMFormerError(
-            f"There is no {name} on the Hub, or it is private; look for a typing error, or log in "
+            f"There is no {name} on the Hub, or it is private; check the spelling, or log in "
             "by `hf auth login`."
         ) from error
     except errors.LocalEntryNotFoundError as error:
@@ -159,8 +157,8 @@ def stated_errors(hub, name):
         ) from error
     except _failures(errors) as error:
         raise DMFormerError(
-            f"The Hub did not do it for {name} ({type(error).__name__}: {shortened(error, 200)}); "
-            "look at the network, and try again."
+            f"The Hub refused or did not answer for {name} ({type(error).__name__}: "
+            f"{shortened(error, 200)}); check the network, and try again."
         ) from error
 
 

@@ -234,7 +234,7 @@ class Teacher:
             outputs = ops.convert_to_numpy(self.logits(ops.convert_to_tensor(noise)))
         except (ValueError, TypeError, RuntimeError) as error:
             raise DMFormerError(
-                f"The teacher {self.name!r} cannot look at images of {size[0]}x{size[1]} pixels "
+                f"The teacher {self.name!r} cannot run on images of {size[0]}x{size[1]} pixels "
                 f"({shortened(error)}); give it a size that it takes (--teacher-image-size)."
             ) from error
         if not np.isfinite(outputs).all():
@@ -253,7 +253,8 @@ def _opened(model):
         return model.name, model, _converted_size(model)
     if not isinstance(model, (str, os.PathLike)):
         raise DMFormerError(
-            f"A teacher must be a trained keras.Model or what one is loaded from, not {model!r}."
+            "A teacher must be a trained keras.Model, or a path or preset to load one from, not "
+            f"{model!r}."
         )
     from dmformer_keras.export import is_exported
 

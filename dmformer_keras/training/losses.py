@@ -119,8 +119,8 @@ class SegmentationLoss(keras.losses.Loss):
             return super().__call__(y_true, y_pred)
         if self.dice or self.lovasz:
             raise DMFormerError(
-                "The Dice and Lovász losses are of areas, which a sample_weight does not multiply; "
-                f"leave out dice and lovasz, or give pixels that must not count the label "
+                "The Dice and Lovász losses do not support a sample_weight; "
+                f"leave out dice and lovasz, or give ignored pixels the label "
                 f"{self.ignored_label}."
             )
         with keras.name_scope(self.name):

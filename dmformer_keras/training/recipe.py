@@ -291,9 +291,9 @@ class _CommonRecipe:
 def _check_growing(sizes):
     if any(size >= following for size, following in itertools.pairwise(sizes)):
         raise DMFormerError(
-            "progressive_resizing is of images that grow up to image_size, not "
+            "progressive_resizing must be of images that grow up to image_size, not "
             f"{', '.join(map(str, sizes))} pixels; leave it out (--progressive-resizing and "
-            "nothing after it), or name growing sizes."
+            "nothing after it), or give growing sizes."
         )
 
 

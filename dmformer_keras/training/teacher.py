@@ -160,7 +160,7 @@ class TeacherAnswers:
             raise DMFormerError(
                 f"The teacher's {str(self.folder / NAMES_FILE)!r} has no line for {len(missing)} "
                 f"of {len(wanted)} training images, such as {missing[0]!r}; compute the "
-                "answers for these very images."
+                "outputs for the training images."
             )
         return np.array([row_of[name] for name in wanted])
 

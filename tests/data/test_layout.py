@@ -77,7 +77,7 @@ def test_a_split_may_be_wrapped_in_itself(make):
 @pytest.mark.parametrize("other", ["extra/0.png", "unlabeled/x/0.png", "sample/cat/0.png"])
 def test_a_split_beside_something_else_is_not_taken_for_a_class(make, other):
     root = make(two_classes(3, "train/") | {other: 1})
-    message = "'train' of .* is called as a split and holds 'cat', 'dog', but lies beside"
+    message = "'train' of .* has the name of a split and holds 'cat', 'dog', but lies beside"
     with pytest.raises(DMFormerError, match=message):
         open_source(root, "train")
     # Means of transport: one of them has photographs of its own.
@@ -259,7 +259,7 @@ def test_names_of_a_class_table_are_told_apart_and_may_be_left_empty(make):
     table = b"0\tcat\t\n1\tdog\tDog\n"
     source = open_source(make(files | {"classes.tsv": table}, "other.zip"), "all")
     assert source.class_names == ["cat", "Dog"]
-    with pytest.raises(DMFormerError, match="whose name shows nothing"):
+    with pytest.raises(DMFormerError, match="no visible character"):
         open_source(make(files | {" /1.png": 1}, "third.zip"), "all")
 
 

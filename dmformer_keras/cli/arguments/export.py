@@ -160,5 +160,5 @@ def format_of(args):
             return form
     suffixes = ", ".join(filter(None, SUFFIXES.values()))
     raise DMFormerError(
-        f"{output!r} ends in none of {suffixes}; name the format with --format, or change the end."
+        f"{output!r} ends in none of {suffixes}; give --format, or one of these suffixes."
     )

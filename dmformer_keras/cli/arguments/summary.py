@@ -37,6 +37,6 @@ def add_arguments(parser):
 def check(args):
     """Checks what can be known at once."""
     if args.head and args.num_classes is None:
-        raise DMFormerError("A new head has as many classes as you say; add --num-classes.")
+        raise DMFormerError("A new head needs a number of classes; add --num-classes.")
     if not is_address(args.name):
         read_preset(args.name)
