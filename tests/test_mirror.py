@@ -16,7 +16,7 @@ ELSEWHERE = {
     "test_types.py": ["type_names"],
     "test_fusing.py": ["fused_weights", "layers/fused"],
     "test_extending.py": ["task_model"],
-    "benchmark/test_measurement.py": ["benchmark/worker", "system/machine"],
+    "benchmark/test_measurement.py": ["benchmark/worker"],
     "benchmark/test_runtimes.py": ["benchmark/exported"],
     "benchmark/test_results.py": ["benchmark/plot"],
     "cli/test_commands.py": [
