@@ -171,7 +171,7 @@ class ExportedModel:
             float32 array (count, ...).
 
         Raises:
-            DMFormerError: the images do not fit the file.
+            DMFormerError: the images do not fit the file, or it is damaged.
         """
         images = np.asarray(images, np.float32)
         expected = self.input.shape
@@ -190,8 +190,20 @@ class ExportedModel:
             part = images[start : start + batch]
             # With a fixed batch size, the last batch repeats images.
             full = np.resize(part, (batch, *part.shape[1:]))
-            outputs.append(self._runner.run(full)[: len(part)])
+            outputs.append(self._run(full)[: len(part)])
         return np.concatenate(outputs)
+
+    def _run(self, images):
+        try:
+            return self._runner.run(images)
+        except (DMFormerError, MemoryError):
+            raise
+        except Exception as error:  # each runtime has its own exceptions
+            raise DMFormerError(
+                f"{self.path} does not run on images of shape {images.shape} "
+                f"({shortened(error, 150)}); if other images do not work, either, it is damaged: "
+                "export the model again."
+            ) from error
 
     def predict(
         self, images: NDArray[Any], batch_size: int = 32, verbose: Any = 0

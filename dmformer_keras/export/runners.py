@@ -6,14 +6,18 @@ A runner has `input_shape` and `output_shape` (channels_last, None where a side 
 
 import contextlib
 import json
+import re
 import threading
 import zipfile
+import zlib
 
 import numpy as np
 
 # The description that an export writes beside or into its file.
 DESCRIPTION_FILE = "model.json"
 OPENVINO_KEY = "description"
+# How the description begins in the zip archive at the end of a `.tflite` file.
+_MEMBER = re.compile(rb"PK\x03\x04.{26}" + re.escape(DESCRIPTION_FILE.encode()), re.DOTALL)
 # What a description says of a file that takes `(batch, channels, height, width)`.
 CHANNELS_FIRST_LAYOUT = "channels, height, width"
 
@@ -128,12 +132,19 @@ def dequantized(values, details):
 
 
 def _description_in_zip(path):
-    """Returns the description that `to_tflite` put into a file, or None."""
+    """Returns the description that `to_tflite` put into a file; None in a file of another origin.
+
+    Without it class names would be numbers, and images be scaled for another model.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(DESCRIPTION_FILE))
-    except (zipfile.BadZipFile, KeyError, ValueError):
+    except KeyError:
         return None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, ValueError) as error:
+        if _MEMBER.search(path.read_bytes()) is None:
+            return None
+        raise ValueError(f"its {DESCRIPTION_FILE} is damaged or cut off") from error
 
 
 class Onnx:

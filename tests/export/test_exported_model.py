@@ -63,6 +63,25 @@ def test_a_file_of_another_origin_has_no_description(path, tmp_path):
     np.testing.assert_array_equal(exported.predict(x), load_exported(path).predict(x))
 
 
+@pytest.mark.parametrize("lost", [1, 20, 200])
+def test_a_file_whose_end_is_cut_off_is_not_taken_for_one_of_another_origin(path, tmp_path, lost):
+    """It would run, with numbers for class names."""
+    (tmp_path / "cut.tflite").write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(DMFormerError, match=r"cut.tflite .*model.json is damaged or cut off"):
+        load_exported(tmp_path / "cut.tflite")
+
+
+def test_what_a_runtime_raises_is_one_sentence(path, monkeypatch):
+    exported = load_exported(path)
+
+    def fail(images):
+        raise RuntimeError("Input tensor 12 lacks data")
+
+    monkeypatch.setattr(exported._runner, "run", fail)
+    with pytest.raises(DMFormerError, match=r"model.tflite does not run on .*tensor 12 .*damaged"):
+        exported.predict(images(2, 64, 64, 3))
+
+
 @pytest.mark.parametrize("shape", [(0, 64, 64, 3), (2, 32, 64, 3), (64, 64, 3), (2, 64, 64, 1)])
 def test_images_that_do_not_fit_are_named(path, shape):
     with pytest.raises(DMFormerError, match="one or more images of shape"):
