@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dmformer_keras.cli.arguments.export import format_of, options_of
-from dmformer_keras.cli.options import percent, print_skipped, print_trained_on
+from dmformer_keras.cli.options import percent, print_skipped, print_trained_on, same_data
 from dmformer_keras.data import open_source
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.loading import load
@@ -44,7 +44,7 @@ def run(args):
     print(f"Report: {export.report_path(path)}\nNext:")
     file = shlex.quote(str(path))
     if args.data is not None:
-        print(f"  dmformer evaluate {file} --data {shlex.quote(args.data)}")
+        print(f"  dmformer evaluate {file} {same_data(args)}")
     print(f"  dmformer predict {file} IMAGE...")
 
 

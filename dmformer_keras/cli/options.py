@@ -1,5 +1,6 @@
 """What several commands do and print alike."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,10 +8,8 @@ from dmformer_keras.data.image_source import skipped_files, skipped_lines
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.inference.model_outputs import is_segmenter
 from dmformer_keras.training import SegmentationEvaluation
+from dmformer_keras.training.evaluation import tells_top5
 from dmformer_keras.training.trained_images import trained_on_warning
-
-# Five of ten classes or fewer are half of them: JSON has the figure all the same.
-_LEAST_FOR_TOP5 = 10
 
 
 def segmentation_options(args, model):
@@ -45,7 +44,7 @@ def print_metrics(evaluation):
         return
     correct = round(evaluation.top1 * evaluation.examples)
     print(f"top-1  {percent(evaluation.top1):>9}  ({correct:,} of {evaluation.examples:,} images)")
-    if evaluation.top5 is not None and len(evaluation.class_names) > _LEAST_FOR_TOP5:
+    if tells_top5(evaluation.class_names):
         print(f"top-5  {percent(evaluation.top5):>9}")
     print(f"loss   {evaluation.loss:9.4f}")
 
@@ -62,6 +61,12 @@ def _print_segmentation(evaluation):
         ("frequency-weighted IoU", evaluation.frequency_weighted_iou),
     ):
         print(f"{title:<22}  {percent(share):>9}")
+
+
+def same_data(args):
+    """The options by which the next command reads the data that this one has read."""
+    skip = " --on-corrupt skip" if args.on_corrupt == "skip" else ""
+    return f"--data {shlex.quote(args.data)}{skip}"
 
 
 def print_skipped(*sources):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dmformer_keras.cli.arguments.train import recipe_of
-from dmformer_keras.cli.options import print_metrics
+from dmformer_keras.cli.options import print_metrics, same_data
 from dmformer_keras.training import train
 from dmformer_keras.training.checkpoint import resumable_epoch
 from dmformer_keras.training.run_report import CONFUSION_FILE, CURVES_FILE, REPORT_FILE
@@ -38,7 +38,7 @@ def run(args):
     made = [name for name in written if (Path(args.output) / name).exists()]
     output = shlex.quote(args.output)
     print(f"\nIn {args.output}: the model, history.csv, {', '.join(made)}\nNext:")
-    print(f"  dmformer evaluate {output} --data {shlex.quote(args.data)}")
+    print(f"  dmformer evaluate {output} {same_data(args)}")
     print(f"  dmformer predict {output} IMAGE...")
     size = f" --image-size {recipe.image_size}" if args.task == "segment" else ""
     print(f"  dmformer export {output} --output model.tflite{size}")

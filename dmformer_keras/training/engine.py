@@ -44,6 +44,7 @@ from dmformer_keras.training.batches import (
     training_batches,
 )
 from dmformer_keras.training.distribution import join
+from dmformer_keras.training.evaluation import tells_top5
 from dmformer_keras.training.folders import check_is_free, make_folder
 from dmformer_keras.training.identity import describe_differences, identity_of
 from dmformer_keras.training.live_teacher import Teacher
@@ -493,10 +494,12 @@ class _Run:
         model.make_train_function(force=True)
         if text := compiling_text(keras.backend.backend()):
             self._say(text)
+        # The history holds it anyway.
+        hidden = () if tells_top5(self.train_source.class_names) else ("val_top5",)
         with (
             stated_data_errors(),
             self.distribution.fitting(),
-            shown_progress(self.verbose) as progress,
+            shown_progress(self.verbose, hidden) as progress,
         ):
             model.fit(
                 self.distribution.batches(model, batches),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 # change the last bits of a logit.
 EVALUATION_BATCH_SIZE = 64
 TOP5 = 5
+
+
+def tells_top5(class_names: Sequence[str]) -> bool:
+    """Whether people are shown top-5: of ten classes, five are half. JSON and the history have it
+    from six classes on.
+
+    Example:
+
+    >>> tells_top5(["cat", "dog", "horse", "cow", "sheep", "goat"])
+    False
+    """
+    return len(class_names) > 2 * TOP5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
@@ -34,8 +34,17 @@ def compiling_text(backend: str) -> str:
 class Bar(keras.callbacks.ProgbarLogger):
     """Keras's bar, but for the first batch of an epoch: it may hold the compilation.
 
-    What the bar would say of the time that is left, it would count from that batch.
+    What the bar would say of the time that is left, it would count from that batch. The metrics
+    `hidden` are not shown at the end of an epoch.
     """
+
+    def __init__(self, hidden=()):
+        super().__init__()
+        self.hidden = hidden
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = {name: value for name, value in (logs or {}).items() if name not in self.hidden}
+        super().on_epoch_end(epoch, shown)
 
     def on_train_batch_end(self, batch, logs=None):
         shown = self.verbose == 1 and batch == 0
@@ -76,19 +85,22 @@ class Lines(keras.callbacks.Callback):
 
 
 @contextmanager
-def shown_progress(verbose: int) -> Iterator[list[keras.callbacks.Callback]]:
-    """Yields the callbacks that show the progress of an epoch while `fit` runs; they come last.
+def shown_progress(
+    verbose: int, hidden: Sequence[str] = ()
+) -> Iterator[list[keras.callbacks.Callback]]:
+    """Yields the callbacks that show the progress of an epoch, without the metrics `hidden`, while
+    `fit` runs; they come last.
 
     Without a terminal, a line every half minute reports that the first batch, which may include the
     compilation, is not done yet.
     """
     if verbose in (0, 1):
-        yield [Bar()] if verbose else []
+        yield [Bar(hidden)] if verbose else []
         return
     lines = Lines()
     threading.Thread(target=_say_waiting, args=(lines.begun,), daemon=True).start()
     try:
-        yield [lines]
+        yield [lines, Bar(hidden)]
     finally:
         lines.begun.set()
 

@@ -8,7 +8,7 @@ from helpers import tiny_classifier
 from PIL import Image
 
 from dmformer_keras import DMFormerError
-from dmformer_keras.cli import explain, export
+from dmformer_keras.cli import explain, export, options
 from dmformer_keras.explain import figure
 
 pytestmark = pytest.mark.backend_independent
@@ -28,12 +28,20 @@ def data(tmp_path):
     return str(tmp_path / "data")
 
 
+def test_the_next_command_leaves_out_what_this_one_has():
+    for chosen, text in (
+        ("skip", "--data 'my photos' --on-corrupt skip"),
+        ("error", "--data 'my photos'"),
+    ):
+        assert options.same_data(SimpleNamespace(data="my photos", on_corrupt=chosen)) == text
+
+
 def test_export_leaves_them_out_and_says_so(data, capsys):
-    options = {"images": data, "representative_data": data, "opset": 18}
+    given = {"images": data, "representative_data": data, "opset": 18}
     args = SimpleNamespace(data=data, model="dmformer_n", on_corrupt="skip")
-    export._open_data(options, args, tiny_classifier(2))
-    assert len(options["images"]) == len(options["representative_data"]) == 6
-    assert options["opset"] == 18
+    export._open_data(given, args, tiny_classifier(2))
+    assert len(given["images"]) == len(given["representative_data"]) == 6
+    assert given["opset"] == 18
     message = capsys.readouterr().err
     assert "Skipped 2 file(s):" in message
     assert "train_damaged.png" in message

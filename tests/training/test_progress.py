@@ -50,7 +50,7 @@ def test_the_bar_begins_with_the_second_batch(monkeypatch):
 
 def test_without_a_terminal_the_wait_for_the_first_batch_is_told(monkeypatch, capsys):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.2)
-    with shown_progress(2) as [lines]:
+    with shown_progress(2) as [lines, _]:
         time.sleep(0.5)  # compiling
         assert "The first batch is not done after 0 s\n" in capsys.readouterr().out
         lines.set_params({"steps": 2})
@@ -61,6 +61,24 @@ def test_without_a_terminal_the_wait_for_the_first_batch_is_told(monkeypatch, ca
         raise KeyboardInterrupt
     time.sleep(0.5)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_an_epoch_ends_without_what_is_hidden(verbose, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "keras.src.utils.io_utils.print_msg", lambda text, **options: said.append(text)
+    )
+    with shown_progress(verbose, hidden=["val_top5"]) as callbacks:
+        bar = callbacks[-1]
+        bar.set_params({"steps": 1, "epochs": 1, "verbose": verbose})
+        bar.on_train_begin()
+        bar.on_epoch_begin(0)
+        bar.on_train_batch_end(0, {"loss": 2.0})
+        bar.on_epoch_end(0, logs := {"loss": 2.0, "val_top1": 0.5, "val_top5": 1.0})
+    assert "val_top1: 0.5" in "".join(said)
+    assert "val_top5" not in "".join(said)
+    assert logs["val_top5"] == 1.0  # for the callbacks that come after
 
 
 def test_a_terminal_shows_a_bar_and_silence_nothing():
