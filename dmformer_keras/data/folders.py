@@ -148,7 +148,7 @@ def _classes(tree, prefixes, stored, complaints):
         folders = names = present
     with _collected(complaints):
         check_class_names(names, tree.title)
-        check_no_twins(names, tree.title)
+        check_no_twins(names, tree.title, may_repeat=CLASSES_FILE in tree.files)
     for one in dict.fromkeys((prefix, prefixes[stored])):
         with _collected(complaints):
             _check_known(tree, one, tree.child_folders(one), folders)

@@ -327,9 +327,10 @@ def check_class_names(names, title):
             )
 
 
-def check_no_twins(names, title):
+def check_no_twins(names, title, *, may_repeat=False):
     """Checks that no two class names look the same, such as "cat" and "cat ", or an accented letter
-    written in Unicode's one way or the other; capitals tell classes apart.
+    written in Unicode's one way or the other; capitals tell classes apart. Where a table names
+    classes whose folders differ, a name may repeat: ImageNet has two classes called crane.
     """
     seen = {}
     for name in names:
@@ -340,7 +341,7 @@ def check_no_twins(names, title):
                 f"{title} has the class {ascii(name)[:_QUOTED_LENGTH]}, whose name has no "
                 "visible character; rename it."
             )
-        if look in seen:
+        if look in seen and not (may_repeat and seen[look] == name):
             one, other = (ascii(twin)[:_QUOTED_LENGTH] for twin in (seen[look], name))
             called = f"called {one}" if one == other else f"that look the same, {one} and {other}"
             raise DMFormerError(f"{title} has two classes {called}; rename one.")
