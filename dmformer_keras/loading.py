@@ -191,9 +191,20 @@ def load_classifier(
     return loaded
 
 
-def _load_keras_file(path, image_size):
+def check_keras_file(path):
+    """Checks that a path is of a file that may be a whole `.keras` file."""
     if not path.is_file():
         raise DMFormerError(f"There is no file {os.fspath(path)!r}; give a model that was saved.")
+    # Keras says of such a file that there is none.
+    if not zipfile.is_zipfile(path):
+        raise DMFormerError(
+            f"{os.fspath(path)!r} is no whole .keras file: its end is missing, or it is of another "
+            "kind; copy or save it again."
+        )
+
+
+def _load_keras_file(path, image_size):
+    check_keras_file(path)
     try:
         model = keras.saving.load_model(path, compile=False)
         _check_stored_weights(path, model)

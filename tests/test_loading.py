@@ -64,7 +64,7 @@ def test_a_truncated_keras_file_is_an_error(model, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DMFormerError, match="cannot be loaded"):
+    with pytest.raises(DMFormerError, match="its end is missing"):
         load_classifier(path)
 
 

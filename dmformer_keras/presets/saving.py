@@ -63,6 +63,7 @@ def _save(folder, backbone, task, metadata, half_precision=False):
             "dictionaries of them."
         ) from None
     model = backbone if task is None else task[0]
+    _check_finite(model)
     # In half precision, the file and its copy exist at the same time.
     needed = stored_bytes(model.weights) * (1.5 if half_precision else 1)
     with stated_write_errors(folder, needed):
@@ -70,6 +71,16 @@ def _save(folder, backbone, task, metadata, half_precision=False):
         with scratch_folder(folder, SAVING) as beside:
             _write_files(beside, backbone, task, metadata, half_precision)
             _put_in_place(beside, folder)
+
+
+def _check_finite(model):
+    """Readers refuse weights that are no numbers; refusing to write them keeps what is there."""
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise DMFormerError(
+                f"The weight {weight.path} holds values that are no finite numbers (NaN or "
+                "infinite), which no one could load; go back to weights from before that."
+            )
 
 
 def _put_in_place(beside, folder):

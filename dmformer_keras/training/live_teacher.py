@@ -16,7 +16,7 @@ from keras import ops
 
 from dmformer_keras.errors import DMFormerError, shortened
 from dmformer_keras.inference.model_outputs import is_segmenter
-from dmformer_keras.loading import ANY_SIZE, KERAS_SUFFIX, load_trained
+from dmformer_keras.loading import ANY_SIZE, KERAS_SUFFIX, check_keras_file, load_trained
 from dmformer_keras.presets import image_shape, is_address, read_preset
 from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.system.files import WRITING, read_regular_text, written_whole
@@ -274,8 +274,7 @@ def _opened(model):
 
 def _keras_file(path):
     """Any Keras model that a file holds, not only this package's."""
-    if not path.is_file():
-        raise DMFormerError(f"There is no file {os.fspath(path)!r}; give a model that was saved.")
+    check_keras_file(path)
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # layers of other libraries may raise anything

@@ -4,8 +4,9 @@ import functools
 import os
 import shutil
 
+import numpy as np
 import pytest
-from helpers import TINIEST, randomize, run_python
+from helpers import TINIEST, array, randomize, run_python, tiny_classifier
 
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, presets
 from dmformer_keras.system.files import FolderLock
@@ -159,3 +160,20 @@ def test_litter_of_killed_saves_is_removed_and_that_of_running_ones_kept(tmp_pat
         backbone("gelu", 1).save_to_preset(tmp_path / "preset")
     assert [path.name for path in (tmp_path / "preset").glob(".*")] == [running.name]
     assert what_is_in(tmp_path / "preset")[0] == "gelu"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_no_one_could_load_are_not_written(tmp_path, value):
+    model = tiny_classifier()
+    model.save_to_preset(tmp_path / "good")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "good").iterdir()}
+    weight = model.backbone.weights[0]
+    spoiled = array(weight).copy()
+    spoiled.flat[0] = value
+    weight.assign(spoiled)
+    with pytest.raises(DMFormerError, match="no finite numbers"):
+        model.save_to_preset(tmp_path / "good")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "good").iterdir()} == before
+    with pytest.raises(DMFormerError, match="no finite numbers"):
+        model.backbone.save_to_preset(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

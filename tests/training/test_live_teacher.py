@@ -142,7 +142,7 @@ def test_what_cannot_teach_is_refused(source, tmp_path, monkeypatch):
         with pytest.raises(DMFormerError, match=message):
             Teacher(model, source, 1.0, **options)
     (tmp_path / "broken.keras").write_bytes(b"no model")
-    with pytest.raises(DMFormerError, match="cannot be loaded"):
+    with pytest.raises(DMFormerError, match="of another kind"):
         Teacher(tmp_path / "broken.keras", source, 1.0)
 
 
