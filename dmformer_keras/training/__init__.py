@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dmformer_keras.inference.model_outputs import image_size_of, is_segmenter, to_probabilities
     from dmformer_keras.loading import load_classifier, load_trained
     from dmformer_keras.training import recipes
+    from dmformer_keras.training.averaging import average_weights
     from dmformer_keras.training.depths import layer_depths
     from dmformer_keras.training.engine import train
     from dmformer_keras.training.evaluation import Evaluation, evaluate
@@ -47,6 +48,7 @@ __all__ = [
     "SegmentationRecipe",
     "Teacher",
     "TeacherAnswers",
+    "average_weights",
     "count_confusion",
     "evaluate",
     "evaluate_segmenter",
@@ -78,6 +80,7 @@ if not TYPE_CHECKING:  # for type checkers every name would exist
                 "load_classifier",
                 "load_trained",
             ),
+            "dmformer_keras.training.averaging": ("average_weights",),
             "dmformer_keras.training.engine": ("train",),
             "dmformer_keras.training.evaluation": (
                 "Evaluation",

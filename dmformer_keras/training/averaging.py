@@ -1,13 +1,17 @@
 """The moving average of a model's weights, and the BatchNorm statistics that belong to it."""
 
 import contextlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
+from dmformer_keras.checks import is_finite_number, shown
+from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers import StochasticDepth
 from dmformer_keras.layers.backend_paths import no_gradients
+from dmformer_keras.type_names import Images
 
 
 @contextlib.contextmanager
@@ -57,6 +61,52 @@ def warm_up_average(optimizer):
 
     # Patched on this optimizer, because a subclass is slower under PyTorch.
     optimizer._update_model_variables_moving_average = move_warmed_up
+
+
+def average_weights(
+    model: keras.Model, other: keras.Model, share: float = 0.5, batches: Iterable[Images] = ()
+) -> None:
+    """Moves a model's weights towards those of another, and estimates its statistics anew.
+
+    For two trainings of one model, one of which went on from the other: a model between the two
+    often keeps what each is better at. Trainings from different random weights can't be averaged.
+
+    Args:
+        model: keras.Model, changed in place.
+        other: keras.Model with weights of the same shapes, which stays as it is.
+        share: float in [0, 1], of the other's weights.
+        batches: iterable of arrays `(number, height, width, channels)`, training images as the
+            model takes them, for the statistics of BatchNorm. Without any, those are averaged, too.
+
+    Raises:
+        DMFormerError: `share` is outside its range, or the models' weights differ in shape.
+
+    Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", and for the statistics
+    Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
+
+    Example:
+
+    >>> import dmformer_keras
+    >>> one, other = (
+    ...     dmformer_keras.DMFormerN(input_shape=(32, 32, 3), num_classes=2) for _ in range(2)
+    ... )
+    >>> images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    >>> average_weights(one, other, share=0.25, batches=[images])
+    """
+    if not is_finite_number(share) or not 0 <= share <= 1:
+        raise DMFormerError(f"share must be a number from 0 to 1, not {shown(share)}.")
+    pairs = list(zip(model.weights, other.weights, strict=False))
+    if len(model.weights) != len(other.weights) or any(a.shape != b.shape for a, b in pairs):
+        raise DMFormerError(
+            "average_weights takes two models whose weights have the same shapes; give two "
+            "trainings of one model."
+        )
+    for own, others in pairs:
+        if keras.backend.is_float_dtype(own.dtype):
+            own.assign((1 - share) * own + share * ops.cast(others, own.dtype))
+    batches = list(batches)
+    if batches:
+        estimate_statistics(model, batches)
 
 
 def estimate_statistics(model, batches):

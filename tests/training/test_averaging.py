@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 from helpers import array, tiny_classifier
 
+from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training.averaging import (
+    average_weights,
     averaged_weights,
     estimate_statistics,
     statistics_set,
@@ -65,3 +68,41 @@ def test_without_an_average_the_weights_stay():
     with averaged_weights(model):
         for weight, value in zip(model.trainable_variables, before, strict=True):
             np.testing.assert_array_equal(array(weight), value)
+
+
+def random_classifier(seed):
+    model = tiny_classifier()
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.weights])
+    return model
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_model_between_two_has_the_shares_of_both(share):
+    one, other = random_classifier(0), random_classifier(1)
+    first, second = one.get_weights(), other.get_weights()
+    average_weights(one, other, share)
+    for found, a, b in zip(one.get_weights(), first, second, strict=True):
+        np.testing.assert_allclose(found, (1 - share) * a + share * b, rtol=1e-5)
+    for found, b in zip(other.get_weights(), second, strict=True):
+        np.testing.assert_array_equal(found, b)
+
+
+def test_statistics_of_averaged_weights_are_estimated_on_images():
+    one, other = random_classifier(0), random_classifier(1)
+    batches = image_batches(2)
+    average_weights(one, other, 0.5, iter(batches))
+    found = statistics_values(one)
+    for value, expected in zip(found, estimate_statistics(one, batches), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), "half"])
+def test_a_share_is_a_number_from_0_to_1(share):
+    with pytest.raises(DMFormerError, match="share must be"):
+        average_weights(tiny_classifier(), tiny_classifier(), share)
+
+
+def test_models_of_other_shapes_are_refused():
+    with pytest.raises(DMFormerError, match="same shapes"):
+        average_weights(tiny_classifier(), tiny_classifier(num_classes=7))
