@@ -108,7 +108,7 @@ def test_a_file_of_several_images_of_one_channel(run, photograph, tmp_path):
 
 def test_a_file_of_any_size_asks_for_one(run, photograph, tmp_path):
     path = tflite(classifier(input_shape=(None, None, 3)), tmp_path / "any.tflite", resizable=True)
-    assert "--size is for" in run(path, photograph, code=2)
+    assert "--size is required for" in run(path, photograph, code=2)
     printed = percentages(run(path, photograph, "--threads", 1, "--size", *SIZE))
     likeliest = np.argsort(-outputs_of(path, photograph), kind="stable")[:3]
     assert list(printed) == [NAMES[index] for index in likeliest]

@@ -61,7 +61,7 @@ def test_polygons_become_masks_that_the_package_reads(miniplaces):
     np.testing.assert_array_equal(mask, expected)
     again = run(miniplaces)
     assert (again.returncode, again.stdout) == (1, "")
-    assert "there already" in again.stderr
+    assert "exists already" in again.stderr
 
 
 def test_another_folder_is_refused(tmp_path):
