@@ -20,7 +20,7 @@ import numpy as np
 from int8 import measure
 
 import dmformer_keras
-from dmformer_keras.data import open_source
+from dmformer_keras.data import open_source, resize_image
 from dmformer_keras.export import load_exported, to_tflite
 from dmformer_keras.export.tflite import CONVERTERS
 from dmformer_keras.system.files import written_whole
@@ -29,6 +29,35 @@ from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter
 
 RESULTS = Path(__file__).parent / "results" / "converters"
 PRECISIONS = (None, "int8")
+
+
+def add_arguments(parser, results):
+    """Adds what every comparison of a model's files on real images is asked."""
+    parser.add_argument("model", help="what dmformer_keras.load takes")
+    parser.add_argument("--data", required=True, help="what open_source takes")
+    parser.add_argument("--split", default="val", help="split to measure on (default: val)")
+    parser.add_argument("--image-size", help="HxW, for a model of any size")
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--output", type=Path, default=results, help="folder to write to")
+
+
+def opened(args):
+    """Returns the model, the training images, the images to measure on, and one of them as a batch
+    of the model's size.
+    """
+    size = args.image_size and tuple(int(side) for side in args.image_size.split("x"))
+    model = dmformer_keras.load(args.model, size)
+    options = {"task": "segment" if is_segmenter(model) else "classify", "channels": 3}
+    training, source = (open_source(args.data, split, **options) for split in ("train", args.split))
+    image = resize_image(source.read(0)[0], model.input.shape[1:3])
+    return model, training, source, image[None].astype("float32")
+
+
+def accuracy(file, source):
+    """Top-1, or mIoU of a segmenter, of a loaded file on a whole split."""
+    if is_segmenter(file):
+        return evaluate_segmenter(file, source).miou
+    return evaluate(file, source).top1
 
 
 def converted(model, source, folder):
@@ -50,14 +79,11 @@ def line(path, seconds, source, milliseconds, first):
     """Returns one file's figures as JSON values; `first` has the latencies to compare with."""
     file = load_exported(path)
     ratios = np.divide(milliseconds, first)
-    measure = evaluate_segmenter if is_segmenter(file) else evaluate
-    found = measure(file, source)
-    quality = found.miou if is_segmenter(file) else found.top1
     return {
         "operators": sum(file.operators().values()),
         "bytes": path.stat().st_size,
         "conversion_seconds": seconds,
-        "mean_iou" if is_segmenter(file) else "top1": quality,
+        "mean_iou" if is_segmenter(file) else "top1": accuracy(file, source),
         "milliseconds": float(np.median(milliseconds)),
         "ratio_to_first": float(np.median(ratios)),
         "ratio_quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
@@ -84,21 +110,10 @@ def table(name, lines, command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="what dmformer_keras.load takes")
-    parser.add_argument("--data", required=True, help="what open_source takes")
-    parser.add_argument("--split", default="val", help="split to measure on (default: val)")
-    parser.add_argument("--image-size", help="HxW, for a model of any size")
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write to")
+    add_arguments(parser, RESULTS)
     args = parser.parse_args()
-    size = args.image_size and tuple(int(side) for side in args.image_size.split("x"))
-    model = dmformer_keras.load(args.model, size)
-    options = {"task": "segment" if is_segmenter(model) else "classify", "channels": 3}
-    source = open_source(args.data, args.split, **options)
-    image = source.read(0)[0]
-    image = dmformer_keras.data.resize_image(image, model.input.shape[1:3])[None].astype("float32")
+    model, training, source, image = opened(args)
     with tempfile.TemporaryDirectory() as folder:
-        training = open_source(args.data, "train", **options)
         files = converted(model, training, Path(folder))
         paths = {key: path for key, (path, _) in files.items()}
         milliseconds = measure(paths, image, threads=1, rounds=args.rounds, seconds=0)

@@ -13,14 +13,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from converters import accuracy, add_arguments, opened
 from int8 import measure
 from tables import write_table
 
-import dmformer_keras
-from dmformer_keras.data import open_source
 from dmformer_keras.export import load_exported, to_onnx, to_openvino
 from dmformer_keras.system.machine import cpu_flags
-from dmformer_keras.training import evaluate, evaluate_segmenter, is_segmenter
+from dmformer_keras.training import is_segmenter
 
 RESULTS = Path(__file__).parent / "results" / "int8_servers"
 RUNTIMES = {"ONNX Runtime": (to_onnx, ".onnx"), "OpenVINO": (to_openvino, ".xml")}
@@ -42,14 +41,6 @@ def converted(model, source, folder):
     return paths
 
 
-def accuracy(path, source):
-    """Top-1, or mIoU of a segmenter, of a file on a whole split."""
-    file = load_exported(path)
-    if is_segmenter(file):
-        return evaluate_segmenter(file, source).miou
-    return evaluate(file, source).top1
-
-
 def size(path):
     """The bytes of a file, with those of the weights beside it."""
     return sum(file.stat().st_size for file in {path, path.with_suffix(".bin")} if file.is_file())
@@ -62,7 +53,7 @@ def row(key, paths, source, milliseconds):
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
     return [
         f"{runtime}, {precision}",
-        f"{100 * accuracy(paths[key], source):.2f} %",
+        f"{100 * accuracy(load_exported(paths[key]), source):.2f} %",
         f"{size(paths[key]) / 1e6:.2f} MB",
         f"{np.median(milliseconds[key]):.1f} ms",
         f"{middle:.2f} ({low:.2f} to {high:.2f})",
@@ -71,32 +62,22 @@ def row(key, paths, source, milliseconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="what dmformer_keras.load takes")
-    parser.add_argument("--data", required=True, help="what open_source takes")
-    parser.add_argument("--split", default="val", help="split to measure on (default: val)")
-    parser.add_argument("--image-size", help="HxW, for a model of any size")
+    add_arguments(parser, RESULTS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write to")
     args = parser.parse_args()
-    side = args.image_size and tuple(int(side) for side in args.image_size.split("x"))
-    model = dmformer_keras.load(args.model, side)
-    metric = "mIoU" if is_segmenter(model) else "top-1"
-    options = {"task": "segment" if is_segmenter(model) else "classify", "channels": 3}
-    source = open_source(args.data, args.split, **options)
-    shape = model.input.shape[1:3]
-    image = dmformer_keras.data.resize_image(source.read(0)[0], shape)[None].astype("float32")
+    model, training, source, image = opened(args)
     with tempfile.TemporaryDirectory() as folder:
-        training = open_source(args.data, "train", **options)
         paths = converted(model, training, Path(folder))
         milliseconds = measure(paths, image, args.threads, args.rounds, seconds=0)
         rows = [row(key, paths, source, milliseconds) for key in paths]
     found = [name for name in INSTRUCTIONS if name in cpu_flags()] or ["none"]
+    height, width = image.shape[1:3]
     settings = (
-        f"{len(source):,} images of the split `{args.split}` at {shape[0]}x{shape[1]}; threads for "
+        f"{len(source):,} images of the split `{args.split}` at {height}x{width}; threads for "
         f"latency: {args.threads}; instructions for 8 bits: {', '.join(found)}."
     )
     name = Path(args.model).name
+    metric = "mIoU" if is_segmenter(model) else "top-1"
     heads = [f"`{name}`", metric, "size", "latency", "of float32 (quartiles)"]
     write_table(args.output / name, settings, heads, rows)
 

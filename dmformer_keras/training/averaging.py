@@ -104,9 +104,7 @@ def average_weights(
     for own, others in pairs:
         if keras.backend.is_float_dtype(own.dtype):
             own.assign((1 - share) * own + share * ops.cast(others, own.dtype))
-    batches = list(batches)
-    if batches:
-        estimate_statistics(model, batches)
+    estimate_statistics(model, batches)
 
 
 def estimate_statistics(model, batches):
