@@ -1,0 +1,177 @@
+"""Does Muon or a teacher train a better small model? Each beside AdamW on the labels alone.
+
+    python benchmarks/training_trials.py --data imagenette_160.zip
+
+All start from random weights and see the same images for the same number of epochs, with the same
+seeds. `muon` trains the kernels of ordinary and 1x1 convolutions with Muon; `taught` also learns
+from the stored outputs of `--teacher`. Validation images are looked at once, after the last epoch.
+Finished runs under `--runs` are not trained again, an interrupted one is resumed, and `results.md`
+is written after every run.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import keras
+import numpy as np
+from keras import ops
+from tables import write_table
+
+from dmformer_keras.training import Recipe, engine, train
+from dmformer_keras.training.checkpoint import resumable_epoch
+from dmformer_keras.training.optimization import compile_for
+
+RESULTS = Path(__file__).parent / "results" / "training_trials"
+TRIALS = ("adamw", "muon", "taught")
+
+
+@keras.saving.register_keras_serializable(package="dmformer_benchmarks")
+class ConvolutionMuon(keras.optimizers.Muon):
+    """Muon for the kernels of convolutions, as matrices (inputs, outputs); AdamW for the rest.
+
+    Keras's own takes only kernels that are matrices already. Depthwise kernels, the gates, the stem
+    and the head stay with AdamW, as Muon's authors advise.
+    """
+
+    def __init__(self, learning_rate, weight_decay=0.05, **kwargs):
+        # A file has Keras's arguments, too.
+        kwargs["adam_weight_decay"] = weight_decay
+        super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
+
+    def _should_use_adamw(self, variable):
+        is_depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1
+        return len(variable.shape) != 4 or is_depthwise or "stem" in variable.path
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        return x * math.sqrt(max(math.prod(x.shape[:-1]), x.shape[-1])) * self.rms_rate
+
+
+def compile_with_muon(recipe, model, steps, loss, metrics, optimizer_class=None):
+    """As `compile_for`, with `ConvolutionMuon`."""
+    compile_for(recipe, model, steps, loss, metrics, ConvolutionMuon)
+
+
+def run(args, trial, seed):
+    """Trains one model, or goes on with its training."""
+    folder = args.runs / f"{trial}-{seed}"
+    rate = args.muon_learning_rate if trial == "muon" else args.learning_rate
+    recipe = Recipe(
+        epochs=args.epochs, image_size=args.image_size, batch_size=args.batch_size, seed=seed,
+        learning_rate=rate, clip_norm=1.0, validate_every=args.epochs,
+    )  # fmt: skip
+    compiling = compile_with_muon if trial == "muon" else compile_for
+    teaching = {}
+    if trial == "taught":
+        teaching = {"teacher": args.teacher, "teacher_cache": args.runs / "answers"}
+    with mock.patch.object(engine, "compile_for", compiling):
+        train(
+            recipe, args.preset, args.data, folder, cache="memory", verbose=2,
+            resume=resumable_epoch(folder) is not None, **teaching,
+        )  # fmt: skip
+
+
+def train_all(args):
+    """Trains what has not finished, `--jobs` processes at a time."""
+    threads = max((os.cpu_count() or 1) // args.jobs, 1)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+    }
+
+    def train_one(one):
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", *map(str, one)]
+        with open(args.runs / f"{one[0]}-{one[1]}.log", "a") as log:
+            subprocess.run(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True
+            )
+        write_results(args)
+
+    missing = [
+        (trial, seed)
+        for seed in range(args.seeds)  # every trial once, before any twice
+        for trial in args.trials
+        if (trial, seed) not in finished_runs(args)
+    ]
+    args.runs.mkdir(parents=True, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(train_one, missing))
+
+
+def finished_runs(args):
+    """{(trial, seed): report} of what is there."""
+    paths = {
+        (trial, seed): args.runs / f"{trial}-{seed}" / "report.json"
+        for seed in range(args.seeds)
+        for trial in args.trials
+    }
+    return {key: json.loads(path.read_text()) for key, path in paths.items() if path.is_file()}
+
+
+def write_results(args):
+    """Writes the table of all finished runs."""
+    found = finished_runs(args)
+    titles = {
+        "adamw": "AdamW, labels alone",
+        "muon": f"Muon and AdamW, labels alone, learning rate {args.muon_learning_rate:g}",
+        "taught": f"AdamW, taught by `{Path(args.teacher).name}`",
+    }
+    rows = []
+    for trial in args.trials:
+        top1 = [
+            100 * found[trial, seed]["validation"]["top1"] if (trial, seed) in found else None
+            for seed in range(args.seeds)
+        ]
+        done = [value for value in top1 if value is not None]
+        if done:
+            each = ["not run" if value is None else f"{value:.2f}" for value in top1]
+            rows.append([titles[trial], *each, f"{np.mean(done):.2f}"])
+    report = next(iter(found.values()))
+    settings = (
+        f"`{args.preset}` from random weights at {args.image_size}x{args.image_size}, "
+        f"{args.epochs} epochs of {report['training_images']:,} images, batches of "
+        f"{args.batch_size}, learning rate {args.learning_rate:g} unless another is named; top-1 "
+        f"in % on {report['validation']['examples']:,} validation images after the last epoch."
+    )
+    heads = ["training", *(f"seed {seed}" for seed in range(args.seeds)), "mean"]
+    write_table(args.output, settings, heads, rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="labeled images, as `dmformer train` takes")
+    parser.add_argument("--preset", default="dmformer_n", help="what is trained, without weights")
+    parser.add_argument("--teacher", default="dmformer_t_imagenette")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--muon-learning-rate", type=float, default=2e-3)
+    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/training_trials"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a process of a single run
+    args = parser.parse_args()
+    if args.one:
+        run(args, args.one[0], int(args.one[1]))
+        return
+    train_all(args)
+    write_results(args)
+
+
+if __name__ == "__main__":
+    main()
