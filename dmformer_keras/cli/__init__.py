@@ -34,7 +34,7 @@ WITHOUT_KERAS = ("presets",)
 _EPILOG = """\
 start here:
   dmformer quickstart                          all steps, from data to a model for a phone
-  dmformer train --data photos/ --output runs/photos --epochs 20
+  dmformer train --data photos/ --preset dmformer_t_mix --recipe auto --output runs/photos
   dmformer evaluate runs/photos --data photos/
   dmformer predict runs/photos cat.jpg
 
@@ -151,10 +151,17 @@ def _parser(name, module):
     return parser
 
 
+# How the command spells what messages advise to pass in Python.
+_OPTIONS = {'on_corrupt="skip"': "--on-corrupt skip", "resume=True": "--resume"}
+
+
 def _sentence(error):
     """One sentence that says what failed, and whose fault it is."""
     if isinstance(error, DMFormerError):
-        return str(error).replace('on_corrupt="skip"', "--on-corrupt skip")
+        text = str(error)
+        for argument, option in _OPTIONS.items():
+            text = text.replace(argument, option)
+        return text
     text = shortened(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text:
         return f"Out of memory; lower --batch-size or --image-size ({text[:120]})."

@@ -103,7 +103,10 @@ def _print_what_was_made(output, seconds):
     print("Next:")
     print(f"  dmformer predict {folder} {folder}/{SAMPLES_FOLDER} --top 1")
     print(f"  dmformer evaluate {folder} --data digits --split test")
-    print("  dmformer train --data FOLDER_OF_CLASS_FOLDERS --output runs/mine --image-size 96")
+    print(
+        "  dmformer train --data FOLDER_OF_CLASS_FOLDERS --preset dmformer_t_mix --recipe auto "
+        "--output runs/mine"
+    )
 
 
 def _check_results(evaluation, compared):

@@ -52,7 +52,7 @@ def read_state(folder):
         return state
     except (FileNotFoundError, NotADirectoryError):
         raise DMFormerError(
-            f"There is no run to resume in {str(folder)!r}; leave out resume to start one, or "
+            f"There is no run to resume in {str(folder)!r}; leave out resume=True to start one, or "
             "give the folder of the interrupted run."
         ) from None
     except DAMAGE as error:

@@ -189,7 +189,7 @@ def _saying_how_to_go_on(folder):
         if checkpoint.resumable_epoch(folder) is None:
             raise
         raise WriteError(
-            f"{str(error).removesuffix('.')}; then continue the run with resume (--resume)."
+            f"{str(error).removesuffix('.')}; then continue the run with resume=True."
         ) from error
 
 

@@ -11,7 +11,7 @@ def check_is_free(folder):
     if folder.is_dir() and any(folder.iterdir()) and not checkpoint.is_untouched(folder):
         hint = "choose another folder"
         if checkpoint.resumable_epoch(folder) is not None:
-            hint = "continue the run in it with resume (--resume), or choose another folder"
+            hint = "continue the run in it with resume=True, or choose another folder"
         raise DMFormerError(f"The output folder {str(folder)!r} is not empty; {hint}.")
     parent = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):

@@ -151,7 +151,7 @@ def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(given, expected,
     [("tiny", 999, "few_images"), ("tiny", 1000, "fine_tuning"), ("dmformer_n", 10, None)],
 )
 def test_recipe_auto_goes_by_the_number_of_images(
-    preset, images, expected, pictures, tiny_preset, tmp_path, recipes, monkeypatch
+    preset, images, expected, pictures, tiny_preset, tmp_path, recipes, monkeypatch, capsys
 ):
     monkeypatch.setattr(
         "dmformer_keras.cli.arguments.train.count_images", lambda *args, **options: images
@@ -161,6 +161,7 @@ def test_recipe_auto_goes_by_the_number_of_images(
     assert main([str(argument) for argument in [*arguments, "--recipe", "auto"]]) == 1
     named = Recipe.named(expected) if expected else Recipe()
     assert [recipe for recipe in recipes] == [named]
+    assert f"--recipe auto: {expected or 'the defaults'}, for" in capsys.readouterr().out
 
 
 def test_top5_is_printed_where_it_tells_something(capsys):

@@ -53,7 +53,7 @@ def test_a_training_says_how_to_go_on(train_arguments, tmp_path, full, capsys, m
     assert main(arguments) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert "epoch_0002.keras' cannot be written (No space left on device)" in message
-    assert message.endswith("then continue the run with resume (--resume).")
+    assert message.endswith("then continue the run with --resume.")
     assert "bug" not in message
     assert not list(output.rglob(".writing-*"))
     assert len(json.loads((output / "checkpoint/state.json").read_text())["history"]) == 1

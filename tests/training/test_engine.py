@@ -421,7 +421,7 @@ def test_the_learning_rate_is_scaled_to_the_images_that_there_are(
 
 
 def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_preset, tmp_path):
-    with pytest.raises(DMFormerError, match="--resume"):
+    with pytest.raises(DMFormerError, match="resume=True"):
         train(recipe, tiny_preset, data, finished_run[0], verbose=0)
     (tmp_path / "thesis.txt").write_text("three years")
     with pytest.raises(DMFormerError, match="not empty"):

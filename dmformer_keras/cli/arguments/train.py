@@ -36,13 +36,14 @@ history.csv, report.json, curves.png and confusion_matrix.png.
 If the data have no validation images, a tenth of the training images is held out."""
 EPILOG = """\
 examples:
-  dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96
+  dmformer train --data photos/ --preset dmformer_t_mix --recipe auto --output runs/photos
   dmformer train --data photos.zip --output runs/fine --preset runs/photos --learning-rate 2e-4
   dmformer train --data tfds:cifar10 --output runs/cifar10 --image-size 32
-  dmformer train --task segment --data streets/ --output runs/streets --epochs 50
+  dmformer train --task segment --data streets/ --preset dmformer_t_mix --recipe camvid \\
+      --output runs/streets
 
 To continue an interrupted run, add --resume to the same command:
-  dmformer train --data photos/ --output runs/photos --epochs 20 --image-size 96 --resume
+  dmformer train --data photos/ --preset dmformer_t_mix --recipe auto --output runs/photos --resume
 """
 
 
@@ -290,7 +291,10 @@ def _size_and_epochs(text):
 
 
 def check(args):
-    """Checks what can be known at once."""
+    """Checks what can be known at once, and puts a recipe's name in the place of `auto`."""
+    if args.recipe == AUTO:
+        args.recipe, images = _recipe_for(args)
+        print(f"--recipe auto: {args.recipe or 'the defaults'}, for {images}")
     recipe = recipe_of(args)
     if not is_address(args.preset):
         recipe.check_preset(read_preset(args.preset))
@@ -323,8 +327,7 @@ def recipe_of(args):
     given = {field: None if value is _NONE else value for field, value in given.items()}
     if given.get("gradient_checkpointing") == []:
         given["gradient_checkpointing"] = True
-    name = _recipe_for(args) if args.recipe == AUTO else args.recipe
-    start = cls.named(name) if name else cls()
+    start = cls.named(args.recipe) if args.recipe else cls()
     epochs, image_size = (
         given.get(field) or getattr(start, field) for field in ("epochs", "image_size")
     )
@@ -332,16 +335,17 @@ def recipe_of(args):
 
 
 def _recipe_for(args):
-    """The name of the recipe that suits a number of images; None without weights to begin with."""
+    """The name of the recipe that suits the images, None without weights to begin with; and why."""
     if args.task != "classify" or not is_folder_or_zip(args.data):
         raise DMFormerError(
             "--recipe auto counts the images in a folder or zip of class folders; name a recipe, "
             "or leave it out."
         )
     if not is_address(args.preset) and not read_preset(args.preset).has_weights:
-        return None
+        return None, f"{args.preset} has no weights to start from"
     images = count_images(args.data, "train", draw=draw_of_run(Path(args.output)))
-    return "few_images" if images < FEW_IMAGES else "fine_tuning"
+    name = "few_images" if images < FEW_IMAGES else "fine_tuning"
+    return name, f"{images:,} training images"
 
 
 def _parts_of(recipe, epochs, image_size):
