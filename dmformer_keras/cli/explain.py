@@ -1,5 +1,6 @@
 """`dmformer explain`"""
 
+import sys
 from pathlib import Path
 
 from dmformer_keras.cli.arguments.explain import output_of
@@ -38,6 +39,7 @@ def run(args):
     names = class_names_of(model)
     image = load_reduced(args.image, model.input.shape[-1])
     image = resize_image(image, _size(model, image))
+    print("Computing the picture, which takes up to a minute", file=sys.stderr, flush=True)
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:
         print(f"{names[cam.class_index]}: {100 * cam.share:.1f} %")
