@@ -13,6 +13,8 @@ import zlib
 
 import numpy as np
 
+from dmformer_keras.layers.backend_paths import predicting
+
 # The description that an export writes beside or into its file.
 DESCRIPTION_FILE = "model.json"
 OPENVINO_KEY = "description"
@@ -254,7 +256,8 @@ class SavedModel:
 
     def run(self, images):
         images = self.tf.constant(np.ascontiguousarray(images))
-        return self.function(**{self.argument: images})[self.key].numpy()
+        with predicting("tensorflow"):
+            return self.function(**{self.argument: images})[self.key].numpy()
 
     def operators(self):
         return []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import warnings
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,7 +14,6 @@ from dmformer_keras.classifier import DEFAULT_SIZE
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.layers.backend_paths import predicting
 
-_MAKING = threading.Lock()
 # {activation: threshold}: a single output above it is the second of two classes.
 THRESHOLDS = {"linear": 0.0, "sigmoid": 0.5}
 
@@ -70,12 +70,8 @@ def predicted(model: Any, images: NDArray[np.float32]) -> Any:
     """A model's outputs for a batch, from whatever thread this is called: what `predict_on_batch`
     returns.
     """
-    make_function = getattr(model, "make_predict_function", None)
-    if make_function is not None:
-        # Once, because several threads at a time would each create and trace their own function.
-        with _MAKING:
-            make_function()
-    with predicting():
+    # An exported file sees to its threads itself.
+    with predicting() if isinstance(model, keras.Model) else contextlib.nullcontext():
         return model.predict_on_batch(images)
 
 

@@ -485,11 +485,15 @@ def no_gradients():
     return contextlib.nullcontext()
 
 
-# Keras's `predict_on_batch` under JAX gives the arrays of a model's weights away and puts others
-# in their place: a second thread that predicts meanwhile finds them deleted.
+# One model must not predict from several threads at once in two of the frameworks:
+# - JAX: Keras's `predict_on_batch` gives the arrays of the weights away and puts others in their
+#   place, so another thread finds them deleted.
+# - TensorFlow 2.21 on a CPU: the first runs of a graph with 1x1 convolutions, several at once,
+#   gave wrong outputs for one of 30 models, a plain Keras model among them, and sometimes crashed;
+#   never with TF_ENABLE_ONEDNN_OPTS=0, and never one after the other.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def predicting():
-    """The context in which a model may predict from any thread; under JAX, one thread at a time."""
-    return _ONE_AT_A_TIME if BACKEND == "jax" else contextlib.nullcontext()
+def predicting(framework=BACKEND):
+    """The context in which a framework may predict from any thread."""
+    return contextlib.nullcontext() if framework == "torch" else _ONE_AT_A_TIME
