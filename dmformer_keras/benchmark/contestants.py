@@ -15,8 +15,8 @@ FORMS = {
 }
 MODES = ("inference", "training")
 DTYPES = ("float32", "bfloat16", "mixed_bfloat16")
-# What takes part when its library is asked for. The peers of training are the small ones
-# that people train on small data.
+# The models measured for each library. The training peers are small models that people train
+# on small data.
 PEERS = {
     "keras": {
         "inference": ("ConvNeXtTiny", "ResNet50V2"),
@@ -64,8 +64,8 @@ RUNTIMES = {
     "torch": Runtime(("torch",), "torch", (*_KERAS, "timm", LIMIT)),
     "torch-compile": Runtime(("torch",), "torch", (*_KERAS, "timm")),
     "numpy": Runtime((), None, (LIMIT,), gpu=False, trains=False, dtypes=("float32",)),
-    # Keras's own ONNX export under TensorFlow leaves operators that ONNX does not have
-    # (keras 3.15, tf2onnx 1.17), the one under torch none.
+    # Keras's ONNX export under TensorFlow writes operators that ONNX does not have (keras 3.15,
+    # tf2onnx 1.17); under torch it does not.
     "onnxruntime": Runtime(
         ("onnxruntime", "onnxscript", "torch"),
         "torch",
@@ -73,7 +73,8 @@ RUNTIMES = {
         dtypes=("float32",),
         **_EXPORTED,
     ),
-    # From TensorFlow's graph OpenVINO makes the faster model; it cannot read torch's of ours.
+    # OpenVINO makes a faster model from TensorFlow's graph, and cannot read this project's torch
+    # graphs.
     "openvino": Runtime(
         ("openvino", "tensorflow"),
         "tensorflow",

@@ -18,12 +18,13 @@ from dmformer_keras.benchmark.runtimes import Prepared
 from dmformer_keras.errors import DMFormerError
 
 _SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
-# Of the largest logit: float32 in another order, and bfloat16, stay below; a wrong graph not.
+# Relative to the largest logit: float32 in another order and bfloat16 stay below it, a wrong
+# graph does not.
 _LARGEST_DIFFERENCE = {"float32": 1e-2, "bfloat16": 0.2}
 
 
 def convert(contestant, folder):
-    """Converts a contestant's model in a process of its own, into a folder, beside its logits.
+    """Converts a contestant's model to a folder, with its logits, in a separate process.
 
     Returns a dict of `parameters` and `multiply_accumulates`.
     """
@@ -119,7 +120,7 @@ def _onnxruntime(contestant, path, images, threads):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Its threads would wait for the next run by spinning, in the others' turns.
+    # Otherwise its threads spin between runs and slow the other processes down.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: images}
@@ -136,8 +137,8 @@ def _openvino(contestant, path, images, threads):
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, as all others here
-            "INFERENCE_PRECISION_HINT": precision,  # it would choose bf16 where there is one
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, like the other runtimes
+            "INFERENCE_PRECISION_HINT": precision,  # by default bfloat16 if the processor has it
         },
     )
     request = compiled.create_infer_request()

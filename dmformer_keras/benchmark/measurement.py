@@ -157,7 +157,7 @@ class _Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # an interruption is the parent's alone
+                start_new_session=True,  # Ctrl-C reaches the parent only
             )
         theirs.close()
 
@@ -215,10 +215,10 @@ def _environment(contestant, threads):
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        # Spinning threads would work in the others' turns; and where a processor is taken
-        # by something else, torch waits five times as long for them as it computes.
+        # Spinning threads slow the other processes down, and if another program uses a processor,
+        # torch waits for its threads five times as long as it computes.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        # Several processes share a GPU here.
+        # Several processes share the GPU.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }

@@ -42,7 +42,7 @@ _HUB = {
         },
     ),
 }
-# Our counter sees convolutions and dense layers; attention's products it does not.
+# The counter of operations does not count the matrix products of attention.
 _UNCOUNTED = ("keras-hub/mit_b2", "keras-hub/swin_tiny")
 
 
@@ -53,7 +53,7 @@ def build_keras_model(contestant):
     import keras
 
     keras.utils.set_random_seed(0)
-    # The peers take no dtype of their own.
+    # The peers have no dtype argument.
     keras.config.set_dtype_policy(contestant.dtype)
     shape = (*contestant.image_size, 3)
     _, _, name = contestant.model.partition("/")
@@ -116,7 +116,7 @@ def _dmformer(contestant, shape):
     if "plain" in contestant.forms:
         from dmformer_keras.layers import convolution
 
-        # What stands in for Keras's layers gives way to them, in this process alone.
+        # In this process, Keras's own layers take the place of this project's faster ones.
         for layer in (
             convolution.Convolution,
             convolution.DepthwiseConvolution,
@@ -192,7 +192,7 @@ def _import_torchvision():
             raise
         for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[module]
-        global _declarations  # kept: with it the declarations would go
+        global _declarations  # kept alive, or the declarations are removed
         _declarations = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             _declarations.define(

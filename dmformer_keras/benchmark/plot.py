@@ -7,8 +7,8 @@ from dmformer_keras.system.files import written_whole
 
 _PEERS = ("keras", "keras-hub", "timm")
 _OWN_COLOR, _PEER_COLOR = "C0", "0.6"
-_BAR = 0.3  # inches of height
-_AROUND = 0.9  # inches for the title and the axis of a panel
+_BAR = 0.3  # height of a bar in inches
+_AROUND = 0.9  # height of a panel's title and axis in inches
 
 
 def draw_throughput(records, path, command):

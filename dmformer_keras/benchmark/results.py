@@ -14,7 +14,7 @@ from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import machine_sentence
 from dmformer_keras.type_names import PathLike
 
-# The backward pass is two of the forward's size: gradients of the inputs and of the weights.
+# The backward pass costs two forward passes: gradients of the inputs and of the weights.
 _PASSES = {"inference": 1, "training": 3}
 _MEGABYTE = 1e6
 
@@ -198,7 +198,7 @@ def _baseline_of(record, measured, baseline):
 
 
 def _divided(values, others):
-    # One that failed midway has fewer rounds; the first ones were of the same time.
+    # A contestant that failed midway has fewer rounds: compare the first rounds of both.
     count = min(len(values), len(others))
     return values[:count] / others[:count]
 

@@ -13,7 +13,7 @@ from dmformer_keras.errors import DMFormerError
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.05
-# Large enough that starting a product costs nothing beside it.
+# Large enough that the cost of starting a product does not matter.
 _LIMIT_SIZE = {"cpu": 2048, "gpu": 8192}
 
 
@@ -67,7 +67,7 @@ def gpu_memory(contestant):
         )
     import jax
 
-    # JAX cannot forget: its peak holds the compilation's trials too.
+    # JAX cannot reset its peak, which includes the memory of compilation.
     return lambda: None, lambda: jax.devices()[0].memory_stats()["peak_bytes_in_use"]
 
 
@@ -97,7 +97,7 @@ def _tensorflow(contestant, model):
         autograph=False,
         jit_compile=contestant.runtime == "tensorflow-xla",
     )
-    # Fetching the logits waits for a GPU.
+    # Fetching the logits waits until the GPU has finished.
     return lambda: function(images).numpy()
 
 
@@ -128,7 +128,7 @@ def _keras_training(contestant, model):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=contestant.runtime in ("tensorflow-xla", "jax", "torch-compile"),
     )
-    # On the device already, as a pipeline that keeps ahead has them.
+    # Already on the device, as with a pipeline that prefetches.
     images = keras.ops.convert_to_tensor(models.random_images(contestant))
     labels = keras.ops.convert_to_tensor(models.random_labels(contestant).astype("int32"))
     return lambda: model.train_on_batch(images, labels)

@@ -13,12 +13,12 @@ from dmformer_keras.benchmark.contestants import RUNTIMES
 from dmformer_keras.benchmark.measurement import from_json
 from dmformer_keras.system.memory import forget_peak, peak_resident, resident_now
 
-# Longer steps need no step before them to be warm.
+# Steps longer than this need no warm-up step.
 _LONG_STEP = 1.0
 
 
 def main(contestant, threads, connection):
-    """Answers the parent until it is gone."""
+    """Answers the parent until it has ended."""
     try:
         step, facts = _prepare(contestant, threads)
     except Exception as error:
@@ -28,13 +28,13 @@ def main(contestant, threads, connection):
     _send(connection, facts)
     last_step = facts["first_step_seconds"]
     idle_since, idle_cpu = time.perf_counter(), time.process_time()
-    with contextlib.suppress(EOFError):  # the parent is gone
+    with contextlib.suppress(EOFError):  # the parent has ended
         while True:
             seconds = json.loads(connection.recv_bytes())
             waited = max(time.perf_counter() - idle_since, 1e-9)
             idle = (time.process_time() - idle_cpu) / waited
             if last_step < _LONG_STEP:
-                step()  # the others have had the caches
+                step()  # the caches hold the other processes' data
             times = _timed(step, seconds)
             last_step = times[-1]
             _send(connection, {"times": times, "idle_cpu": idle, "idle_seconds": waited})

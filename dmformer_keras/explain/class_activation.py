@@ -105,7 +105,7 @@ def grad_cam(
         values = _by_class(model, found, data_format)[..., class_index]
         return ops.sum(ops.cast(values, "float32") * ops.array(counted))
 
-    # The gradient with respect to the features is that with respect to what is added to them.
+    # The gradient of the features equals the gradient of a zero tensor that is added to them.
     slopes = gradient(score, np.zeros_like(features))
     weights = slopes.mean(axis=spatial_axes(data_format), keepdims=True)
     heatmap = np.maximum((weights * features).sum(axis=channel_axis(data_format)), 0)[0]

@@ -24,8 +24,8 @@ from dmformer_keras.system.files import written_whole
 from dmformer_keras.training.figures import can_draw
 
 _COLUMNS = 4
-_LEVELS_STAGE = "stage2"  # the one whose levels are shown
-# The share of the gradient that a field is said to reach, as the mean of so many images.
+_LEVELS_STAGE = "stage2"  # the stage whose levels are shown
+# A receptive field is the square with this share of the gradient, averaged over so many images.
 _FIELD_SHARE = 0.9
 _SHIFTS = 8
 
@@ -182,7 +182,7 @@ def _draw_insides(figure, model, image):
         name = [block for block in blocks if block.startswith(stage)][-1]
         field = effective_receptive_field(model, _shifted(image), name, through_gates=False)
         _show(axes, image, f"{name}: 90 % in {_reach(field)} pixels")
-        # Logarithmic: the middle is a thousand times as strong as what is yet seen.
+        # Logarithmic: the middle is a thousand times as strong as the edge of the field.
         strength = np.log10(np.maximum(field / max(field.max(), 1e-12), 1e-4))
         axes.imshow(strength, cmap="magma", alpha=0.75, vmin=-4, vmax=0)
 

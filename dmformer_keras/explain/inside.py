@@ -40,14 +40,14 @@ def blocks_of(model):
 
 @contextlib.contextmanager
 def changed_outputs(changes):
-    """While it lasts, layers return what a function makes of what they return."""
+    """Replaces the outputs of layers by a function of them, within a `with` block."""
     try:
         for layer, change in changes:
             layer.call = _changed(layer.call, change)
         yield
     finally:
         for layer, _ in changes:
-            layer.__dict__.pop("call", None)  # the class's own is there again
+            layer.__dict__.pop("call", None)  # the method of the class is used again
 
 
 def _changed(call, change):
@@ -77,7 +77,7 @@ def gradient(function, value):
     """The gradient of a function to a number: a float32 array, as `value`."""
     backend = keras.backend.backend()
     value = ops.convert_to_tensor(value, "float32")
-    # Keras has no gradient of its own: each backend asks for it in another way.
+    # Keras has no function for gradients, so each backend has its own.
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -106,7 +106,7 @@ def gradient(function, value):
 def checked_images(model, images):
     """Checks images for a model; returns a float32 array."""
     images = np.asarray(images)
-    # A Sequential model that has not been called yet does not know.
+    # A Sequential model that has not been called has no input shape.
     inputs = getattr(model, "inputs", None)
     shape = inputs[0].shape if inputs else (None,) * 4
     expected = tuple("any" if side is None else side for side in shape[1:])

@@ -21,8 +21,8 @@ from dmformer_keras.type_names import InputShape
 
 settle_bases(Backbone)
 
-# KerasCV's SegFormer needs a static size and gives `from_preset` no way to say which;
-# its own MiT backbones have this one.
+# KerasCV's SegFormer needs a static image size, and its `from_preset` has no argument for it.
+# KerasCV's MiT backbones use this size.
 _SEGFORMER_SHAPE = (224, 224, 3)
 
 
@@ -43,7 +43,7 @@ class DMFormerBackbone(PlainBackbone, Backbone):
     (None, 3)
     """
 
-    # Taken over as it is: KerasCV gives an inherited one a docstring of its own.
+    # Assigned here because KerasCV replaces the docstring of an inherited method.
     from_preset = PlainBackbone.__dict__["from_preset"]
 
     @classproperty
@@ -133,8 +133,8 @@ def _get_file(original, _, arguments, __):
 
 wrapt.wrap_function_wrapper(preset_utils, "get_file", _get_file)
 _add_task_presets()
-# KerasCV runs the file of its `models` as two modules: `keras_cv.api.models`, which
-# `import keras_cv` loads and shows as `keras_cv.models`, and a second one of that very
-# name, which `from keras_cv.models import ...` loads. The names go into both.
+# KerasCV loads the file of its `models` as two modules: `keras_cv.api.models`, which is the
+# attribute `keras_cv.models`, and `keras_cv.models`, which `from keras_cv.models import ...` loads.
+# The names are added to both.
 for _module in ("keras_cv.api.models", "keras_cv.models"):
     wrapt.register_post_import_hook(_add_names, _module)

@@ -72,7 +72,7 @@ class DMFormerBackbone(PlainBackbone, FeaturePyramidBackbone):
     def get_config(self) -> Config:
         config = super().get_config()
         config["image_shape"] = config.pop("input_shape")
-        # KerasHub's own: it knows of layers that were quantized since.
+        # KerasHub's policy, because it includes layers that were quantized later.
         config["dtype"] = FeaturePyramidBackbone.get_config(self)["dtype"]
         return config
 

@@ -81,12 +81,12 @@ def _head_class(name, kind):
 
 
 class _DMFormerTask:
-    """What both tasks share: one of this project's models in KerasHub's clothes."""
+    """What both tasks share: a KerasHub task with the graph of one of this project's models."""
 
     backbone_cls = DMFormerBackbone
 
     def _settle(self, plain, preprocessor, **kwargs):
-        """Becomes a model with the graph of `plain`."""
+        """Builds this model on the graph of `plain`."""
         unknown = sorted(set(kwargs) - {"name", "compile"})
         if unknown:
             raise DMFormerError(
@@ -99,7 +99,7 @@ class _DMFormerTask:
             converter.fit_to(plain.backbone)
         self.backbone = plain.backbone
         self.preprocessor = preprocessor
-        # Before it compiles itself: its loss depends on the activation.
+        # Before the model compiles itself, because its loss depends on the activation.
         for name in plain.head_arguments:
             setattr(self, name, getattr(plain, name))
         Task.__init__(self, inputs=plain.input, outputs=plain.output, **kwargs)
@@ -108,7 +108,7 @@ class _DMFormerTask:
 
     def get_config(self) -> Config:
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
-        # Not KerasHub's classifier's, which has a pooling of its own.
+        # Not the constructor of KerasHub's classifier, which adds a pooling layer.
         return {**Task.get_config(self), **arguments, "head": self.plain_class.__name__}
 
     @classmethod
@@ -117,11 +117,11 @@ class _DMFormerTask:
         has_preprocessor = "preprocessor" in config
         if isinstance(config["backbone"], dict):
             config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        if not has_preprocessor:  # a preset that another class of this project has written
+        if not has_preprocessor:  # a preset written by another class of this project
             preprocessor = cls.preprocessor_cls  # type: ignore[attr-defined]
             config["preprocessor"] = preprocessor(DMFormerImageConverter())
         for names in ("class_names", "class_colors"):
-            # Of a preset that is loaded with another number of classes.
+            # The preset is loaded with another number of classes.
             if config.get(names) is not None and len(config[names]) != config["num_classes"]:
                 config[names] = None
         return super().from_config(config)  # type: ignore[misc]
@@ -154,7 +154,7 @@ class _DMFormerTask:
             max_shard_size: KerasHub's. It does nothing: the weights are always one file.
         """
         arguments = {name: getattr(self, name) for name in self.plain_class.head_arguments}
-        is_layer = isinstance(self.preprocessor, keras.Layer)  # KerasHub takes functions, too
+        is_layer = isinstance(self.preprocessor, keras.Layer)  # KerasHub accepts functions too
         arguments["preprocessor"] = (
             keras.saving.serialize_keras_object(self.preprocessor) if is_layer else None
         )
