@@ -65,7 +65,7 @@ ELSEWHERE = {
     "training/test_distribution.py": ["layers/replicas"],
     "training/test_grouped_updates.py": ["grouped_optimizers"],
     "training/test_engine.py": [
-        *("training/batches", "training/figures", "training/folders", "training/identity"),
+        *("training/batches", "training/folders", "training/identity"),
         *("training/run_checks", "training/run_report", "training/tasks"),
     ],
 }

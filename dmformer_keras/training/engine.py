@@ -492,7 +492,7 @@ class _Run:
         )
         # TensorFlow would relax the step that it has to one for images of any size.
         model.make_train_function(force=True)
-        if text := compiling_text(keras.backend.backend()):
+        if text := compiling_text(keras.backend.backend(), first + 1):
             self._say(text)
         # The history holds it anyway.
         hidden = () if tells_top5(self.train_source.class_names) else ("val_top5",)

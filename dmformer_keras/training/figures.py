@@ -31,7 +31,7 @@ def draw_curves(history, charts, path):
         axes.set(title=title, xlabel="epoch", ylabel=unit)
         if not unit.endswith("%)") and unit != "%":
             axes.set_ylim(0, None)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, path)

@@ -18,17 +18,17 @@ _COMPILES = {
 }
 
 
-def compiling_text(backend: str) -> str:
-    """What to say before the first batch; "" of a backend that compiles nothing.
+def compiling_text(backend: str, epoch: int) -> str:
+    """What to say before an epoch that compiles; "" of a backend that compiles nothing.
 
     Example:
 
-    >>> compiling_text("torch"), compiling_text("jax")[:25]
-    ('', 'Compiling the model for j')
+    >>> compiling_text("torch", 1), compiling_text("jax", 2)[-21:]
+    ('', '; then epoch 2 begins')
     """
     if backend not in _COMPILES:
         return ""
-    return f"Compiling the model for {backend}, {_COMPILES[backend]}; then the first epoch begins"
+    return f"Compiling the model for {backend}, {_COMPILES[backend]}; then epoch {epoch} begins"
 
 
 class Bar(keras.callbacks.ProgbarLogger):
