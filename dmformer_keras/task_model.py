@@ -65,7 +65,17 @@ class TaskModel(keras.Model):
 
         Args:
             *args, **kwargs: as in `keras.Model.fit`.
+
+        Raises:
+            DMFormerError: if the model was compiled with `jit_compile=True` under PyTorch.
         """
+        if keras.config.backend() == "torch" and getattr(self, "jit_compile", None) is True:
+            # Its compiler cannot order the strides of channels_last maps of symbolic sizes
+            # (torch 2.13), and stops after minutes in the middle of its own code.
+            raise DMFormerError(
+                "PyTorch cannot compile a training step of DMFormer; call compile(...) without "
+                "jit_compile=True."
+            )
         is_linear = getattr(self, "activation", None) in (None, "linear")
         if is_linear and _wants_probabilities(getattr(self, "loss", None)):
             warnings.warn(

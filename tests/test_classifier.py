@@ -179,6 +179,14 @@ def test_traps_of_keras_are_told_of(tmp_path):
         DMFormerN(include_top=False)
 
 
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the others compile it")
+def test_a_training_step_that_pytorch_cannot_compile_is_refused():
+    model = tiny_classifier(3, input_shape=(32, 32, 3))
+    model.compile("sgd", "mse", jit_compile=True)
+    with pytest.raises(DMFormerError, match="without jit_compile=True"):
+        model.fit(images(2, 32, 32, 3), np.zeros((2, 3)), verbose=0)
+
+
 def test_exports_by_keras_are_told_of_the_better_way(tmp_path, monkeypatch):
     model = tiny_classifier(3, input_shape=(32, 32, 3))
     kept = []
