@@ -12,54 +12,19 @@ is written after every run.
 import argparse
 import concurrent.futures
 import json
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
-import keras
 import numpy as np
-from keras import ops
 from tables import write_table
 
-from dmformer_keras.training import Recipe, engine, train
+from dmformer_keras.training import Recipe, train
 from dmformer_keras.training.checkpoint import resumable_epoch
-from dmformer_keras.training.optimization import compile_for
 
 RESULTS = Path(__file__).parent / "results" / "training_trials"
 TRIALS = ("adamw", "muon", "taught")
-
-
-@keras.saving.register_keras_serializable(package="dmformer_benchmarks")
-class ConvolutionMuon(keras.optimizers.Muon):
-    """Muon for the kernels of convolutions, as matrices (inputs, outputs); AdamW for the rest.
-
-    Keras's own takes only kernels that are matrices already. Depthwise kernels, the gates, the stem
-    and the head stay with AdamW, as Muon's authors advise.
-    """
-
-    def __init__(self, learning_rate, weight_decay=0.05, **kwargs):
-        # A file has Keras's arguments, too.
-        kwargs["adam_weight_decay"] = weight_decay
-        super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
-
-    def _should_use_adamw(self, variable):
-        is_depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1
-        return len(variable.shape) != 4 or is_depthwise or "stem" in variable.path
-
-    def zeropower_via_newtonschulz5(self, x, steps):
-        matrix = ops.reshape(x, (-1, x.shape[-1]))
-        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
-
-    def lr_adjust(self, x):
-        return x * math.sqrt(max(math.prod(x.shape[:-1]), x.shape[-1])) * self.rms_rate
-
-
-def compile_with_muon(recipe, model, steps, loss, metrics, optimizer_class=None):
-    """As `compile_for`, with `ConvolutionMuon`."""
-    compile_for(recipe, model, steps, loss, metrics, ConvolutionMuon)
 
 
 def run(args, trial, seed):
@@ -68,17 +33,16 @@ def run(args, trial, seed):
     rate = args.muon_learning_rate if trial == "muon" else args.learning_rate
     recipe = Recipe(
         epochs=args.epochs, image_size=args.image_size, batch_size=args.batch_size, seed=seed,
-        learning_rate=rate, clip_norm=1.0, validate_every=args.epochs,
+        optimizer="muon" if trial == "muon" else "adamw", learning_rate=rate, clip_norm=1.0,
+        validate_every=args.epochs,
     )  # fmt: skip
-    compiling = compile_with_muon if trial == "muon" else compile_for
     teaching = {}
     if trial == "taught":
         teaching = {"teacher": args.teacher, "teacher_cache": args.runs / "answers"}
-    with mock.patch.object(engine, "compile_for", compiling):
-        train(
-            recipe, args.preset, args.data, folder, cache="memory", verbose=2,
-            resume=resumable_epoch(folder) is not None, **teaching,
-        )  # fmt: skip
+    train(
+        recipe, args.preset, args.data, folder, cache="memory", verbose=2,
+        resume=resumable_epoch(folder) is not None, **teaching,
+    )  # fmt: skip
 
 
 def train_all(args):
@@ -158,7 +122,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--muon-learning-rate", type=float, default=2e-3)
+    parser.add_argument("--muon-learning-rate", type=float, default=5e-3)
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")

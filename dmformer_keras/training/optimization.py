@@ -5,6 +5,7 @@ from keras import ops
 
 from dmformer_keras.training.averaging import warm_up_average
 from dmformer_keras.training.grouped_updates import parameter_groups, with_parameter_groups
+from dmformer_keras.training.muon import GroupedMuon
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -101,14 +102,11 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
         momentum = recipe.ema ** (1 / recipe.accumulate)  # a batch, see `warm_up_average`
         settings |= {"use_ema": True, "ema_momentum": momentum}
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
-    if optimizer_class is None:
-        # Under PyTorch, Keras updates all weights at once, but in its own classes only.
-        optimizer_class = keras.optimizers.AdamW if recipe.layer_decay == 1 else GroupedAdamW
-    optimizer = optimizer_class(schedule, **settings)
+    optimizer = (optimizer_class or _optimizer_class(recipe))(schedule, **settings)
     if recipe.ema is not None:
         warm_up_average(optimizer)
     groups = parameter_groups(model, recipe.layer_decay)
-    if isinstance(optimizer, GroupedAdamW):
+    if hasattr(optimizer, "set_groups"):
         optimizer.set_groups(groups)
     else:
         kept = [weight for group in groups if not group.weight_decay for weight in group.weights]
@@ -116,3 +114,10 @@ def compile_for(recipe, model, steps_per_epoch, loss, metrics, optimizer_class=N
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
     # Built here, so that a checkpoint finds the variables that it restores.
     model.optimizer.build(model.trainable_variables)
+
+
+def _optimizer_class(recipe):
+    if recipe.optimizer == "muon":
+        return GroupedMuon
+    # Under PyTorch, Keras updates all weights at once, but in its own classes only.
+    return keras.optimizers.AdamW if recipe.layer_decay == 1 else GroupedAdamW

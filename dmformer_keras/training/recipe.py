@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "light", "standard", "degraded", "imagenet")
 JOINT_AUGMENTATIONS = ("none", "light", "standard", "ade20k")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "polynomial")
 # A teacher's image size: that of the training images.
 STUDENT_SIZE = "student"
@@ -36,6 +37,8 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
             Validation looks at `image_size` throughout.
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
+        optimizer: "adamw", or "muon" for the convolutions of the backbone's stages (not its
+            depthwise ones) and AdamW for the rest; it wants a higher learning rate.
         learning_rate: float, positive, the peak that the warm-up reaches.
         base_batch_size: int, positive, the images per update for which `learning_rate` is
             meant: with more or fewer it is scaled in proportion. None scales nothing.
@@ -88,6 +91,7 @@ class _CommonRecipe:
     image_size: int | None = None
     progressive_resizing: tuple[tuple[int, int], ...] = ()
     channels: int | None = None
+    optimizer: str = dataclasses.field(default="adamw", kw_only=True)
     learning_rate: float = 1e-3
     base_batch_size: int | None = None
     accumulate: int = 1
@@ -142,6 +146,12 @@ class _CommonRecipe:
         check_stages("gradient_checkpointing", self.gradient_checkpointing)
         self._check_choice("augmentation", self.augmentations)
         self._check_choice("precision", PRECISIONS)
+        self._check_choice("optimizer", OPTIMIZERS)
+        if self.optimizer == "muon" and self.freeze_backbone:
+            raise DMFormerError(
+                "The optimizer muon trains the backbone's convolutions, and freeze_backbone trains "
+                "the head only; leave out one of them."
+            )
         self._check_choice("class_weighting", CLASS_WEIGHTINGS)
 
     @property
@@ -318,7 +328,7 @@ def _with_arguments(**texts):
 )
 @dataclasses.dataclass(frozen=True)
 class Recipe(_CommonRecipe):
-    """How a classifier is trained: AdamW, a linear warm-up, then a cosine decay to zero.
+    """How a classifier is trained: AdamW or Muon, a linear warm-up, then a cosine decay to zero.
 
     Args:
         {common}
@@ -386,7 +396,7 @@ class Recipe(_CommonRecipe):
 )
 @dataclasses.dataclass(frozen=True)
 class SegmentationRecipe(_CommonRecipe):
-    """How a segmenter is trained: AdamW, a linear warm-up, then a decay to zero.
+    """How a segmenter is trained: AdamW or Muon, a linear warm-up, then a decay to zero.
 
     Args:
         {common}

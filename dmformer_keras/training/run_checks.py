@@ -69,6 +69,11 @@ def check_distribution(recipe, source, distribution):
             "The Lovász loss sorts all pixels of a batch, which lie on several devices; leave "
             "out lovasz, or train with JAX."
         )
+    if distribution.optimizer_class is not None and recipe.optimizer != "adamw":
+        raise DMFormerError(
+            f"TensorFlow's copies of a model are trained by adamw only, not by {recipe.optimizer}; "
+            "choose the optimizer adamw, or train with JAX or PyTorch."
+        )
     # Both decide whether to update within the graph, where TensorFlow's copies cannot meet.
     conditional = recipe.accumulate > 1 or recipe.precision == "mixed_float16"
     if distribution.optimizer_class is not None and conditional:

@@ -19,6 +19,7 @@ from dmformer_keras.training.recipe import (
     CLASS_WEIGHTINGS,
     FEW_IMAGES,
     JOINT_AUGMENTATIONS,
+    OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
     STUDENT_SIZE,
@@ -28,7 +29,7 @@ from dmformer_keras.training.recipe import (
 from dmformer_keras.training.trained_images import draw_of_run
 
 DESCRIPTION = """\
-Train a classifier or, with --task segment, a segmenter on labeled images, with AdamW, a
+Train a classifier or, with --task segment, a segmenter on labeled images, with AdamW or Muon, a
 warm-up and a decay of the learning rate.
 The output folder is a preset: the model of the epoch with the best validation accuracy or mIoU.
 Give it to evaluate, predict and export, or as --preset of another training. It also contains
@@ -71,6 +72,12 @@ _COMMON_OPTIONS = {
         "the preset's own, or 224",
     ),
     "channels": (int, "C", "channels of the images: 1, 3 or 4; 3 for image files"),
+    "optimizer": (
+        OPTIMIZERS,
+        None,
+        "muon trains the convolutions of the backbone's stages by Muon and the rest by AdamW; it "
+        "needs a higher learning rate",
+    ),
     "learning_rate": (float, "X", "the peak that the warm-up reaches"),
     "base_batch_size": (
         int,
