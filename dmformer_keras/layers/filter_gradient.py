@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -26,6 +27,8 @@ def depthwise_filter_gradient(inputs, upstream, kernel_sizes, dilations):
     """
     channels = inputs.shape[3]
     rows, columns = _tilings(tuple(inputs.shape[1:3]), tuple(kernel_sizes), tuple(dilations))
+    if keras.backend.backend() == "torch":
+        return _torch_gradient(inputs, upstream, rows, columns)
     windows = _tiles(inputs, rows.window_places(), columns.window_places())
     tiles = _tiles(upstream, rows.tile_places(), columns.tile_places())
     products = ops.matmul(ops.transpose(windows, (0, 2, 1)), tiles)
@@ -134,3 +137,56 @@ def _pairs_of_taps(rows, columns):
     inside = inside & (in_columns >= 0) & (in_columns < columns.window)
     pairs = np.where(inside, pairs, window_size * tile_size)
     return pairs.reshape(rows.kernel_size * columns.kernel_size, tile_size).astype("int32")
+
+
+def _torch_gradient(inputs, upstream, rows, columns):
+    """The same with one gather for each map, and the sums over a tap's pairs as a product.
+
+    PyTorch runs one operation after the other, and calling one through Keras takes longer than many
+    of these take.
+    """
+    windows = _torch_tiles(inputs, _torch_window_places(rows, columns))
+    tiles = _torch_tiles(upstream, _torch_tile_places(rows, columns))
+    products = windows.transpose(1, 2).bmm(tiles).flatten(1)
+    taps = _torch_members_of_taps(rows, columns).mm(products.t())
+    return taps.reshape(rows.kernel_size, columns.kernel_size, -1, 1)
+
+
+def _torch_tiles(features, places):
+    """`_tiles`, by the places of each tile in a flattened map, int64 `(tiles, places)`."""
+    import torch
+
+    flat = features.float().permute(3, 0, 1, 2).flatten(2)
+    flat = torch.nn.functional.pad(flat, (0, 1))
+    return flat.index_select(2, places.flatten()).reshape(len(flat), -1, places.shape[1])
+
+
+@functools.cache
+def _torch_window_places(rows, columns):
+    return _torch_places(rows, columns, rows.window_places(), columns.window_places())
+
+
+@functools.cache
+def _torch_tile_places(rows, columns):
+    return _torch_places(rows, columns, rows.tile_places(), columns.tile_places())
+
+
+def _torch_places(rows, columns, in_rows, in_columns):
+    import torch
+
+    in_rows, in_columns = in_rows[:, None, :, None], in_columns[None, :, None, :]
+    inside = (in_rows < rows.size) & (in_columns < columns.size)
+    places = np.where(inside, in_rows * columns.size + in_columns, rows.size * columns.size)
+    return torch.from_numpy(places.reshape(-1, places.shape[2] * places.shape[3]).astype("int64"))
+
+
+@functools.cache
+def _torch_members_of_taps(rows, columns):
+    """1 where a product belongs to a tap, float32 `(taps, products)`."""
+    import torch
+
+    pairs = _pairs_of_taps(rows, columns)
+    products = rows.length * columns.length * rows.window * columns.window
+    members = np.zeros((len(pairs), products + 1), "float32")
+    members[np.arange(len(pairs))[:, None], pairs] = 1
+    return torch.from_numpy(members[:, :-1].copy())
