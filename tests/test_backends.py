@@ -1,6 +1,7 @@
 """The same weights give the same outputs on every backend that is installed."""
 
 import importlib.util
+import json
 
 import keras
 import numpy as np
@@ -12,24 +13,54 @@ from dmformer_keras import DMFormerBackbone, DMFormerS, DMFormerT, SemanticFPN, 
 # One run, TensorFlow's, compares every other backend with itself.
 pytestmark = pytest.mark.backend_independent
 
-LOGITS_CODE = """
-import numpy, keras
-model = keras.models.load_model({model!r})
-for size in {sizes}:
-    x = numpy.load({folder!r} + "/x%dx%d.npy" % size)
-    # In inference, without compiling: S in JAX takes minutes to compile on a CPU.
-    y = keras.ops.convert_to_numpy(model(x, training=False))
-    numpy.save({folder!r} + "/y%dx%d.npy" % size, y)
+# {name: (model, sizes of the images that it is asked about)}
+MODELS = {
+    "S": (
+        lambda: DMFormerS(input_shape=(None, None, 3), num_classes=1000),
+        [(224, 224), (97, 161)],
+    ),
+    "SemanticFPN": (lambda: segmenter(SemanticFPN), [(96, 128), (75, 101)]),
+    "UPerNet": (lambda: segmenter(UPerNet), [(96, 128), (75, 101)]),
+}
+# In inference, without compiling: S in JAX takes minutes to compile on a CPU.
+ELSEWHERE = """
+import json, sys
+import keras, numpy
+import dmformer_keras
+
+def answer(model, name):
+    with numpy.load(f"{name}_images.npz") as images:
+        outputs = [model(images[key], training=False) for key in images]
+    numpy.savez(f"{name}_outputs.npz", *map(keras.ops.convert_to_numpy, outputs))
+
+for name in json.loads(sys.argv[1]):
+    answer(keras.models.load_model(f"{name}.keras"), name)
+answer(dmformer_keras.DMFormerT(weights="preset"), "preset")
 """
 
 
-def logits_elsewhere(model, backend, sizes, folder):
-    model.save(folder / "model.keras")
-    for size in sizes:
-        np.save(folder / "x{}x{}.npy".format(*size), images(1, *size, 3))
-    code = LOGITS_CODE.format(model=str(folder / "model.keras"), folder=str(folder), sizes=sizes)
-    run_python("import dmformer_keras\n" + code, backend=backend, timeout=900)
-    return [np.load(folder / "y{}x{}.npy".format(*size)) for size in sizes]
+def segmenter(head):
+    backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(None, None, 3))
+    return head(backbone, 11, head_channels=32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(folder of saved models and of images, {name: their outputs here})."""
+    folder, outputs = tmp_path_factory.mktemp("saved"), {}
+
+    def answer(model, name, batches):
+        np.savez(folder / f"{name}_images.npz", *batches)
+        outputs[name] = [array(model(batch, training=False)) for batch in batches]
+
+    for name, (make, sizes) in MODELS.items():
+        model = randomize(make())
+        model.save(folder / f"{name}.keras")
+        answer(model, name, [images(1, *size, 3) for size in sizes])
+    model = randomize(DMFormerT(input_shape=(64, 64, 3), num_classes=3))
+    model.save_to_preset(folder / "preset")
+    answer(model, "preset", [images(2, 64, 64, 3)])
+    return folder, outputs
 
 
 def other_backends():
@@ -40,42 +71,31 @@ def other_backends():
     ]
 
 
-@pytest.mark.parametrize("backend", other_backends())
-def test_s_gives_the_same_logits_on_every_backend(backend, tmp_path):
-    model = randomize(DMFormerS(input_shape=(None, None, 3), num_classes=1000))
-    sizes = [(224, 224), (97, 161)]
-    for size, found in zip(sizes, logits_elsewhere(model, backend, sizes, tmp_path), strict=True):
-        expected = array(model(images(1, *size, 3), training=False))
-        difference = np.abs(found - expected).max() / np.abs(expected).max()
-        assert difference <= 1e-4, size
+@pytest.fixture(scope="module", params=other_backends())
+def outputs(saved, request):
+    """{name: pairs of an output on another backend and the one here}; a process for all."""
+    folder, expected = saved
+    code = f"import sys; sys.argv = ['', {json.dumps(list(MODELS))!r}]\n" + ELSEWHERE
+    run_python(code, backend=request.param, timeout=900, folder=folder)
+    found = {}
+    for name in expected:
+        with np.load(folder / f"{name}_outputs.npz") as arrays:
+            found[name] = list(zip((arrays[key] for key in arrays), expected[name], strict=True))
+    return found
 
 
-@pytest.mark.parametrize("backend", other_backends())
-@pytest.mark.parametrize("head", [SemanticFPN, UPerNet])
-def test_segmenters_give_the_same_masks_on_every_backend(backend, head, tmp_path):
-    backbone = DMFormerBackbone.from_preset("dmformer_n", input_shape=(None, None, 3))
-    model = randomize(head(backbone, 11, head_channels=32))
-    sizes = [(96, 128), (75, 101)]
-    for size, found in zip(sizes, logits_elsewhere(model, backend, sizes, tmp_path), strict=True):
-        expected = array(model(images(1, *size, 3), training=False))
-        assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4, size
-        assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.999, size
+def test_s_gives_the_same_logits_on_every_backend(outputs):
+    for found, expected in outputs["S"]:
+        assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4, found.shape
 
 
-@pytest.mark.parametrize("backend", other_backends())
-def test_a_preset_folder_moves_between_backends(backend, tmp_path):
-    model = randomize(DMFormerT(input_shape=(64, 64, 3), num_classes=3))
-    model.save_to_preset(tmp_path / "preset")
-    x = images(2, 64, 64, 3)
-    np.save(tmp_path / "x.npy", x)
-    run_python(
-        "import numpy, keras, dmformer_keras\n"
-        f"model = dmformer_keras.DMFormerT(weights={str(tmp_path / 'preset')!r})\n"
-        f"y = model(numpy.load({str(tmp_path / 'x.npy')!r}), training=False)\n"
-        f"numpy.save({str(tmp_path / 'y.npy')!r}, keras.ops.convert_to_numpy(y))\n",
-        backend=backend,
-    )
-    expected = array(model(x, training=False))
-    np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"), expected, atol=1e-4 * np.abs(expected).max()
-    )
+@pytest.mark.parametrize("head", ["SemanticFPN", "UPerNet"])
+def test_segmenters_give_the_same_masks_on_every_backend(head, outputs):
+    for found, expected in outputs[head]:
+        assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4, found.shape
+        assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.999, found.shape
+
+
+def test_a_preset_folder_moves_between_backends(outputs):
+    ((found, expected),) = outputs["preset"]
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
