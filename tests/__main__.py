@@ -1,7 +1,8 @@
 """Runs the whole test suite on each backend: `python tests [arguments of pytest]`.
 
 pytest runs on one backend, for Keras chooses it when it is imported. Two processes run
-at a time, what takes longest first; tests that no backend has a part in run by themselves.
+at a time, what takes longest first. Tests that no backend has a part in run once: with those of
+PyTorch, or by themselves under TensorFlow.
 """
 
 import os
@@ -13,11 +14,12 @@ from pathlib import Path
 
 PROCESSES = 2
 NO_TESTS_COLLECTED = 5
+ON_EACH = "not (backend_independent or once_under_torch)"
 RUNS = (
     ("torch", "not backend_independent"),
-    ("tensorflow", "not backend_independent"),
-    ("jax", "not backend_independent"),
     ("tensorflow", "backend_independent"),
+    ("tensorflow", ON_EACH),
+    ("jax", ON_EACH),
 )
 
 

@@ -76,10 +76,13 @@ def cases_text(config):
     return [f"Cases of a property: {settings.max_examples:,}, {seed}"]
 
 
+# What has no part of a backend runs under one.
+ALONE = {"backend_independent": "tensorflow", "once_under_torch": "torch"}
+
+
 def pytest_collection_modifyitems(config, items):
     backend = os.environ["KERAS_BACKEND"]
     slow = pytest.mark.skip(reason="slow: run with --slow")
-    once = pytest.mark.skip(reason="no backend has a part in it: runs under TensorFlow only")
     for item in items:
         is_slow = any(
             "on" not in mark.kwargs or backend in mark.kwargs["on"]
@@ -87,8 +90,10 @@ def pytest_collection_modifyitems(config, items):
         )
         if is_slow and not config.getoption("--slow"):
             item.add_marker(slow)
-        if item.get_closest_marker("backend_independent") and backend != "tensorflow":
-            item.add_marker(once)
+        alone = next((ALONE[mark.name] for mark in item.iter_markers() if mark.name in ALONE), None)
+        if alone not in (None, backend):
+            reason = f"no backend has a part in it: runs under {alone} only"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

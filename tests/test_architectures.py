@@ -6,7 +6,7 @@ from suites import BackboneSuite
 from dmformer_keras.architectures import ARCHITECTURES
 
 # What the backends compute is tried with the first; the others have more blocks and channels.
-once = pytest.mark.backend_independent
+once = pytest.mark.once_under_torch
 
 
 def narrow(name):

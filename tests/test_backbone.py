@@ -74,6 +74,7 @@ def test_rescaling_takes_0_to_255_to_minus_1_to_1():
     )
 
 
+@pytest.mark.once_under_torch
 def test_stochastic_depth_rises_linearly_to_the_last_block():
     backbone = tiny_backbone(stochastic_depth=0.4)
     rates = [layer.stochastic_depth for layer in backbone.layers if "block" in layer.name]
@@ -91,6 +92,7 @@ def test_training_is_random_only_through_stochastic_depth():
     assert np.abs(once - array(first(x, training=True))).max() > 1e-6
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("stages", "expected"),
     [(False, ()), (True, (1, 2, 3, 4)), ((), ()), ([3, 1, 3], (1, 3)), ((np.int64(2),), (2,))],
@@ -107,6 +109,7 @@ def test_gradient_checkpointing_is_for_the_stages_named(stages, expected):
     assert backbone.get_config()["gradient_checkpointing"] == expected
 
 
+@pytest.mark.once_under_torch
 def test_gradient_checkpointing_stays_in_files_and_leaves_presets(tmp_path):
     backbone = randomize(tiny_backbone(gradient_checkpointing=(1, 2)))
     backbone.save(tmp_path / "backbone.keras")
@@ -120,6 +123,7 @@ def test_gradient_checkpointing_stays_in_files_and_leaves_presets(tmp_path):
         np.testing.assert_array_equal(array(other(x)), array(backbone(x)))
 
 
+@pytest.mark.once_under_torch
 def test_files_from_before_gradient_checkpointing_load():
     config = tiny_backbone().get_config()
     del config["gradient_checkpointing"]
@@ -129,6 +133,7 @@ def test_files_from_before_gradient_checkpointing_load():
     assert DMFormerBlock.from_config(layer).gradient_checkpointing is False
 
 
+@pytest.mark.once_under_torch
 def test_layer_scale_adds_two_weights_a_block():
     plain, scaled = tiny_backbone(), tiny_backbone(layer_scale=1e-5)
     assert len(scaled.weights) == len(plain.weights) + 2 * 5
@@ -186,6 +191,7 @@ def test_keras_file_round_trip_gives_the_same_class_and_output(tmp_path):
     np.testing.assert_array_equal(array(again(x)), array(backbone(x)))
 
 
+@pytest.mark.once_under_torch
 def test_config_is_exactly_the_constructors_arguments():
     backbone = tiny_backbone(dtype="mixed_bfloat16", name="eyes", trainable=False)
     again = DMFormerBackbone.from_config(backbone.get_config())
@@ -194,6 +200,7 @@ def test_config_is_exactly_the_constructors_arguments():
     assert not again.trainable
 
 
+@pytest.mark.slow(on=["jax"])  # compiles for half a minute
 def test_half_precision_outputs_are_finite_from_the_start():
     backbone = DMFormerBackbone(input_shape=(64, 64, 3), dtype="mixed_float16", depths=(1, 1, 9, 1))
     outputs = backbone(images(1, 64, 64, 3))
@@ -201,17 +208,20 @@ def test_half_precision_outputs_are_finite_from_the_start():
     assert np.isfinite(array(outputs)).all()
 
 
+@pytest.mark.once_under_torch
 def test_numpy_integers_are_integers():
     backbone = tiny_backbone(channels=np.array([8, 8, 8, 8]).tolist(), depths=[np.int64(1)] * 4)
     assert json.dumps(backbone.get_config())
 
 
+@pytest.mark.once_under_torch
 def test_default_shape_follows_the_data_format():
     assert DMFormerBackbone().input.shape == (None, None, None, 3)
     first = DMFormerBackbone(data_format="channels_first")
     assert first.input.shape == (None, 3, None, None)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -263,7 +273,7 @@ def colored(number, seed):
     return (colors[:, None, None] + noise).clip(0, 255).astype("float32"), labels
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+@pytest.mark.once_under_torch
 def test_a_dense_layer_learns_faster_on_normalized_features():
     backbone = randomize(tiny_backbone(input_shape=(32, 32, 3)))
     # As training leaves them, some channels are far larger than others.

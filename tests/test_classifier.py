@@ -41,7 +41,7 @@ class TestDMFormerClassifier(TaskSuite):
     cls = DMFormerClassifier
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("letter", VARIANTS)
 def test_parameters_and_multiply_accumulates(letter):
     model = getattr(dmformer_keras, f"DMFormer{letter}")()
@@ -86,7 +86,7 @@ def test_loads_in_a_new_process_with_nothing_but_the_import(tmp_path):
 
 
 def test_learns_a_few_images_by_heart():
-    model = tiny_classifier(num_classes=2)
+    model = tiny_classifier(num_classes=2, **TINIEST)
     x, y = images(16, 64, 64, 3), np.arange(16) % 2
     x[y == 1, :, ::2] *= 0.5
     accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
@@ -111,6 +111,7 @@ def test_same_seed_gives_the_same_weights():
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +131,7 @@ def test_wrong_arguments_are_named(arguments, message):
         DMFormerN(**arguments)
 
 
+@pytest.mark.once_under_torch
 def test_a_frozen_backbone_stays_frozen_when_saved(tmp_path):
     backbone = tiny_backbone()
     backbone.trainable = False
@@ -147,17 +149,19 @@ def test_a_frozen_backbone_stays_frozen_when_saved(tmp_path):
         assert len(again.trainable_weights) > 50
 
 
+@pytest.mark.once_under_torch
 def test_quantize_points_to_the_export():
     with pytest.raises(DMFormerError, match="to_tflite"):
         tiny_classifier().quantize("int8")
 
 
+@pytest.mark.once_under_torch
 def test_backbone_is_shared_not_copied():
     backbone = tiny_backbone()
     assert DMFormerClassifier(backbone, 3).backbone is backbone
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+@pytest.mark.once_under_torch
 def test_traps_of_keras_are_told_of(tmp_path):
     x, y = images(4, 32, 32, 3), np.arange(4) % 3
     for loss in ("sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()):
@@ -187,6 +191,7 @@ def test_a_training_step_that_pytorch_cannot_compile_is_refused():
         model.fit(images(2, 32, 32, 3), np.zeros((2, 3)), verbose=0)
 
 
+@pytest.mark.once_under_torch
 def test_exports_by_keras_are_told_of_the_better_way(tmp_path, monkeypatch):
     model = tiny_classifier(3, input_shape=(32, 32, 3))
     kept = []

@@ -6,6 +6,8 @@ from dmformer_keras import DMFormerError
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.layers import DynamicMultilevelAttention
 
+pytestmark = pytest.mark.once_under_torch
+
 
 def model_of(layer, shape):
     inputs = keras.Input(shape)

@@ -27,6 +27,8 @@ SMALL = {
     "input_shape": (48, 32, 3),
 }
 BATCH_NORM = keras.layers.BatchNormalization
+# Each backend has cases enough without it.
+once = pytest.mark.once_under_torch
 
 
 def randomized(model):
@@ -67,13 +69,13 @@ def assert_same(fused, model, x, tolerance=1e-4):
     "options",
     [
         {"levels": DEFAULT_LEVELS},
-        {"use_gate": False},
-        {"inner_residual": False},
+        pytest.param({"use_gate": False}, marks=once),
+        pytest.param({"inner_residual": False}, marks=once),
         {"use_gate": False, "inner_residual": False, "layer_scale": 0.3},
         {"layer_scale": 0.3, "stochastic_depth": 0.2, "gate_reduction": 1},
-        {"levels": ((5, 2),), "mlp_ratio": 2.5, "activation": "silu"},
-        {"levels": ((3, 1), (7, 3)), "activation": "relu"},
-        {"output_stride": 16},
+        pytest.param({"levels": ((5, 2),), "mlp_ratio": 2.5, "activation": "silu"}, marks=once),
+        pytest.param({"levels": ((3, 1), (7, 3)), "activation": "relu"}, marks=once),
+        pytest.param({"output_stride": 16}, marks=once),
         {"output_stride": 8, "include_rescaling": False},
         {"input_shape": (None, None, 1)},
     ],
@@ -108,6 +110,7 @@ def test_channels_first():
     assert_same(fuse(model), model, images(2, 3, 48, 32))
 
 
+@pytest.mark.once_under_torch
 def test_pyramid_stays_a_dictionary():
     backbone = tiny_backbone(**SMALL)
     model = randomized(keras.Model(backbone.input, backbone.pyramid_outputs))
@@ -116,6 +119,7 @@ def test_pyramid_stays_a_dictionary():
     assert_same(fused, model, images(2, 48, 32, 3))
 
 
+@pytest.mark.once_under_torch
 def test_names_of_feature_layers_stay():
     model = randomized(tiny_classifier(**SMALL))
     fused = fuse(model)
@@ -125,7 +129,14 @@ def test_names_of_feature_layers_stay():
         assert_same(feature, expected, images(1, 48, 32, 3))
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "mixed_bfloat16",
+        pytest.param("bfloat16", marks=once),
+        pytest.param("mixed_float16", marks=once),
+    ],
+)
 def test_half_precision(dtype):
     exact = randomized(tiny_classifier(**SMALL))
     half = tiny_classifier(**SMALL, dtype=dtype)
@@ -183,6 +194,7 @@ def test_fused_file_gives_the_same_on_other_backends(backend, tmp_path):
     assert difference <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.once_under_torch
 def test_the_original_is_unchanged():
     model = randomized(tiny_classifier(**SMALL))
     x = images(2, 48, 32, 3)
@@ -287,6 +299,7 @@ def test_norm_before_a_linear_layer_is_folded(case):
     assert not scales_and_offsets(fused)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("case", KEPT_APART)
 def test_norm_that_cannot_be_folded_becomes_a_factor_and_an_offset(case, tmp_path):
     model = randomized(functional(KEPT_APART[case]))
@@ -307,6 +320,7 @@ def test_our_layers_alone_in_a_model():
     assert_same(fuse(model), model, features(2, 12, 10, 4))
 
 
+@pytest.mark.once_under_torch
 def test_segmenter_of_plain_layers():
     backbone = tiny_backbone(**SMALL)
     levels = list(backbone.pyramid_outputs.values())
@@ -325,6 +339,7 @@ def test_segmenter_of_plain_layers():
     assert not scales_and_offsets(fused)
 
 
+@pytest.mark.once_under_torch
 def test_several_inputs_and_equal_names():
     first, second = keras.Input((8, 8, 3), name="first"), keras.Input((8, 8, 3), name="second")
 
@@ -382,6 +397,7 @@ class OwnNorm(BATCH_NORM):
     pass
 
 
+@pytest.mark.once_under_torch
 def test_composite_layer_is_taken_apart():
     model = randomized(functional(Composite(name="composite")))
     fused = fuse(model)
@@ -389,6 +405,7 @@ def test_composite_layer_is_taken_apart():
     assert len(scales_and_offsets(fused)) == 1
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -405,6 +422,7 @@ def test_what_cannot_be_fused_is_named(build, message):
         fuse(model)
 
 
+@pytest.mark.once_under_torch
 def test_subclassed_and_unbuilt_models_are_refused():
     class Subclassed(keras.Model):
         pass
@@ -414,6 +432,7 @@ def test_subclassed_and_unbuilt_models_are_refused():
             fuse(model)
 
 
+@pytest.mark.once_under_torch
 def test_sequential_model():
     model = keras.Sequential([keras.Input((8, 8, 3)), LAYERS.Conv2D(4, 3), BATCH_NORM()])
     assert_same(fuse(randomized(model)), model, features(2, 8, 8, 3))
@@ -473,6 +492,7 @@ def keras_hub_tasks():
     )
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.slow(on=["jax"])  # compiles for minutes on a CPU
 @pytest.mark.parametrize("tasks", [keras_cv_tasks, keras_hub_tasks])
 def test_tasks_of_other_libraries(tasks, tmp_path):
@@ -486,6 +506,7 @@ def test_tasks_of_other_libraries(tasks, tmp_path):
         assert_same(keras.models.load_model(tmp_path / "fused.keras"), model, x)
 
 
+@pytest.mark.once_under_torch
 def test_composite_layer_of_unknown_size_is_refused():
     models = pytest.importorskip("keras_hub", reason="KerasHub is not installed").models
     model = models.DeepLabV3Backbone(

@@ -21,7 +21,7 @@ from dmformer_keras.errors import shown
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as some  # noqa: E402
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 BACKBONE = {**TINIEST, "input_shape": (32, 32, 3)}
 BACKBONE_ARGUMENTS = (

@@ -9,6 +9,9 @@ import dmformer_keras
 from dmformer_keras import DMFormerError, fuse
 from dmformer_keras.training import image_size_of, load_classifier, load_trained
 
+# `suites.py` loads what each backend has saved.
+pytestmark = pytest.mark.once_under_torch
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -87,6 +90,7 @@ def test_everything_that_holds_a_trained_model_is_loaded(model, tmp_path):
     assert dmformer_keras.load("dmformer_n_imagenette").num_classes == 10
 
 
+@pytest.mark.backend_independent
 def test_an_exported_file_is_loaded_and_classifies(model, tmp_path):
     pytest.importorskip("tensorflow")
     pytest.importorskip("ai_edge_litert")

@@ -13,6 +13,8 @@ from dmformer_keras import DMFormerBackbone, DMFormerError, SemanticFPN, UPerNet
 from dmformer_keras.segmenter import pyramid_outputs
 
 HEADS = [SemanticFPN, UPerNet]
+# Each backend has cases enough without it.
+once = pytest.mark.once_under_torch
 
 
 def segmenter(cls, size=(64, 64), channels=16, **arguments):
@@ -111,7 +113,9 @@ def test_the_heads_are_the_papers(cls, normalization):
 
 
 @pytest.mark.parametrize("cls", HEADS)
-@pytest.mark.parametrize("size", [(64, 96), (45, 70), (33, 161)])
+@pytest.mark.parametrize(
+    "size", [(45, 70), *(pytest.param(size, marks=once) for size in ((64, 96), (33, 161)))]
+)
 def test_logits_have_the_image_s_size_and_unknown_sizes_change_nothing(cls, size):
     model = randomize(segmenter(cls, (None, None)))
     fixed = segmenter(cls, size)
@@ -123,6 +127,7 @@ def test_logits_have_the_image_s_size_and_unknown_sizes_change_nothing(cls, size
     assert difference(outputs, fixed(x, training=False)) < 1e-5
 
 
+@pytest.mark.slow(on=["jax"])  # which compiles anew for each size
 @pytest.mark.parametrize("cls", HEADS)
 def test_one_compiled_model_takes_image_after_image(cls):
     # TensorFlow traces the second size for any, the third is run by that.
@@ -133,6 +138,7 @@ def test_one_compiled_model_takes_image_after_image(cls):
         assert difference(model.predict_on_batch(x), model(x, training=False)) < 1e-5
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("cls", HEADS)
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_output_strides_are_respected(cls, output_stride):
@@ -146,6 +152,7 @@ def test_output_strides_are_respected(cls, output_stride):
         assert len(upsampled) == {8: 1, 16: 2}[output_stride]
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("cls", HEADS)
 def test_a_preset_of_another_task_gives_its_backbone(cls, tmp_path):
     classifier = randomize(tiny_classifier())
@@ -161,6 +168,7 @@ def test_a_preset_of_another_task_gives_its_backbone(cls, tmp_path):
     assert difference(back.backbone(x), classifier.backbone(x)) == 0
 
 
+@pytest.mark.once_under_torch
 def test_another_number_of_classes_starts_another_head(tmp_path):
     model = segmenter(SemanticFPN, class_names=list("abcde"))
     model.save_to_preset(tmp_path)
@@ -174,6 +182,7 @@ def test_another_number_of_classes_starts_another_head(tmp_path):
     assert difference(same(x), model(x)) == 0
 
 
+@pytest.mark.once_under_torch
 def test_kerashub_and_kerascv_backbones_are_taken():
     keras_hub = pytest.importorskip("keras_hub")
     keras_cv = pytest.importorskip("keras_cv")
@@ -202,6 +211,7 @@ def test_kerashub_and_kerascv_backbones_are_taken():
         model.save_to_preset("nowhere")
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -216,6 +226,7 @@ def test_wrong_arguments_are_named(cls, arguments, message):
         cls(tiny_backbone(), **{"num_classes": 5, **arguments})
 
 
+@pytest.mark.once_under_torch
 def test_a_model_without_a_pyramid_is_refused():
     inputs = keras.Input((64, 64, 3))
     plain = keras.Model(inputs, layers.Conv2D(4, 3)(inputs), name="plain")
@@ -223,6 +234,7 @@ def test_a_model_without_a_pyramid_is_refused():
         SemanticFPN(plain, 3)
 
 
+@pytest.mark.once_under_torch
 def test_built_in_architectures_carry_the_heads():
     backbone = DMFormerBackbone.from_preset("dmformer_t", input_shape=(None, None, 3))
     model = SemanticFPN(backbone, num_classes=11)

@@ -18,12 +18,14 @@ LARGEST = 60e6  # bytes, of all together
 EVERY = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 
+@pytest.mark.once_under_torch
 def test_all_fit_into_a_wheel_that_is_small():
     files = [path for path in presets.weights_folder().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= LARGEST
     assert {path.suffix for path in files} <= {".h5", ".json", ".md", ".csv", ".png"}
 
 
+@pytest.mark.once_under_torch
 @EVERY
 def test_a_preset_loads_and_has_a_card(folder):
     model = load_trained(folder.name)  # which compares the checksums

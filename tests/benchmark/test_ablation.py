@@ -12,7 +12,7 @@ from dmformer_keras import DMFormerBackbone
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 pytestmark = [
-    pytest.mark.backend_independent,
+    pytest.mark.once_under_torch,
     pytest.mark.skipif(not FOLDER.is_dir(), reason="not a source checkout"),
 ]
 

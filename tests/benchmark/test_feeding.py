@@ -45,6 +45,7 @@ def feed_of(clock, seconds, steps=4, batch_size=8):
     return feed
 
 
+@pytest.mark.once_under_torch
 def test_the_share_of_feeding_is_what_one_batch_saves(monkeypatch):
     clock = _Clock()
     monkeypatch.setattr(feeding, "time", clock)
@@ -59,6 +60,7 @@ def test_the_share_of_feeding_is_what_one_batch_saves(monkeypatch):
     assert lines[3] == "| memory | 80 ± 0 | 40 ± 0 | 50 ± 0 % |"
 
 
+@pytest.mark.once_under_torch
 def test_the_model_is_trained_on_the_batches(tmp_path):
     from dmformer_keras.data import open_source
 

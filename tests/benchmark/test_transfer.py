@@ -13,7 +13,7 @@ from dmformer_keras.data import open_source
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "transfer.py"
 pytestmark = [
-    pytest.mark.backend_independent,
+    pytest.mark.once_under_torch,
     pytest.mark.skipif(not SCRIPT.is_file(), reason="not a source checkout"),
 ]
 

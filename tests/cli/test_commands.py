@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from helpers import TINIEST, tiny_classifier
@@ -14,8 +13,8 @@ from dmformer_keras.cli.options import print_metrics
 from dmformer_keras.data import open_source
 from dmformer_keras.training import Evaluation, Recipe, load_classifier
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
+# `test_every_backend.py` has one training with what follows it on each.
+pytestmark = pytest.mark.once_under_torch
 
 
 def failure(capsys, *arguments):
@@ -77,7 +76,6 @@ def test_summary_counts_at_the_size_asked_for(capsys):
     assert "64x96x3" in capsys.readouterr().out
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_train_says_what_it_made(train_arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     assert main([*train_arguments, "--epochs", "1", "--output", str(folder)]) == 0
@@ -319,7 +317,6 @@ def test_damaged_files_are_stated(trained, pictures, tmp_path, capsys):
     assert "config.json" in failure(capsys, "evaluate", broken, "--data", pictures)
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_damaged_training_images_stop_the_training_or_are_skipped(
     pictures, train_arguments, tmp_path, capsys
 ):
@@ -353,7 +350,6 @@ def test_an_unexpected_error_is_called_a_bug(monkeypatch, capsys):
         main(["presets", "--debug"])
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
 def test_a_model_for_scaled_images_is_given_pixels_all_the_same(pictures, tmp_path, capsys):
     preset, run = tmp_path / "preset", tmp_path / "run"
     model = tiny_classifier(2, input_shape=(32, 32, 3), include_rescaling=False, **TINIEST)

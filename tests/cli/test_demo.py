@@ -28,6 +28,7 @@ def photo(tmp_path):
     return path
 
 
+@pytest.mark.once_under_torch
 def test_a_classifier_names_and_shows(photo):
     pytest.importorskip("matplotlib")
     keras.utils.set_random_seed(0)
@@ -41,6 +42,7 @@ def test_a_classifier_names_and_shows(photo):
     assert not same(demo.describe(model, photo, other)[1], picture)
 
 
+@pytest.mark.once_under_torch
 def test_a_segmenter_names_the_pixels(photo):
     model = SemanticFPN(tiny_backbone(input_shape=(None, None, 3)), 3, head_channels=8)
     shares, picture = demo.describe(model, photo)
@@ -60,7 +62,7 @@ def test_gradio_is_asked_for(monkeypatch, capsys):
     assert "dmformer-keras[demo]" in capsys.readouterr().err
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_a_shipped_model_takes_the_tab_that_nobody_asked_for(tmp_path):
     tiny_classifier(class_names=NAMES).save_to_preset(tmp_path / "tiny")
     name = str(tmp_path / "tiny")
@@ -71,7 +73,7 @@ def test_a_shipped_model_takes_the_tab_that_nobody_asked_for(tmp_path):
         demo.load_models([name, name + "/"])
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_the_example_is_a_photograph_that_a_model_takes(monkeypatch):
     pytest.importorskip("sklearn")
     assert demo.example_photo().name == "china.jpg"

@@ -11,7 +11,7 @@ from helpers import tiny_classifier
 from dmformer_keras import DMFormerError
 from dmformer_keras.cli import main
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -16,12 +16,10 @@ from dmformer_keras.cli import main
 from dmformer_keras.training import engine, load_classifier
 from dmformer_keras.training.batches import training_batches
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
-
 COMMAND = [sys.executable, "-m", "dmformer_keras.cli"]
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(train_arguments, tmp_path, capsys):
     folder = tmp_path / "run"
@@ -54,6 +52,7 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(train_arguments,
     assert "seed (0, now 1)" in capsys.readouterr().err
 
 
+@pytest.mark.once_under_torch
 def test_what_was_interrupted_is_gone_before_python_ends(train_arguments, tmp_path, monkeypatch):
     """A dataset's threads would wait for Python, which would wait for them."""
     kept = []
@@ -72,6 +71,7 @@ def test_what_was_interrupted_is_gone_before_python_ends(train_arguments, tmp_pa
     assert [reference() for reference in kept] == [None]
 
 
+@pytest.mark.once_under_torch
 def test_an_interruption_before_anything_was_written_says_so(monkeypatch, capsys, tmp_path):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

@@ -67,7 +67,7 @@ print(kept)
 """
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_files_are_whole_whenever_their_writer_is_killed(tmp_path):
     path = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path])
     assert int(run_python(WRITERS, folder=tmp_path, PYTHONPATH=path).split()[-1]) > 6

@@ -22,7 +22,7 @@ def check_what_was_left(folder, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow(on=["jax", "tensorflow"])  # compile for a minute on a CPU
+@pytest.mark.once_under_torch
 def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "PRESET", str(tiny_preset))
     folder = tmp_path / "quickstart"
@@ -36,6 +36,7 @@ def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, ca
     assert f"The test accuracy is {100 * result['top1']:.2f} %" in captured.err
 
 
+@pytest.mark.once_under_torch
 def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
     needed = ("tensorflow", "a_package_nobody_has")
     monkeypatch.setattr("dmformer_keras.cli.arguments.quickstart._NEEDED", needed)

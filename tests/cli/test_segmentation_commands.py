@@ -11,8 +11,8 @@ from test_commands import failure
 from dmformer_keras.cli import main
 from dmformer_keras.training import load_trained
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
+# Under TensorFlow, which exports without a process of its own.
+pytestmark = pytest.mark.backend_independent
 
 TABLE = "index\tname\tr\tg\tb\n0\tground\t90\t90\t90\n1\tbox\t200\t0\t0\n2\tdisc\t0\t0\t200\n"
 
@@ -81,7 +81,6 @@ def test_predict_writes_pictures_that_hold_the_classes(segmenter, streets, tmp_p
     assert "photo_overlay.png" in capsys.readouterr().out
 
 
-@pytest.mark.slow(on=["torch"])  # converts in a process of its own
 def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys):
     path = tmp_path / "model.tflite"
     arguments = ["export", segmenter, "--output", path, "--data", streets]

@@ -13,6 +13,8 @@ from dmformer_keras.data import Augmentation, cache, cached, open_source, to_py_
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.system.files import FolderLock
 
+pytestmark = pytest.mark.backend_independent
+
 SIZE = (24, 24)
 
 

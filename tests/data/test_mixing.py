@@ -4,6 +4,8 @@ import pytest
 from dmformer_keras.data import Mixing, open_source, to_py_dataset, to_tf_dataset
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent
+
 CLASSES = 3
 
 

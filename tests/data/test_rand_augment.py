@@ -12,6 +12,8 @@ from dmformer_keras.data.rand_augment import (
 )
 from dmformer_keras.errors import DMFormerError
 
+pytestmark = pytest.mark.backend_independent
+
 
 def picture(channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (24, 32, channels), "uint8")

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import array, tiny_classifier
 from PIL import Image
 
@@ -11,6 +12,7 @@ import dmformer_keras
 SCRIPT = Path(__file__).parents[2] / "examples" / "average_weights.py"
 
 
+@pytest.mark.once_under_torch
 def test_the_preset_lies_between_both(tmp_path, monkeypatch):
     for seed, name in enumerate(("one", "other")):
         model = tiny_classifier(num_classes=2, class_names=["cat", "dog"])

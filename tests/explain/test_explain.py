@@ -64,6 +64,7 @@ def test_grad_cam_is_its_formula():
     assert likeliest.class_index == array(logits)[0].argmax()
 
 
+@pytest.mark.once_under_torch
 def test_a_nested_model_is_explained_as_the_model_itself():
     model = tiny_classifier()
     nested = keras.Sequential([model, keras.layers.Activation("linear")])
@@ -75,6 +76,7 @@ def test_a_nested_model_is_explained_as_the_model_itself():
     assert list(gate_values(nested, image[None])) == list(gate_values(model, image[None]))
 
 
+@pytest.mark.once_under_torch
 def test_a_segmenter_is_explained_by_the_pixels_of_the_class():
     model = SemanticFPN(tiny_backbone(input_shape=(64, 96, 3)), 3, head_channels=8)
     image = random_images(model)[0]
@@ -90,7 +92,9 @@ def test_a_segmenter_is_explained_by_the_pixels_of_the_class():
 @pytest.mark.skipif(
     keras.backend.backend() == "tensorflow", reason="TensorFlow has no such convolutions on a CPU"
 )
-@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize(
+    "segments", [False, pytest.param(True, marks=pytest.mark.once_under_torch)]
+)
 def test_channels_first_is_explained_alike(segments, tmp_path):
     def model_of(**overrides):
         if segments:
@@ -113,6 +117,7 @@ def test_channels_first_is_explained_alike(segments, tmp_path):
         grad_cam(first, image.transpose(2, 0, 1), 50)
 
 
+@pytest.mark.once_under_torch
 def test_a_layer_may_be_given():
     model = tiny_classifier()
     image = random_images(model)[0]
@@ -123,6 +128,7 @@ def test_a_layer_may_be_given():
     assert np.abs(by_layer.heatmap - grad_cam(model, image, index).heatmap).max() > 0
 
 
+@pytest.mark.once_under_torch
 def test_nothing_is_changed_by_looking():
     model = tiny_classifier()
     images = random_images(model).astype("float32")
@@ -133,6 +139,7 @@ def test_nothing_is_changed_by_looking():
     assert not any("call" in vars(block) for block in blocks_of(model).values())
 
 
+@pytest.mark.once_under_torch
 def test_the_gates_are_those_of_the_layers():
     model = tiny_classifier()
     images = random_images(model)
@@ -146,6 +153,7 @@ def test_the_gates_are_those_of_the_layers():
         gate_values(tiny_classifier(use_gate=False), images)
 
 
+@pytest.mark.once_under_torch
 def test_the_levels_are_what_the_norm_and_relu_let_through_fused_or_not():
     model = tiny_classifier()
     images = random_images(model)
@@ -178,6 +186,7 @@ def test_the_receptive_field_ends_where_no_convolution_reaches():
     assert (deep > 0).sum() > (field > 0).sum()
 
 
+@pytest.mark.once_under_torch
 def test_what_cannot_be_explained_is_refused():
     model = tiny_classifier()
     image = random_images(model)[0]
@@ -205,6 +214,7 @@ def test_what_cannot_be_explained_is_refused():
                  np.zeros((8, 8, 3)))  # fmt: skip
 
 
+@pytest.mark.once_under_torch
 def test_without_the_gates_a_field_is_that_of_the_convolutions():
     model = tiny_classifier(input_shape=(96, 96, 3), levels=((3, 1),))
     images = random_images(model, 1)

@@ -16,7 +16,7 @@ from dmformer_keras.explain.figure import draw_explanation, draw_gates
 
 pytest.importorskip("matplotlib")
 # What is drawn is computed in `test_explain.py`, on each backend.
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
 
 

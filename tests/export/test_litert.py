@@ -20,6 +20,7 @@ def converter():
         pytest.skip("PyTorch converts, under another backend in a process of its own")
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -34,6 +35,7 @@ def test_what_it_cannot_is_refused(options, told, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.backend_independent
 def test_a_converter_that_is_absent_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     with pytest.raises(DMFormerError, match=r'pip install "dmformer-keras\[litert\]"'):

@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
 
 # `test_other_formats.py` has a file from a model of each backend.
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 
 def _classifier(**arguments):

@@ -2,14 +2,13 @@
 
 import logging
 
-import keras
 import pytest
 from helpers import tiny_classifier
 
 from dmformer_keras.export.preparation import prepare
 
 
-@pytest.mark.skipif(keras.config.backend() != "torch", reason="nothing of the backend's")
+@pytest.mark.once_under_torch
 def test_a_model_without_class_names_is_asked_for_them(caplog, monkeypatch):
     # The command, which other tests call, shows its lines itself.
     logger = logging.getLogger("dmformer_keras.export")

@@ -27,12 +27,14 @@ def test_the_blocks_have_the_formula_and_the_rest_is_the_same(monkeypatch):
     assert 1e-5 < np.abs(expected - exact).max() / np.abs(exact).max() < 0.02
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_other_activations_stay(activation):
     model = fuse(randomize(tiny_backbone(activation=activation)))
     assert with_sigmoid_gelu(model) is model
 
 
+@pytest.mark.backend_independent
 def test_a_segmenter_of_any_size_has_it_too():
     backbone = tiny_backbone(input_shape=(None, None, 3))
     model = fuse(randomize(SemanticFPN(backbone, 3, head_channels=8)))

@@ -11,6 +11,7 @@ from dmformer_keras.errors import DMFormerError
 from dmformer_keras.export import tf_lite
 
 tensorflow = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.mark.parametrize("name", tf_lite.NAMES)

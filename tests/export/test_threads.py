@@ -2,7 +2,6 @@
 
 import concurrent.futures
 
-import keras
 import numpy as np
 import pytest
 from helpers import images, randomize, tiny_classifier
@@ -19,12 +18,11 @@ RUNTIMES = {
 }
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_eight_threads_get_their_own_answers(tmp_path, name):
     convert, options, runtime = RUNTIMES[name]
     pytest.importorskip(runtime, reason=f"{runtime} is not installed")
-    if runtime != "onnxruntime" and keras.config.backend() != "tensorflow":
-        pytest.skip("TensorFlow converts, and the backend has no part in running the file")
     sides = (None, None) if options else (64, 64)
     model = randomize(tiny_classifier(input_shape=(*sides, 3)))
     exported = export.load_exported(convert(model, tmp_path / name, verify=False, **options))

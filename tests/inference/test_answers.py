@@ -61,6 +61,7 @@ def test_images_are_prepared_as_evaluation_prepares_them(
         assert_same(found, ranked)
 
 
+@pytest.mark.once_under_torch
 def test_paths_pil_images_and_arrays_are_the_same_images(classifier, photographs):
     for path in photographs.rglob("*.png"):
         expected = classify(classifier, path)
@@ -69,6 +70,7 @@ def test_paths_pil_images_and_arrays_are_the_same_images(classifier, photographs
         assert_same(classify(classifier, load_image(path)), expected)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "YCbCr"])
 def test_pil_images_of_any_mode_are_read_as_their_files_are(classifier, tmp_path, mode):
     grey = np.random.default_rng(1).integers(0, 256, (60, 60), "uint8")
@@ -83,6 +85,7 @@ def test_pil_images_of_any_mode_are_read_as_their_files_are(classifier, tmp_path
     assert_same(classify(classifier, image), classify(classifier, path))
 
 
+@pytest.mark.once_under_torch
 def test_one_image_gives_a_list_and_a_list_gives_lists(classifier, photographs):
     paths = sorted(photographs.rglob("*.png"))
     one = classify(classifier, paths[0], top=2)
@@ -97,12 +100,14 @@ def test_one_image_gives_a_list_and_a_list_gives_lists(classifier, photographs):
     assert classify(classifier, []) == []
 
 
+@pytest.mark.once_under_torch
 def test_classes_without_names_are_named_by_their_numbers():
     model = tiny_classifier(2, input_shape=(32, 32, 1))
     found = classify(model, np.zeros((40, 40), "uint8"))
     assert sorted(name for name, _ in found) == ["0", "1"]
 
 
+@pytest.mark.once_under_torch
 def test_grey_arrays_go_into_models_of_rgb(classifier):
     grey = np.random.default_rng(2).integers(0, 256, (50, 60), "uint8")
     assert_same(classify(classifier, grey), classify(classifier, np.stack([grey] * 3, -1)))
@@ -119,6 +124,7 @@ def test_a_mask_has_the_size_of_the_image(segmenter, photographs):
     )
 
 
+@pytest.mark.once_under_torch
 def test_what_cannot_be_answered_is_refused(classifier, segmenter, tmp_path):
     image = np.zeros((40, 40, 3), "uint8")
     with pytest.raises(DMFormerError, match=r"call dmformer_keras\.segment"):
@@ -144,6 +150,7 @@ def test_what_cannot_be_answered_is_refused(classifier, segmenter, tmp_path):
         classify(classifier, Image.open(cut))
 
 
+@pytest.mark.once_under_torch
 def test_pixels_in_0_to_1_are_told_of(classifier, segmenter):
     tiny = np.random.default_rng(0).integers(0, 2, (60, 60, 3), "uint8")
     for ask, model in ((classify, classifier), (segment, segmenter)):

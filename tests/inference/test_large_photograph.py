@@ -79,6 +79,7 @@ def told(code, folder):
     return json.loads(run_python(MEASURE + code, folder=folder, PYTHONPATH=path).splitlines()[-1])
 
 
+@pytest.mark.once_under_torch
 def test_to_classify_it_takes_a_part_of_it(folder):
     found = told(CLASSIFY, folder)
     assert found["check"] < 300, found

@@ -100,6 +100,7 @@ def test_windows_give_what_the_whole_image_gives(size, overlap):
     np.testing.assert_allclose(actual.sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.once_under_torch
 def test_windows_of_a_model_with_strides_give_what_the_whole_image_gives():
     model, image = strided(), picture(293, 350)
     padded = np.pad(image, ((0, 27), (0, 2), (0, 0)), mode="edge")  # to multiples of 32
@@ -229,6 +230,7 @@ def test_large_images_go_through_windows_by_themselves():
     assert set(strip.shapes) == {(1, 128, 512, 3)}
 
 
+@pytest.mark.once_under_torch
 def test_small_images_and_those_of_fixed_models_are_padded_and_cropped():
     model, fixed = convolutions(), convolutions(input_shape=(64, 96, 3))
     for size in ((5, 70), (20, 20), (1, 1)):
@@ -248,6 +250,7 @@ def test_small_images_and_those_of_fixed_models_are_padded_and_cropped():
 # ------------------------------------------------------------------ averages over views
 
 
+@pytest.mark.once_under_torch
 def test_flip_is_the_mean_with_the_mirror_image():
     model, image = convolutions(), picture(70, 90)
     mirrored = whole(model, image[:, ::-1])[:, ::-1]
@@ -260,6 +263,7 @@ def test_flip_is_the_mean_with_the_mirror_image():
     np.testing.assert_allclose(windows[:-3, 3:-3], at_once[:-3, 3:-3], atol=1e-5)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("window", [None, 96])
 def test_scales_are_the_mean_over_resized_images(window):
     model, image = convolutions(), picture(150, 203)
@@ -329,6 +333,7 @@ def test_memory_does_not_grow_with_the_images_height(views):
 # --------------------------------------------------------------------------------- errors
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_outputs_that_are_not_finite_are_refused(value):
     model = convolutions()
@@ -337,6 +342,7 @@ def test_outputs_that_are_not_finite_are_refused(value):
         segment_image(model, picture(64, 64))
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -364,6 +370,7 @@ def test_wrong_arguments_are_named_before_work_starts(arguments, words):
     assert not model.shapes
 
 
+@pytest.mark.once_under_torch
 def test_models_and_images_that_do_not_fit_are_named():
     image = picture(64, 64)
     inputs = keras.Input((None, None, 3))

@@ -20,9 +20,7 @@ keras_cv = pytest.importorskip("keras_cv")
 TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "levels": ((3, 1), (5, 2))}
 CLASSES = 3
 
-imports_only_once = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="imports are the same on every backend"
-)
+imports_only_once = pytest.mark.backend_independent
 
 
 def run(code, *arguments):
@@ -101,6 +99,7 @@ def test_trained_tasks_load_in_a_new_process(trained, first):
     assert max(differences.values()) <= 1e-6
 
 
+@pytest.mark.backend_independent
 def test_our_own_backbone_works_in_the_tasks_too(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     for name, model in tasks(dmformer_keras.DMFormerBackbone):

@@ -19,7 +19,7 @@ h5py = pytest.importorskip("h5py")
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as some  # noqa: E402
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 DEEP = "[" * 100_000
 

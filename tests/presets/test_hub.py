@@ -15,7 +15,7 @@ from dmformer_keras import DMFormerClassifier, DMFormerError
 from dmformer_keras.hub import download_preset, upload_preset
 
 pytestmark = [
-    pytest.mark.backend_independent,
+    pytest.mark.once_under_torch,
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, ["huggingface_hub", "kagglehub", "keras_hub"])),
         reason='needs "dmformer-keras[hub,keras-hub]"',

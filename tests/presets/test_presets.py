@@ -9,6 +9,9 @@ from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, 
 from dmformer_keras.presets import finding, saving
 from dmformer_keras.presets.folder import sha256
 
+# Files, which `test_backends.py` moves between backends, and `suites.py` has for each.
+pytestmark = pytest.mark.once_under_torch
+
 
 @pytest.fixture
 def saved(tmp_path):

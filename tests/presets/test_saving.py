@@ -11,7 +11,7 @@ from helpers import TINIEST, array, randomize, run_python, tiny_classifier
 from dmformer_keras import DMFormerBackbone, DMFormerClassifier, DMFormerError, presets
 from dmformer_keras.system.files import FolderLock
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 
 class Died(BaseException):

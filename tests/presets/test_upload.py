@@ -14,7 +14,7 @@ from dmformer_keras.presets import model_card, read_preset, upload, upload_prese
 from dmformer_keras.presets.markdown import code, escaped, fenced
 from dmformer_keras.system.secrets import without_secrets
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 TOKEN = "hf_" + "x" * 34
 COMMAND = f"dmformer train --data https://me:{TOKEN}@there/x.zip --hub-token 'a b' --epochs 2"

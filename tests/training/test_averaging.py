@@ -97,12 +97,14 @@ def test_statistics_of_averaged_weights_are_estimated_on_images():
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), "half"])
 def test_a_share_is_a_number_from_0_to_1(share):
     with pytest.raises(DMFormerError, match="share must be"):
         average_weights(tiny_classifier(), tiny_classifier(), share)
 
 
+@pytest.mark.once_under_torch
 def test_models_of_other_shapes_are_refused():
     with pytest.raises(DMFormerError, match="same shapes"):
         average_weights(tiny_classifier(), tiny_classifier(num_classes=7))

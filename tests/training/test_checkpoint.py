@@ -43,6 +43,7 @@ def test_the_next_step_is_the_same_after_restoring(tmp_path):
         np.testing.assert_allclose(array(one), array(restored), atol=1e-6, err_msg=one.path)
 
 
+@pytest.mark.once_under_torch
 def test_only_the_last_epoch_is_kept(tmp_path):
     model = built(seed=0)
     (tmp_path / "checkpoint").mkdir()
@@ -54,6 +55,7 @@ def test_only_the_last_epoch_is_kept(tmp_path):
     assert names == ["epoch_0002.keras", "state.json"]
 
 
+@pytest.mark.once_under_torch
 def test_damage_is_stated(tmp_path):
     model = built(seed=0)
     (tmp_path / "checkpoint").mkdir()
@@ -68,6 +70,7 @@ def test_damage_is_stated(tmp_path):
         checkpoint.read_state(tmp_path)
 
 
+@pytest.mark.once_under_torch
 def test_a_run_that_ended_before_its_first_word_is_told_from_others(tmp_path):
     assert not checkpoint.is_untouched(tmp_path / "absent")
     assert checkpoint.is_untouched(tmp_path)

@@ -10,6 +10,7 @@ from dmformer_keras.training import Recipe, layer_depths
 from dmformer_keras.training.optimization import GroupedAdamW, compile_for
 
 
+@pytest.mark.once_under_torch
 def test_depth_follows_the_way_through_the_backbone():
     model = tiny_classifier()
     first = {}
@@ -44,6 +45,7 @@ def test_the_learning_rate_decays_towards_the_input():
         )
 
 
+@pytest.mark.once_under_torch
 def test_other_backbones_are_refused():
     inputs = keras.Input((8,))
     with pytest.raises(DMFormerError, match="layer_decay=1"):

@@ -96,6 +96,7 @@ def test_pytorch_says_how_it_is_started(folder, monkeypatch):
     assert not (folder / "run").exists()
 
 
+@pytest.mark.once_under_torch
 def test_a_process_that_does_not_see_the_run_to_resume_says_so(tmp_path):
     other = distribution.OneDevice()
     other.process, other.processes = 1, 2

@@ -193,6 +193,7 @@ def test_images_that_grow_continue_after_an_interruption(
             np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.once_under_torch
 def test_resuming_a_finished_run_reports_again(finished_run, data, recipe, tiny_preset):
     folder, expected = finished_run
     again = train(recipe, tiny_preset, data, folder, resume=True, command="another", verbose=0)
@@ -226,6 +227,7 @@ def test_images_changed_on_the_device_train_the_same_model(
         assert row["loss"] == pytest.approx(expected["loss"], rel=2e-3)
 
 
+@pytest.mark.once_under_torch
 def test_what_cannot_be_held_on_the_device_is_refused_before_work(
     data, recipe, tiny_preset, tmp_path, monkeypatch
 ):
@@ -236,6 +238,7 @@ def test_what_cannot_be_held_on_the_device_is_refused_before_work(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once_under_torch
 def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset, tmp_path):
     folder, _ = finished_run
     before = (folder / "checkpoint" / "state.json").read_text()
@@ -254,6 +257,7 @@ def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset,
     assert (folder / "checkpoint" / "state.json").read_text() == before
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("column", ["val_top1", "val_loss", "seconds", "unknown"])
 def test_a_history_that_lacks_a_figure_is_refused_before_work(
     finished_run, data, recipe, tiny_preset, tmp_path, column
@@ -272,6 +276,7 @@ def test_a_history_that_lacks_a_figure_is_refused_before_work(
         train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
 
 
+@pytest.mark.once_under_torch
 def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
     finished_run, data, recipe, tiny_preset, tmp_path
 ):
@@ -301,6 +306,7 @@ def test_an_epoch_may_be_a_part_of_a_pass_and_is_resumed(
     assert int(array(model.optimizer.iterations)) == 3 * 2 // recipe.accumulate
 
 
+@pytest.mark.once_under_torch
 def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset, monkeypatch):
     asked = []
 
@@ -315,6 +321,7 @@ def test_images_are_verified_once_a_run(finished_run, data, recipe, tiny_preset,
     assert asked == [(split, verify) for verify in (False, True) for split in ("train", "val")]
 
 
+@pytest.mark.once_under_torch
 def test_damaged_images_of_both_splits_are_told_at_once(recipe, tiny_preset, tmp_path):
     for name in ("train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"):
         (tmp_path / "data" / name).parent.mkdir(parents=True)
@@ -381,6 +388,7 @@ def test_a_folder_may_have_the_name_of_a_built_in_preset(
     assert (tmp_path / "dmformer_n" / "report.json").is_file()
 
 
+@pytest.mark.once_under_torch
 def test_a_folder_is_one_process_s(finished_run, data, recipe, tiny_preset):
     folder, _ = finished_run
     holds = (
@@ -399,6 +407,7 @@ def test_a_folder_is_one_process_s(finished_run, data, recipe, tiny_preset):
     train(recipe, tiny_preset, data, folder, resume=True, verbose=0)
 
 
+@pytest.mark.once_under_torch
 def test_the_learning_rate_is_scaled_to_the_images_that_there_are(
     data, tiny_preset, tmp_path, monkeypatch
 ):
@@ -420,6 +429,7 @@ def test_the_learning_rate_is_scaled_to_the_images_that_there_are(
     assert rates == [pytest.approx(0.01 * images / 1024)]
 
 
+@pytest.mark.once_under_torch
 def test_a_folder_in_use_is_not_overwritten(finished_run, data, recipe, tiny_preset, tmp_path):
     with pytest.raises(DMFormerError, match="resume=True"):
         train(recipe, tiny_preset, data, finished_run[0], verbose=0)
@@ -450,6 +460,7 @@ def test_a_frozen_backbone_stays_as_it_was(data, tiny_preset, tmp_path):
         train(recipe, "dmformer_n", data, tmp_path / "other", verbose=0)
 
 
+@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_mixed_precision_trains_and_is_kept(data, tiny_preset, tmp_path):
     recipe = Recipe(epochs=1, batch_size=16, image_size=32, precision="mixed_bfloat16")
     evaluation = train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
@@ -468,6 +479,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tiny_preset, tmp_path):
         train(recipe, tiny_preset, data, tmp_path / "run", verbose=0)
 
 
+@pytest.mark.once_under_torch
 def test_rare_classes_weigh_more_and_an_image_1_on_average(data):
     images, labels, names = data
     kept = np.sort(np.concatenate([np.flatnonzero(labels != 0), np.flatnonzero(labels == 0)[:3]]))
@@ -483,6 +495,7 @@ def test_rare_classes_weigh_more_and_an_image_1_on_average(data):
     assert loss.class_weights is None
 
 
+@pytest.mark.once_under_torch
 def test_one_class_is_no_classification(tmp_path):
     images, labels = np.zeros((20, 32, 32, 3), "uint8"), np.zeros(20, int)
     with pytest.raises(DMFormerError, match="one class"):
@@ -490,6 +503,7 @@ def test_one_class_is_no_classification(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once_under_torch
 def test_callbacks_know_which_way_their_figure_is_better():
     from dmformer_keras.training.run_checks import checked_callbacks
 
@@ -504,6 +518,7 @@ def test_callbacks_know_which_way_their_figure_is_better():
     assert modes == ["max", "max", "min", "min", None]
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("callback", "message"),
     [

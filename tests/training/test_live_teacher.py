@@ -203,7 +203,7 @@ def test_the_student_holds_no_weight_of_the_teacher(source):
     assert again.output.shape == model.output.shape == (None, 9)
 
 
-@pytest.mark.slow(on=["jax"])
+@pytest.mark.slow(on=["jax", "tensorflow"])  # which compile and trace for a minute on a CPU
 def test_a_run_with_a_teacher_is_resumed(
     data, recipe, tiny_preset, teacher_folder, tmp_path, copied_after
 ):
@@ -259,6 +259,7 @@ def test_a_segmenter_learns_from_a_segmenter(tiny_preset, tmp_path):
     assert found.examples > 0
 
 
+@pytest.mark.once_under_torch
 def test_the_recipe_checks_the_size_of_a_teacher():
     assert Recipe(teacher_image_size="student").teacher_image_size == "student"
     for wrong in (16, "large", 1.5):

@@ -14,8 +14,7 @@ from dmformer_keras.data import open_source
 from dmformer_keras.presets.download import FILES
 from dmformer_keras.training import evaluate, load_classifier, packaging, train
 
-# No backend has a part in it, and JAX and TensorFlow compile and trace for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax", "tensorflow"])
+pytestmark = pytest.mark.once_under_torch
 
 
 def stored_types(folder):

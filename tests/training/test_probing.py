@@ -41,6 +41,7 @@ def test_the_head_is_the_logistic_regression_of_pooled_features(source):
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+@pytest.mark.once_under_torch
 def test_two_classes_and_classes_without_images(data):
     images, labels, names = data
     two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)
@@ -72,6 +73,7 @@ def test_a_run_begins_with_the_probe_and_says_its_accuracy(data, tiny_preset, tm
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.once_under_torch
 def test_what_cannot_be_probed_is_refused_before_work(data, tiny_preset, tmp_path, monkeypatch):
     recipe = Recipe(epochs=1, image_size=32, probe=True)
     with pytest.raises(DMFormerError, match="no weights"):

@@ -11,6 +11,8 @@ from dmformer_keras import DMFormerError, presets
 from dmformer_keras.presets import read_preset
 from dmformer_keras.training import Recipe, SegmentationRecipe, recipes
 
+pytestmark = pytest.mark.backend_independent
+
 
 @pytest.mark.parametrize(
     ("field", "value"),

@@ -22,8 +22,8 @@ from dmformer_keras.training import (
 )
 from dmformer_keras.training.tasks import class_weights, task_of
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
+# They compile and trace for minutes. `test_live_teacher.py` trains a segmenter on TensorFlow.
+pytestmark = pytest.mark.slow(on=["jax", "tensorflow"])
 
 RECIPE = SegmentationRecipe(
     epochs=4,
@@ -98,7 +98,6 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(finished, preset, tmp_
         train(RECIPE, preset, shapes(24, seed=1), tmp_path / "run", resume=True, verbose=0)
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_validation_now_and_then_and_at_the_end(preset, tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=3, validate_every=2, layer_decay=1.0)
     evaluation = train(recipe, preset, shapes(12), tmp_path / "run", verbose=0)
@@ -108,7 +107,6 @@ def test_validation_now_and_then_and_at_the_end(preset, tmp_path):
     assert max(map(float, validated[1:])) == pytest.approx(evaluation.miou)
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_on_hard_data(precision, preset, tmp_path):
     pictures, masks, names = shapes(6)
@@ -125,6 +123,7 @@ def test_half_precision_trains_on_hard_data(precision, preset, tmp_path):
     )
 
 
+@pytest.mark.once_under_torch
 def test_another_training_starts_from_a_segmenter_s_head_for_the_same_classes(finished, tmp_path):
     folder, _ = finished
     SemanticFPN.from_preset(folder, activation="softmax").save_to_preset(tmp_path / "softmax")
@@ -141,6 +140,7 @@ def test_another_training_starts_from_a_segmenter_s_head_for_the_same_classes(fi
     assert np.abs(array(renamed(x)) - array(trained(x))).max() > 1e-2
 
 
+@pytest.mark.once_under_torch
 def test_masks_without_any_class_stop_before_training(preset, tmp_path):
     pictures, masks, names = shapes(6)
     with pytest.raises(DMFormerError, match="all are ignored"):
@@ -148,6 +148,7 @@ def test_masks_without_any_class_stop_before_training(preset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once_under_torch
 def test_masks_without_any_class_are_refused_by_class_weighting():
     with pytest.raises(DMFormerError, match="No pixel"):
         class_weights([0, 0], "log_frequency")

@@ -43,6 +43,7 @@ def write_answers(folder, source, known=(3, 1, 5)):
     return folder
 
 
+@pytest.mark.once_under_torch
 def test_answers_are_matched_by_the_names_of_images_and_classes(folder, source):
     answers = TeacherAnswers(folder, source, temperature=2.0)
     names = (folder / "names.txt").read_text().splitlines()
@@ -58,11 +59,13 @@ def test_answers_are_matched_by_the_names_of_images_and_classes(folder, source):
     assert (answers.width, answers.outputs, answers.name) == (9, 6, "a wise net")
 
 
+@pytest.mark.once_under_torch
 def test_a_class_whose_name_is_told_twice_is_left_to_the_labels(folder, source):
     (folder / "classes.txt").write_text("\n".join(source.class_names[n] for n in (3, 1, 5, 5)))
     assert TeacherAnswers(folder, source, 1.0).known == [1, 3]
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("file", ["logits.npy", "features.npy"])
 def test_either_kind_of_answers_is_enough(folder, source, file):
     (folder / file).unlink()
@@ -70,6 +73,7 @@ def test_either_kind_of_answers_is_enough(folder, source, file):
     assert answers.width == answers([0, 1]).shape[1] == (6 if file == "logits.npy" else 3)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -89,6 +93,7 @@ def test_what_is_missing_or_wrong_is_said(folder, source, file, content, message
         TeacherAnswers(folder, source, 1.0)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("file", ["names.txt", "classes.txt"])
 def test_answers_of_other_images_or_classes_are_others(folder, source, file):
     before = TeacherAnswers(folder, source, 1.0).identity()
@@ -106,6 +111,7 @@ def test_answers_of_other_images_or_classes_are_others(folder, source, file):
     assert describe_differences({**run, "teacher": before}, now, Recipe) == []
 
 
+@pytest.mark.once_under_torch
 def test_an_image_without_an_answer_is_named(folder, source):
     names = (folder / "names.txt").read_text()
     (folder / "names.txt").write_text(names.replace(source.name(3) + "\n", "another\n"))
@@ -113,6 +119,7 @@ def test_an_image_without_an_answer_is_named(folder, source):
         TeacherAnswers(folder, source, 1.0)
 
 
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("mixing", [None, Mixing(mixup=0.5, cutmix=0.5)])
 def test_each_image_of_a_batch_has_its_own_answer_mixed_as_it_is(folder, source, mixing):
     answers = TeacherAnswers(folder, source, 1.0)
@@ -135,6 +142,7 @@ def test_each_image_of_a_batch_has_its_own_answer_mixed_as_it_is(folder, source,
         np.testing.assert_allclose(with_answers[step][1][:, 6:], expected, atol=1e-5)
 
 
+@pytest.mark.once_under_torch
 def test_tf_data_gives_the_same_answers(folder, source):
     answers = TeacherAnswers(folder, source, 1.0)
     options = {"training": True, "answers": answers, "mixing": Mixing(mixup=0.3), "epochs": 1}
@@ -198,6 +206,7 @@ def test_the_student_is_the_classifier_with_guesses_beside_its_logits():
     assert student_model(classifier, answers) is classifier
 
 
+@pytest.mark.once_under_torch
 def test_a_student_has_whatever_head_its_classifier_has():
     classifier, batch = tiny_classifier(), images(2, 64, 64, 3)
     answers = types.SimpleNamespace(outputs=7, is_live=False)
@@ -217,7 +226,7 @@ def test_a_student_has_whatever_head_its_classifier_has():
         student_model(model, answers)
 
 
-@pytest.mark.slow(on=["jax"])
+@pytest.mark.slow(on=["jax", "tensorflow"])  # which compile and trace for a minute on a CPU
 def test_a_taught_run_is_resumed_and_keeps_no_part_of_the_teacher(
     data, recipe, tiny_preset, folder, tmp_path, copied_after
 ):
@@ -234,6 +243,7 @@ def test_a_taught_run_is_resumed_and_keeps_no_part_of_the_teacher(
     assert report["teacher"] == "a wise net"
 
 
+@pytest.mark.once_under_torch
 def test_the_recipe_checks_the_weights_of_a_teacher():
     for wrong in ({"teacher_weight": 1.5}, {"temperature": 0}, {"feature_weight": -1}):
         with pytest.raises(DMFormerError, match=next(iter(wrong))):

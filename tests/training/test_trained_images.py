@@ -17,8 +17,7 @@ from dmformer_keras.training.trained_images import (
     trained_on_warning,
 )
 
-# No backend has a part in it, and JAX and TensorFlow compile and trace for a minute on a CPU.
-pytestmark = pytest.mark.slow(on=["jax", "tensorflow"])
+pytestmark = pytest.mark.once_under_torch
 
 
 @pytest.fixture(scope="module")
