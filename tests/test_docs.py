@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # {page: the backend it is run under}; PyTorch, which compiles nothing, is quickest. Those of one
 # backend share a process, for to import the libraries takes longer than most of them.
 PAGES = {
-    "tutorial": "tensorflow",
+    "tutorial": "torch",
     "architecture": "jax",
     "fine_tuning": "torch",
     "own_images": "torch",

@@ -29,7 +29,7 @@ def module_names():
     return ["dmformer_keras", *names]
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("name", module_names())
 def test_examples_in_docstrings_run(name):
     result = doctest.testmod(
@@ -47,10 +47,12 @@ def test_import_loads_nothing_heavy_and_costs_little():
         "cost = time.perf_counter() - start\n"
         f"print(cost, sorted({{name for name in {HEAVY!r} if name in sys.modules}} - before))\n"
     )
-    outputs = [run_python(code).split(maxsplit=1) for _ in range(2)]
-    assert all(loaded.strip() == "[]" for _, loaded in outputs)
-    # The quicker of two: these machines are shared.
-    assert min(float(cost) for cost, _ in outputs) <= 0.3
+    for _ in range(2):  # these machines are shared
+        cost, loaded = run_python(code).split(maxsplit=1)
+        assert loaded.strip() == "[]"
+        if float(cost) <= 0.3:
+            return
+    raise AssertionError(f"the import took {cost} s")
 
 
 @pytest.mark.backend_independent  # it starts those of its own

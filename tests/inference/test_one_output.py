@@ -73,7 +73,14 @@ def test_it_is_explained_for_either_class(model):
 
 
 @pytest.mark.backend_independent
-@pytest.mark.parametrize("kind", ["tflite", "onnx", "xml", "saved_model"])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (None, "tflite"),
+        *(("sigmoid", kind) for kind in ("tflite", "onnx", "xml", "saved_model")),
+    ],
+    indirect=["model"],
+)
 def test_every_export_says_the_same(model, kind, tmp_path):
     from dmformer_keras import export
 
@@ -99,6 +106,7 @@ def check_served(path, expected):
     np.testing.assert_array_equal(served["class"].numpy(), expected > 0.5)
 
 
+@pytest.mark.once_under_torch
 def test_both_classes_have_names():
     backbone = tiny_classifier().backbone
     assert class_names_of(DMFormerClassifier(backbone, 1)) == ["0", "1"]
@@ -113,6 +121,7 @@ def test_both_classes_have_names():
         DMFormerClassifier(backbone, 1, class_names=["a", "b", "c"])
 
 
+@pytest.mark.once_under_torch
 def test_comparison_counts_the_sides_of_the_threshold(model):
     @dataclasses.dataclass
     class Shifted:
@@ -131,6 +140,7 @@ def test_comparison_counts_the_sides_of_the_threshold(model):
     assert found["top1_agreement"] == pytest.approx((second_class(model) > 0.5).mean())
 
 
+@pytest.mark.once_under_torch
 def test_what_one_output_cannot_mean_is_refused():
     with pytest.raises(DMFormerError, match="where logits or a sigmoid were expected"):
         to_probabilities(np.ones((2, 1)), "softmax")

@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, features, images, loss_and_gradients, randomize, tiny_classifier
+from helpers import (
+    TINIEST,
+    array,
+    features,
+    images,
+    loss_and_gradients,
+    randomize,
+    tiny_classifier,
+)
 
 from dmformer_keras.layers import DMFormerBlock, block
 from dmformer_keras.layers.checkpointing import checkpointed_call
@@ -115,8 +123,8 @@ def test_inference_is_left_alone(monkeypatch):
 def fitted(gradient_checkpointing, **compile_arguments):
     keras.utils.set_random_seed(0)
     model = tiny_classifier(
+        **TINIEST,
         input_shape=(32, 32, 3),
-        levels=((3, 1), (5, 2)),
         stochastic_depth=0.5,
         gradient_checkpointing=gradient_checkpointing,
     )
