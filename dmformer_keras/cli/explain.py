@@ -39,7 +39,11 @@ def run(args):
     names = class_names_of(model)
     image = load_reduced(args.image, model.input.shape[-1])
     image = resize_image(image, _size(model, image))
-    print("Computing the picture, which takes up to a minute", file=sys.stderr, flush=True)
+    print(
+        "Computing the picture, which takes a minute, or several on a busy machine",
+        file=sys.stderr,
+        flush=True,
+    )
     found = draw_explanation(model, image, path, _indexes(args.classes, names))
     for cam in found:
         print(f"{names[cam.class_index]}: {100 * cam.share:.1f} %")
