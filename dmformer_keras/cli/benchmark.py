@@ -84,7 +84,7 @@ def _what_peers_add(args, chosen):
     seconds = (number + len(chosen)) * (_START_SECONDS + args.rounds * max(args.seconds, 1))
     return (
         f"Measuring {len(chosen)} model(s) alone; --peers {peers} would add {number} that are "
-        f"installed here, and take some {max(1, round(seconds / 60))} minutes or more."
+        f"installed here, and take {max(1, round(seconds / 60))} minute(s) or more."
     )
 
 

@@ -45,7 +45,7 @@ def test_one_name_is_measured_alone_and_the_peers_are_told_of(monkeypatch, capsy
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert "No contestant could be measured" in said
-    assert re.search(r"--peers keras,keras-hub,timm would add \d+ .* some \d+ minutes", said)
+    assert re.search(r"--peers keras,keras-hub,timm would add \d+ .* take \d+ minute", said)
     assert main([*arguments, "--peers", "keras"]) == 1
     assert "would add" not in capsys.readouterr().err
     alone, beside = groups
