@@ -148,7 +148,8 @@ def effective_receptive_field(
         height, width = features.shape[1:3]
         return ops.sum(ops.cast(features[:, height // 2, width // 2], "float32"))
 
-    slopes = gradient(middle, checked_images(model, images))
+    # One image at a time, for the gradient takes the memory of all feature maps.
+    slopes = np.concatenate([gradient(middle, one[None]) for one in checked_images(model, images)])
     backbone_axis = -1 if is_last else 1
     field = np.abs(slopes).sum(axis=backbone_axis).mean(axis=0)
     return (field / max(field.sum(), 1e-12)).astype("float32")

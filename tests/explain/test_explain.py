@@ -221,3 +221,19 @@ def test_without_the_gates_a_field_is_that_of_the_convolutions():
     field = effective_receptive_field(model, images, "stage1_block1", through_gates=False)
     assert field[:24].sum() == field[:, :24].sum() == 0
     assert field.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_receptive_field_takes_the_images_one_by_one(monkeypatch):
+    model = tiny_classifier()
+    images = random_images(model, 3)
+    calls = []
+
+    def recorded(function, value):
+        calls.append((function, len(value)))
+        return gradient(function, value)
+
+    monkeypatch.setattr("dmformer_keras.explain.attention.gradient", recorded)
+    found = effective_receptive_field(model, images, "stage2_block1")
+    assert [number for _, number in calls] == [1, 1, 1]
+    at_once = np.abs(gradient(calls[0][0], images)).sum((0, 3))
+    np.testing.assert_allclose(found, at_once / at_once.sum(), rtol=1e-3, atol=1e-7)
