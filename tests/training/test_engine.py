@@ -293,11 +293,12 @@ def test_a_run_of_an_earlier_version_lacks_settings_and_is_resumed(
         train(recipe, tiny_preset, data, tmp_path / "run", resume=True, verbose=0)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
 def test_an_epoch_may_be_a_part_of_a_pass_and_is_resumed(
-    data, recipe, tiny_preset, tmp_path, copied_after
+    data, recipe, tiny_preset, tmp_path, copied_after, optimizer
 ):
-    recipe = dataclasses.replace(recipe, images_per_epoch=32)
+    recipe = dataclasses.replace(recipe, images_per_epoch=32, optimizer=optimizer)
     with copied_after(1, tmp_path / "through", tmp_path / "cut"):
         expected = train(recipe, tiny_preset, data, tmp_path / "through", verbose=0)
     found = train(recipe, tiny_preset, data, tmp_path / "cut", resume=True, verbose=0)
