@@ -9,8 +9,10 @@ from helpers import array, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerError, SemanticFPN
 from dmformer_keras.training import Recipe
+from dmformer_keras.training.distribution import OneDevice
 from dmformer_keras.training.muon import ConvolutionMuon, orthogonalized
 from dmformer_keras.training.optimization import compile_for
+from dmformer_keras.training.run_checks import check_distribution
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RECIPE = Recipe(optimizer="muon", learning_rate=0.1, warmup_epochs=0)
@@ -92,3 +94,7 @@ def test_it_is_refused_where_it_has_nothing_to_train():
         Recipe(optimizer="muon", freeze_backbone=True)
     with pytest.raises(DMFormerError, match="optimizer must be one of adamw, muon"):
         Recipe(optimizer="lion")
+    copies = OneDevice()
+    copies.optimizer_class = keras.optimizers.AdamW  # as on several devices of TensorFlow's
+    with pytest.raises(DMFormerError, match="by adamw only, not by muon"):
+        check_distribution(Recipe(optimizer="muon"), range(64), copies)
