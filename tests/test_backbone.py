@@ -273,7 +273,7 @@ def colored(number, seed):
     return (colors[:, None, None] + noise).clip(0, 255).astype("float32"), labels
 
 
-@pytest.mark.once_under_torch
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="its figures are of PyTorch's seeds")
 def test_a_dense_layer_learns_faster_on_normalized_features():
     backbone = randomize(tiny_backbone(input_shape=(32, 32, 3)))
     # As training leaves them, some channels are far larger than others.
@@ -293,5 +293,4 @@ def test_a_dense_layer_learns_faster_on_normalized_features():
     pool = keras.layers.GlobalAveragePooling2D()
     pooled = accuracy(lambda inputs: pool(backbone(inputs)))
     normalized = accuracy(backbone.pooled_features)
-    print(pooled, normalized)
     assert normalized > max(0.6, pooled + 0.1)
