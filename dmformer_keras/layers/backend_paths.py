@@ -14,7 +14,10 @@ import threading
 import keras
 from keras import ops
 
-from dmformer_keras.layers.filter_gradient import depthwise_filter_gradient
+from dmformer_keras.layers.filter_gradient import (
+    depthwise_filter_gradient,
+    torch_depthwise_filter_gradient,
+)
 
 BACKEND = keras.backend.backend()
 
@@ -25,6 +28,12 @@ ONEDNN_LARGEST_PADDING = 6
 # XNNPACK, which runs TFLite files, has compiled depthwise kernels of up to 25 taps; larger
 # ones go through memory several times.
 XNNPACK_LARGEST_KERNEL = 25
+
+# PyTorch runs one operation after the other, and calling one through Keras takes longer than many
+# of the small ones of this gradient take.
+_filter_gradient = (
+    torch_depthwise_filter_gradient if BACKEND == "torch" else depthwise_filter_gradient
+)
 
 # XLA fuses Keras's elementary operations by itself.
 HAS_FUSED_BATCH_NORM = BACKEND in ("tensorflow", "torch")
@@ -310,7 +319,7 @@ def _gradients(forward, dilations, inputs, kernel, upstream):
     # One axis at a time: before 3.14 Keras takes no more of them under TensorFlow.
     turned = ops.flip(ops.flip(kernel, 0), 1)
     to_inputs = forward(upstream, turned, dilations)
-    to_kernel = depthwise_filter_gradient(inputs, upstream, kernel.shape[:2], dilations)
+    to_kernel = _filter_gradient(inputs, upstream, kernel.shape[:2], dilations)
     return to_inputs, ops.cast(to_kernel, kernel.dtype)
 
 

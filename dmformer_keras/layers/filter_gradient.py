@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -27,8 +26,6 @@ def depthwise_filter_gradient(inputs, upstream, kernel_sizes, dilations):
     """
     channels = inputs.shape[3]
     rows, columns = _tilings(tuple(inputs.shape[1:3]), tuple(kernel_sizes), tuple(dilations))
-    if keras.backend.backend() == "torch":
-        return _torch_gradient(inputs, upstream, rows, columns)
     windows = _tiles(inputs, rows.window_places(), columns.window_places())
     tiles = _tiles(upstream, rows.tile_places(), columns.tile_places())
     products = ops.matmul(ops.transpose(windows, (0, 2, 1)), tiles)
@@ -139,12 +136,11 @@ def _pairs_of_taps(rows, columns):
     return pairs.reshape(rows.kernel_size * columns.kernel_size, tile_size).astype("int32")
 
 
-def _torch_gradient(inputs, upstream, rows, columns):
-    """The same with one gather for each map, and the sums over a tap's pairs as a product.
-
-    PyTorch runs one operation after the other, and calling one through Keras takes longer than many
-    of these take.
+def torch_depthwise_filter_gradient(inputs, upstream, kernel_sizes, dilations):
+    """`depthwise_filter_gradient` with one gather for each map, and the sums over a tap's pairs as
+    a product, in PyTorch's own functions.
     """
+    rows, columns = _tilings(tuple(inputs.shape[1:3]), tuple(kernel_sizes), tuple(dilations))
     windows = _torch_tiles(inputs, _torch_window_places(rows, columns))
     tiles = _torch_tiles(upstream, _torch_tile_places(rows, columns))
     products = windows.transpose(1, 2).bmm(tiles).flatten(1)

@@ -13,7 +13,10 @@ from dmformer_keras.layers.convolution import (
     PositionwiseDense,
     reachable_taps,
 )
-from dmformer_keras.layers.filter_gradient import depthwise_filter_gradient
+from dmformer_keras.layers.filter_gradient import (
+    depthwise_filter_gradient,
+    torch_depthwise_filter_gradient,
+)
 
 BACKEND = keras.config.backend()
 # (height, width), kernel size, dilation: odd and even maps, maps that the dilation does
@@ -242,14 +245,18 @@ def direct_filter_gradient(inputs, upstream, kernel_sizes, dilations):
 )
 def test_filter_gradient_is_the_sum_over_the_batch(size, kernel_sizes, dilations):
     inputs, upstream = features(2, *size, 4), features(2, *size, 4, seed=3)
-    ours = depthwise_filter_gradient(
-        keras.ops.convert_to_tensor(inputs),
-        keras.ops.convert_to_tensor(upstream),
-        kernel_sizes,
-        dilations,
-    )
     expected = direct_filter_gradient(inputs, upstream, kernel_sizes, dilations)
-    np.testing.assert_allclose(array(ours), expected, atol=1e-4 * np.abs(expected).max())
+    functions = [depthwise_filter_gradient]
+    if keras.config.backend() == "torch":
+        functions.append(torch_depthwise_filter_gradient)
+    for function in functions:
+        ours = function(
+            keras.ops.convert_to_tensor(inputs),
+            keras.ops.convert_to_tensor(upstream),
+            kernel_sizes,
+            dilations,
+        )
+        np.testing.assert_allclose(array(ours), expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
