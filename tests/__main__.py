@@ -33,7 +33,7 @@ def run_pytest(backend, marks, arguments):
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", marks, *arguments],
         cwd=Path(__file__).parent.parent,
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={"TF_NUM_INTRAOP_THREADS": "1", **os.environ, "KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,6 +16,9 @@ pytest.register_assert_rewrite("suites", "helpers")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IS_WORKER:  # beside others
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # JAX compiles each operation of each shape, most of the time of a run on a CPU, and half of it goes
 # into optimizing. What one test or process has compiled, the next ones read from here.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -42,8 +45,31 @@ with contextlib.suppress(ImportError):
     hypothesis.settings.load_profile("few")
 
 
+# Each takes up to 3 GB.
+PROCESSES = 4
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Gives all tests to several processes where pytest-xdist is there and `-n` is not given.
+
+    A part of the tests runs in this process, for each imports Keras anew. What stands together in
+    a folder stays together, for it shares models and trainings.
+    """
+    if IS_WORKER or not config.pluginmanager.hasplugin("xdist"):
+        return
+    option = config.option
+    is_part = config.args_source is pytest.Config.ArgsSource.ARGS
+    is_part = is_part or option.keyword or option.markexpr
+    if option.numprocesses is None and option.dist == "no" and not is_part:
+        option.numprocesses = "logical"
+        option.maxprocesses = option.maxprocesses or PROCESSES
+    if option.numprocesses and option.dist == "no":
+        option.dist = "worksteal"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,7 +80,14 @@ def pytest_configure(config):
         hypothesis.settings.load_profile("thousand")
     # Before Hypothesis reads it. What never varies has no need of it.
     if config.getoption("--hypothesis-seed", 0) is None:
-        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+        given = getattr(config, "workerinput", {}).get("hypothesis_seed")
+        config.option.hypothesis_seed = given or str(random.SystemRandom().randrange(2**32))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Hands the seed that is printed on to each process of pytest-xdist."""
+    node.workerinput["hypothesis_seed"] = node.config.getoption("--hypothesis-seed", None)
 
 
 def pytest_report_header(config):

@@ -42,12 +42,12 @@ def test_import_loads_nothing_heavy_and_costs_little():
     code = (
         "import sys, time, keras\n"
         f"before = {{name for name in {HEAVY!r} if name in sys.modules}}\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "import dmformer_keras\n"
-        "cost = time.perf_counter() - start\n"
+        "cost = time.process_time() - start\n"
         f"print(cost, sorted({{name for name in {HEAVY!r} if name in sys.modules}} - before))\n"
     )
-    for _ in range(2):  # these machines are shared
+    for _ in range(2):  # the first time, files may have to be compiled
         cost, loaded = run_python(code).split(maxsplit=1)
         assert loaded.strip() == "[]"
         if float(cost) <= 0.3:
