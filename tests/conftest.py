@@ -138,6 +138,13 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Exports that are compared with Keras, without the process that measures their latency."""
+    figures = {"latency_ms": {"1": 1.0}, "peak_memory_bytes": 1}
+    monkeypatch.setattr("dmformer_keras.export.verification.measured", lambda path, shape: figures)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets named by DMFORMER_DATA; skips where there is none."""

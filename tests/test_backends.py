@@ -6,9 +6,10 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import BACKENDS, array, images, randomize, run_python
+from helpers import BACKENDS, array, images, randomize, run_python, tiny_classifier
+from test_fusing import SMALL, randomized
 
-from dmformer_keras import DMFormerBackbone, DMFormerS, DMFormerT, SemanticFPN, UPerNet
+from dmformer_keras import DMFormerBackbone, DMFormerS, DMFormerT, SemanticFPN, UPerNet, fuse
 
 # One run, TensorFlow's, compares every other backend with itself.
 pytestmark = pytest.mark.backend_independent
@@ -57,6 +58,9 @@ def saved(tmp_path_factory):
         model = randomize(make())
         model.save(folder / f"{name}.keras")
         answer(model, name, [images(1, *size, 3) for size in sizes])
+    model = randomized(tiny_classifier(**SMALL))
+    fuse(model).save(folder / "fused.keras")
+    answer(model, "fused", [images(2, 48, 32, 3)])
     model = randomize(DMFormerT(input_shape=(64, 64, 3), num_classes=3))
     model.save_to_preset(folder / "preset")
     answer(model, "preset", [images(2, 64, 64, 3)])
@@ -75,7 +79,8 @@ def other_backends():
 def outputs(saved, request):
     """{name: pairs of an output on another backend and the one here}; a process for all."""
     folder, expected = saved
-    code = f"import sys; sys.argv = ['', {json.dumps(list(MODELS))!r}]\n" + ELSEWHERE
+    files = json.dumps([*MODELS, "fused"])
+    code = f"import sys; sys.argv = ['', {files!r}]\n" + ELSEWHERE
     run_python(code, backend=request.param, timeout=900, folder=folder)
     found = {}
     for name in expected:
@@ -94,6 +99,11 @@ def test_segmenters_give_the_same_masks_on_every_backend(head, outputs):
     for found, expected in outputs[head]:
         assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4, found.shape
         assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.999, found.shape
+
+
+def test_a_fused_file_gives_the_original_s_outputs_on_every_backend(outputs):
+    ((found, expected),) = outputs["fused"]
+    assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-4
 
 
 def test_a_preset_folder_moves_between_backends(outputs):

@@ -16,7 +16,7 @@ from helpers import (
 from suites import TaskSuite
 
 import dmformer_keras
-from dmformer_keras import DMFormerClassifier, DMFormerError, DMFormerN
+from dmformer_keras import DMFormerClassifier, DMFormerError, DMFormerN, fuse
 from dmformer_keras.complexity import count_multiply_accumulates
 from dmformer_keras.training.losses import SmoothedCrossEntropy
 
@@ -68,21 +68,27 @@ def test_logits_are_the_head_on_the_last_feature_map():
     np.testing.assert_allclose(array(model(x)), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_loads_in_a_new_process_with_nothing_but_the_import(tmp_path):
-    model = randomize(tiny_classifier(class_names=["a", "b", "c", "d", "e"]))
+def test_files_load_in_a_new_process_with_nothing_but_the_import(tmp_path):
+    model = randomize(tiny_classifier(class_names=list("abcde")))
+    fused = fuse(model)
     x = images(2, 64, 64, 3)
-    model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
+    model.save(tmp_path / "model.keras")
+    fused.save(tmp_path / "fused.keras")
     run_python(
-        "import sys, numpy, keras, dmformer_keras\n"
-        "model = keras.models.load_model(sys.argv[0] or 'model.keras')\n".replace(
-            "sys.argv[0] or 'model.keras'", repr(str(tmp_path / "model.keras"))
-        )
-        + f"x = numpy.load({str(tmp_path / 'x.npy')!r})\n"
-        + f"numpy.save({str(tmp_path / 'y.npy')!r}, model.predict(x, verbose=0))\n"
-        + "assert model.class_names == ['a', 'b', 'c', 'd', 'e']\n"
+        "import numpy, keras, dmformer_keras\n"
+        "x = numpy.load('x.npy')\n"
+        "fused = keras.models.load_model('fused.keras')\n"
+        "outputs = fused(x, training=False)\n"
+        "numpy.save('fused.npy', keras.ops.convert_to_numpy(outputs))\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "numpy.save('model.npy', model.predict(x, verbose=0))\n"
+        "assert model.class_names == fused.class_names == ['a', 'b', 'c', 'd', 'e']\n",
+        folder=tmp_path,
     )
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), array(model(x)), atol=1e-5, rtol=1e-5)
+    for name, here in (("model", model), ("fused", fused)):
+        expected = array(here(x, training=False))
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, 1e-5, 1e-5)
 
 
 def test_learns_a_few_images_by_heart():

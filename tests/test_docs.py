@@ -1,6 +1,5 @@
 """The pages of docs/: their Python runs, and the site builds without a broken link."""
 
-import functools
 import importlib.util
 import itertools
 import json
@@ -61,28 +60,13 @@ def python_of(page):
     return "\n".join(blocks)
 
 
-@pytest.fixture(scope="module")
-def failures(request, tmp_path_factory):
-    """Returns {page: traceback} of the pages of a backend that do not run, each page run once."""
-
-    @functools.cache
-    def run(backend):
-        folder = tmp_path_factory.mktemp(backend)
-        calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-        asked = [call.params["page"] for call in calls if "page" in call.params]
-        pages = [page for page in asked if PAGES[page] == backend]
-        code = json.dumps({page: python_of(page) for page in pages})
-        (folder / "pages.json").write_text(code, encoding="utf-8")
-        return json.loads(run_python(RUN_PAGES, backend, 1200, folder).splitlines()[-1])
-
-    return run
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page, failures):
-    pytest.importorskip(PAGES[page])
-    failed = failures(PAGES[page])
-    assert page not in failed, failed[page]
+@pytest.mark.parametrize("backend", sorted(set(PAGES.values())))
+def test_the_python_of_the_pages_runs(backend, tmp_path):
+    pytest.importorskip(backend)
+    pages = {page: python_of(page) for page, under in PAGES.items() if under == backend}
+    (tmp_path / "pages.json").write_text(json.dumps(pages), encoding="utf-8")
+    failures = json.loads(run_python(RUN_PAGES, backend, 1200, tmp_path).splitlines()[-1])
+    assert not failures, "\n".join(f"{page}.md: {trace}" for page, trace in failures.items())
 
 
 def test_every_page_with_python_is_run():

@@ -1,20 +1,9 @@
 """`fuse`: the same function of the image, without a BatchNormalization."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    BACKENDS,
-    array,
-    features,
-    images,
-    randomize,
-    run_python,
-    tiny_backbone,
-    tiny_classifier,
-)
+from helpers import array, features, images, randomize, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerError, fuse
 from dmformer_keras.layers import DMFormerBlock, DynamicMultilevelAttention
@@ -151,47 +140,6 @@ def test_half_precision(dtype):
     ]
     # As far from the exact values as the original is, not farther.
     assert errors[1] <= 2 * errors[0] + 0.01 * np.abs(expected).max()
-
-
-def test_keras_file_round_trip_in_a_new_process(tmp_path):
-    model = randomized(tiny_classifier(**SMALL, class_names=list("abcde")))
-    fused = fuse(model)
-    fused.save(tmp_path / "fused.keras")
-    x = images(2, 48, 32, 3)
-    np.save(tmp_path / "x.npy", x)
-    run_python(
-        "import numpy, keras, dmformer_keras\n"
-        "model = keras.models.load_model('fused.keras')\n"
-        "assert model.class_names == ['a', 'b', 'c', 'd', 'e']\n"
-        "y = model(numpy.load('x.npy'), training=False)\n"
-        "numpy.save('y.npy', keras.ops.convert_to_numpy(y))\n",
-        folder=tmp_path,
-    )
-    np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"), array(fused(x, training=False)), rtol=1e-5, atol=1e-6
-    )
-
-
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "tensorflow"])
-def test_fused_file_gives_the_same_on_other_backends(backend, tmp_path):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    model = randomized(tiny_classifier(**SMALL))
-    fuse(model).save(tmp_path / "fused.keras")
-    x = images(2, 48, 32, 3)
-    np.save(tmp_path / "x.npy", x)
-    run_python(
-        "import numpy, keras, dmformer_keras\n"
-        "model = keras.models.load_model('fused.keras')\n"
-        "y = model(numpy.load('x.npy'), training=False)\n"
-        "numpy.save('y.npy', keras.ops.convert_to_numpy(y))\n",
-        backend=backend,
-        folder=tmp_path,
-    )
-    expected = array(model(x, training=False))
-    difference = np.abs(np.load(tmp_path / "y.npy") - expected).max()
-    assert difference <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.once_under_torch

@@ -91,7 +91,7 @@ def test_everything_that_holds_a_trained_model_is_loaded(model, tmp_path):
 
 
 @pytest.mark.backend_independent
-def test_an_exported_file_is_loaded_and_classifies(model, tmp_path):
+def test_an_exported_file_is_loaded_and_classifies(model, tmp_path, unmeasured):
     pytest.importorskip("tensorflow")
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "model.tflite"

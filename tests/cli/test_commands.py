@@ -212,7 +212,9 @@ def test_predict_prints_for_people_too(trained, pictures, capsys):
     assert "%" in second
 
 
-def test_an_exported_file_is_a_model_like_any_other(trained, pictures, tmp_path, capsys):
+def test_an_exported_file_is_a_model_like_any_other(
+    trained, pictures, tmp_path, capsys, unmeasured
+):
     path = tmp_path / "model.tflite"
     assert main(["export", str(trained), "--output", str(path), "--data", str(pictures)]) == 0
     captured = capsys.readouterr()

@@ -14,7 +14,7 @@ def printed(capsys, *arguments):
 
 
 def test_a_model_is_trained_measured_asked_and_exported(
-    train_arguments, pictures, tmp_path, capsys
+    train_arguments, pictures, tmp_path, capsys, unmeasured
 ):
     pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
     run, file = tmp_path / "run", tmp_path / "model.onnx"

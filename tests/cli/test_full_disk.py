@@ -71,7 +71,7 @@ def test_a_package_is_whole_or_absent(trained, pictures, tmp_path, full, capsys)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_is_whole_or_absent(trained, tmp_path, full, capsys):
+def test_an_export_is_whole_or_absent(trained, tmp_path, full, capsys, unmeasured):
     onnx = pytest.importorskip("onnx")
     full(onnx, "save", "model.onnx")
     arguments = ["export", str(trained), "--output", str(tmp_path / "model.onnx")]

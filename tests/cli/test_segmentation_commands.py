@@ -81,7 +81,7 @@ def test_predict_writes_pictures_that_hold_the_classes(segmenter, streets, tmp_p
     assert "photo_overlay.png" in capsys.readouterr().out
 
 
-def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys):
+def test_export_keeps_the_masks(segmenter, streets, tmp_path, capsys, unmeasured):
     path = tmp_path / "model.tflite"
     arguments = ["export", segmenter, "--output", path, "--data", streets]
     assert "--image-size" in failure(capsys, *arguments)

@@ -101,7 +101,7 @@ def test_onnx_runtime_fuses_gelu_sums_and_activations(tmp_path):
     assert not left & {"Erf", "Div"}
 
 
-def test_a_channels_first_file_says_so_and_takes_such_images(tmp_path):
+def test_a_channels_first_file_says_so_and_takes_such_images(tmp_path, unmeasured):
     import onnxruntime
 
     model = _segmenter(SemanticFPN)

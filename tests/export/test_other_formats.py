@@ -58,7 +58,7 @@ def test_onnx(tmp_path, onnx):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @torch_only
-def test_pytorch_converts_what_is_not_fused(tmp_path, onnx, data_format):
+def test_pytorch_converts_what_is_not_fused(tmp_path, onnx, data_format, unmeasured):
     pytest.importorskip("onnxscript", reason="PyTorch's conversion needs onnxscript")
     model = randomize(tiny_classifier(input_shape=(64, 96, 3), **TINIEST))
     path = to_onnx(model, tmp_path / "m.onnx", fuse=False, data_format=data_format)
@@ -67,7 +67,7 @@ def test_pytorch_converts_what_is_not_fused(tmp_path, onnx, data_format):
 
 
 @pytest.mark.backend_independent
-def test_onnx_is_what_it_says(tmp_path, onnx):
+def test_onnx_is_what_it_says(tmp_path, onnx, unmeasured):
     import onnx as library
 
     path = to_onnx(segmenter(), tmp_path / "m.onnx", (50, 64, 3), batch_size=2, opset=19)

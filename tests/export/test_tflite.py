@@ -137,7 +137,7 @@ def plain(tmp_path_factory):
     [("float16", 0.6, 0.01), ("dynamic", 0.6, 0.1), ("int8", 0.6, 0.15)],
 )
 def test_quantized_files_are_smaller_and_close(
-    plain, tmp_path, quantization, most_bytes, tolerance
+    plain, tmp_path, quantization, most_bytes, tolerance, unmeasured
 ):
     model, plain_file = plain
     x = images(16, 64, 64, 3)
@@ -152,14 +152,21 @@ def test_quantized_files_are_smaller_and_close(
         assert report["compared"]["origin"] == "representative_data"
 
 
-@tensorflow_only
-def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """A model, images, and a file of it in int8 that takes and gives int8."""
     model = randomize(tiny_classifier())
     x = 0.4 * images(8, 64, 64, 3)  # dark: the input's range shall be that of all pixels
     options = {"representative_data": x, "int8_io": True, "verify": False}
-    path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
+    path = tmp_path_factory.mktemp("int8") / "model.tflite"
+    return model, x, to_tflite(model, path, "int8", **options)
+
+
+@tensorflow_only
+def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(int8):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    model, x, path = int8
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
     details = interpreter.get_tensor_details()
@@ -181,11 +188,9 @@ def test_int8_weights_have_a_scale_for_each_channel_and_all_is_int8(tmp_path):
 
 
 @tensorflow_only
-def test_equal_vectors_are_stored_once_and_weights_are_aligned(tmp_path):
+def test_equal_vectors_are_stored_once_and_weights_are_aligned(int8):
     tables = schema()
-    model = randomize(tiny_classifier())
-    options = {"representative_data": images(4, 64, 64, 3), "verify": False}
-    path = to_tflite(model, tmp_path / "model.tflite", "int8", **options)
+    *_, path = int8
     file = tables.Model.GetRootAs(path.read_bytes())
     buffers = [file.Buffers(index) for index in range(file.BuffersLength())]
     starts = [start for start in (_start(buffer, 0) for buffer in buffers) if start]
@@ -209,7 +214,7 @@ def _start(table, slot):
 
 
 @tensorflow_only
-def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path):
+def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path, unmeasured):
     model = randomize(tiny_classifier())
     gate = next(w for w in model.weights if "gate_reduce" in w.path and "bias" in w.path)
     kernel = next(w for w in model.weights if "gate_reduce" in w.path and "kernel" in w.path)
@@ -238,7 +243,7 @@ def test_int8_runs_where_almost_nothing_is_passed_on(tmp_path, behind):
 
 
 @tensorflow_only
-def test_representative_data_of_a_source(tmp_path):
+def test_representative_data_of_a_source(tmp_path, unmeasured):
     pictures, masks, names = shapes(12)
     source = open_source((pictures, masks, names), "all", task="segment")
     backbone = tiny_backbone(input_shape=(None, None, 3))
@@ -326,11 +331,18 @@ def test_other_models_in_16_bits_are_prepared_in_float32(build):
     assert keras.config.dtype_policy().name == "float32"
 
 
-@tensorflow_only
-def test_what_another_program_needs_travels_inside(tmp_path):
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """(names of classes, a file of a classifier that has them)."""
     names = ["cat", "dog", "owl", "fox", "elk"]
-    model = randomize(tiny_classifier(class_names=names, **TINIEST))
-    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+    model = randomize(tiny_classifier(class_names=names, name="five", **TINIEST))
+    path = tmp_path_factory.mktemp("named") / "model.tflite"
+    return names, to_tflite(model, path, verify=False)
+
+
+@tensorflow_only
+def test_what_another_program_needs_travels_inside(named):
+    names, path = named
     with zipfile.ZipFile(path) as archive:
         assert archive.read("labels.txt").decode().split() == names
         description = json.loads(archive.read("model.json"))
@@ -364,9 +376,8 @@ def test_the_description_says_what_to_feed_and_what_comes_out():
 
 
 @tensorflow_only
-def test_the_metadata_is_the_published_schema_s(tmp_path):
-    model = randomize(tiny_classifier(class_names=list("abcde"), name="five", **TINIEST))
-    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+def test_the_metadata_is_the_published_schema_s(named):
+    _, path = named
     file = unpacked(path.read_bytes())
     (entry,) = (entry for entry in file.metadata if entry.name == b"TFLITE_METADATA")
     content = bytes(file.buffers[entry.buffer].data)
@@ -527,8 +538,8 @@ def test_failed_conversion_leaves_the_old_file(classifier, tmp_path, monkeypatch
 
 
 @tensorflow_only
-def test_data_that_lies_behind_the_model_comes_inside(tmp_path):
-    path = to_tflite(randomize(tiny_classifier()), tmp_path / "model.tflite", verify=False)
+def test_data_that_lies_behind_the_model_comes_inside(named):
+    _, path = named
     model = unpacked(path.read_bytes())
     largest = max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
     data, largest.data = bytes(largest.data), None

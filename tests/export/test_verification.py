@@ -57,7 +57,7 @@ def test_the_figures_are_what_they_are_called(exported):
     assert compared["relative_error"] == pytest.approx(rms / expected.std(), rel=1e-4)
 
 
-def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path):
+def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path, unmeasured):
     _, path = exported
     other = prepare(randomize(tiny_classifier(), seed=1), None, fuse=True)
     check = verification.Check.from_arguments(TFLITE, other, True, None, None, None)
