@@ -14,12 +14,11 @@ from pathlib import Path
 
 PROCESSES = 2
 NO_TESTS_COLLECTED = 5
-ON_EACH = "not (backend_independent or once_under_torch)"
 RUNS = (
-    ("torch", "not backend_independent"),
+    ("torch", "not (backend_independent or once_under_jax)"),
+    ("jax", "not (backend_independent or once_under_torch)"),
+    ("tensorflow", "not (backend_independent or once_under_torch or once_under_jax)"),
     ("tensorflow", "backend_independent"),
-    ("tensorflow", ON_EACH),
-    ("jax", ON_EACH),
 )
 
 

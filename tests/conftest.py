@@ -111,7 +111,11 @@ def cases_text(config):
 
 
 # What has no part of a backend runs under one.
-ALONE = {"backend_independent": "tensorflow", "once_under_torch": "torch"}
+ALONE = {
+    "backend_independent": "tensorflow",
+    "once_under_torch": "torch",
+    "once_under_jax": "jax",
+}
 
 
 def pytest_collection_modifyitems(config, items):

@@ -11,8 +11,8 @@ from test_fusing import SMALL, randomized
 
 from dmformer_keras import DMFormerBackbone, DMFormerS, DMFormerT, SemanticFPN, UPerNet, fuse
 
-# One run, TensorFlow's, compares every other backend with itself.
-pytestmark = pytest.mark.backend_independent
+# One run, JAX's, compares every other backend with itself.
+pytestmark = pytest.mark.once_under_jax
 
 # {name: (model, sizes of the images that it is asked about)}
 MODELS = {

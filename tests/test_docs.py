@@ -32,7 +32,7 @@ PAGES = {
 }
 
 pytestmark = [
-    pytest.mark.backend_independent,
+    pytest.mark.once_under_jax,
     pytest.mark.skipif(not (ROOT / "mkdocs.yml").is_file(), reason="not a source checkout"),
 ]
 

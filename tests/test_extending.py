@@ -15,8 +15,7 @@ from dmformer_keras.segmenter import Segmenter
 from dmformer_keras.task_table import register_task
 from dmformer_keras.training import SegmentationRecipe, train
 
-# Under TensorFlow, which exports without a process of its own.
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 registered = keras.saving.register_keras_serializable(package="outside")
 
@@ -98,7 +97,7 @@ class TestToyHead(TaskSuite):
     cls = ToyHead
 
 
-def test_a_head_from_outside_trains_is_saved_fused_and_exported(tmp_path):
+def test_a_head_from_outside_trains_is_saved_and_fused(tmp_path):
     pictures, masks, names = shapes(12, size=(64, 64))
     tiny_backbone(**TINIEST).save_to_preset(tmp_path / "start")
     recipe = SegmentationRecipe(epochs=1, batch_size=4, image_size=64, head="toy_head")
@@ -117,6 +116,11 @@ def test_a_head_from_outside_trains_is_saved_fused_and_exported(tmp_path):
         assert_same_outputs(dmformer_keras.load(tmp_path / name), model)
     norms = [layer for layer in fused.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms == []
+
+
+@pytest.mark.backend_independent  # here the converter is in this process, which knows the class
+def test_a_head_from_outside_is_exported(tmp_path, unmeasured):
+    model = randomize(ToyHead(tiny_backbone(**TINIEST), 3))
     assert_same_outputs(exported(model, tmp_path), model, atol=1e-3)
 
 
@@ -134,7 +138,7 @@ def test_keras_hub_reads_the_preset_of_a_head_from_outside(tmp_path):
 # ----------------------------------------------------------------------------------- a mixer
 
 
-def test_a_mixer_from_outside_trains_is_saved_fused_and_exported(tmp_path):
+def test_a_mixer_from_outside_trains_is_saved_and_fused(tmp_path):
     model = randomize(DMFormerClassifier(mean_backbone(layer_scale=0.1), 3))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images(4, 64, 64, 3), np.array([0, 1, 2, 0]), epochs=1, verbose=0)
@@ -156,6 +160,11 @@ def test_a_mixer_from_outside_trains_is_saved_fused_and_exported(tmp_path):
     assert_same_outputs(fused, model, atol=1e-3)
     fused.save(tmp_path / "fused.keras")
     assert_same_outputs(dmformer_keras.load(tmp_path / "fused.keras"), model, atol=1e-3)
+
+
+@pytest.mark.backend_independent
+def test_a_mixer_from_outside_is_exported(tmp_path, unmeasured):
+    model = randomize(DMFormerClassifier(mean_backbone(layer_scale=0.1), 3))
     assert_same_outputs(exported(model, tmp_path), model, atol=1e-3)
 
 

@@ -55,7 +55,7 @@ def test_import_loads_nothing_heavy_and_costs_little():
     raise AssertionError(f"the import took {cost} s")
 
 
-@pytest.mark.backend_independent  # it starts those of its own
+@pytest.mark.once_under_jax  # it starts those of its own
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "tensorflow"])
 def test_models_and_training_work_without_tensorflow(backend):
     pytest.importorskip(backend)
@@ -87,7 +87,7 @@ def test_models_and_training_work_without_tensorflow(backend):
     assert output == "trained\n"
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_jax
 def test_wheel_holds_what_it_needs_and_finds_shipped_presets(tmp_path):
     if not (ROOT / "pyproject.toml").is_file():
         pytest.skip("not a source checkout")

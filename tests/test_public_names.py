@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 PACKAGES = ("benchmark", "data", "explain", "export", "hub", "inference", "layers", "presets",
             "training")  # fmt: skip
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_jax
 
 DOTTED = re.compile(r"(?<![\w/.-])dmformer_keras(?:\.[A-Za-z_]\w*)+")
 IMPORTED = re.compile(r"from (dmformer_keras[\w.]*) import (?:\(([\w,\s]+)\)|([\w, ]+))")

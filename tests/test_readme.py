@@ -13,9 +13,10 @@ from dmformer_keras.complexity import count_multiply_accumulates
 
 README = Path(__file__).parent.parent / "README.md"
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 
+@pytest.mark.backend_independent
 def test_python_blocks_run(tmp_path):
     if not README.is_file():
         pytest.skip("not a source checkout")

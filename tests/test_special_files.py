@@ -14,7 +14,7 @@ from dmformer_keras.training import TeacherAnswers, package
 from dmformer_keras.training.checkpoint import read_state
 
 pytestmark = [
-    pytest.mark.backend_independent,
+    pytest.mark.once_under_torch,
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a POSIX system"),
 ]
 

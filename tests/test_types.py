@@ -100,7 +100,7 @@ SELF = ("self", "cls")
 # Methods that a user calls by another syntax.
 CALLED = ("__init__", "__call__", "__len__")
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_jax
 
 
 @pytest.fixture(scope="module")

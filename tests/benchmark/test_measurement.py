@@ -11,7 +11,7 @@ from dmformer_keras.benchmark.contestants import Contestant
 from dmformer_keras.benchmark.measurement import Settings, measure
 from dmformer_keras.errors import DMFormerError
 
-pytestmark = pytest.mark.once_under_torch
+pytestmark = pytest.mark.once_under_jax
 
 QUICK = Settings(threads=1, rounds=2, seconds=0.01, timeout=120)
 PRODUCT = Contestant("matmul", "numpy")

@@ -12,7 +12,7 @@ from dmformer_keras.cli.arguments import evaluate as evaluate_arguments
 from dmformer_keras.cli.arguments import export as export_arguments
 from dmformer_keras.task_table import OWN_HEADS, OWN_KINDS, SEGMENTATION_HEADS, TASKS
 
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_jax
 
 # Runs the installed command for each list of arguments, in one process without Keras, and
 # prints what each ends with and says.

@@ -11,8 +11,7 @@ from test_commands import failure
 from dmformer_keras.cli import main
 from dmformer_keras.training import load_trained
 
-# Under TensorFlow, which exports without a process of its own.
-pytestmark = pytest.mark.backend_independent
+pytestmark = pytest.mark.once_under_torch
 
 TABLE = "index\tname\tr\tg\tb\n0\tground\t90\t90\t90\n1\tbox\t200\t0\t0\n2\tdisc\t0\t0\t200\n"
 

@@ -33,14 +33,14 @@ def tiny(**arguments):
     return keras_cv.models.DMFormerBackbone(**TINY, **arguments)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_is_both_kinds_of_backbone():
     backbone = tiny()
     assert isinstance(backbone, dmformer_keras.DMFormerBackbone)
     assert isinstance(backbone, keras_cv.models.Backbone)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_config_round_trips():
     backbone = tiny(stochastic_depth=0.1, input_shape=(64, 32, 3), name="mine", trainable=False)
     revived = keras_cv.models.DMFormerBackbone.from_config(backbone.get_config())
@@ -55,7 +55,7 @@ def test_keras_file_round_trips(tmp_path, images):
     np.testing.assert_allclose(predict(restored, images), predict(backbone, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("channels", [1, 4])
 def test_pyramid_for_other_numbers_of_input_channels(channels):
     backbone = tiny(input_shape=(64, 32, channels))
@@ -70,7 +70,7 @@ def test_pyramid_for_other_numbers_of_input_channels(channels):
     }
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_presets_by_name():
     cls = keras_cv.models.DMFormerBackbone
     assert cls.presets == dmformer_keras.DMFormerBackbone.presets
@@ -82,7 +82,7 @@ def test_presets_by_name():
     assert backbone.get_config()["stochastic_depth"] == 0.1
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_preset_errors():
     cls = keras_cv.models.DMFormerBackbone
     with pytest.raises(ValueError, match="did you mean 'dmformer_n'"):
@@ -91,7 +91,7 @@ def test_preset_errors():
         cls.from_preset("dmformer_n", load_weights=True)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_our_preset_folder_is_read_by_kerascv(tmp_path, images):
     plain = dmformer_keras.DMFormerBackbone(**TINY)
     plain.save_to_preset(tmp_path)
@@ -100,7 +100,7 @@ def test_our_preset_folder_is_read_by_kerascv(tmp_path, images):
     np.testing.assert_allclose(predict(backbone, images), predict(plain, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     "save",
     [save_to_preset, lambda backbone, folder: backbone.save_to_preset(folder)],
@@ -116,7 +116,7 @@ def test_kerascv_preset_folder_is_read_by_us_and_by_its_tasks(tmp_path, images, 
     np.testing.assert_allclose(predict(task.backbone, images), predict(original, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize("by", ["us", "KerasHub"])
 def test_tasks_read_the_folders_of_the_others(by, tmp_path, images):
     if by == "us":
@@ -132,7 +132,7 @@ def test_tasks_read_the_folders_of_the_others(by, tmp_path, images):
     )
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_tasks_know_the_architectures_by_name(monkeypatch):
     small = {"metadata": {"description": "small"}, "config": TINY}
     monkeypatch.setitem(presets.ARCHITECTURES, "dmformer_small", small)
@@ -148,7 +148,7 @@ def test_tasks_know_the_architectures_by_name(monkeypatch):
     assert segformer.output_shape == (None, 224, 224, 3)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_tasks_load_the_weights_of_shipped_presets(tmp_path, monkeypatch, images):
     shipped = dmformer_keras.DMFormerBackbone(**TINY)
     shipped.save_to_preset(tmp_path / "dmformer_trained")

@@ -11,16 +11,13 @@ import pytest
 
 import dmformer_keras
 
-# JAX compiles for minutes on a CPU.
-pytestmark = pytest.mark.slow(on=["jax"])
-
 tf = pytest.importorskip("tensorflow", reason="KerasCV needs TensorFlow on every backend")
 keras_cv = pytest.importorskip("keras_cv")
 
 TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "levels": ((3, 1), (5, 2))}
 CLASSES = 3
 
-imports_only_once = pytest.mark.backend_independent
+imports_only_once = pytest.mark.once_under_jax
 
 
 def run(code, *arguments):
@@ -88,7 +85,7 @@ print(json.dumps(differences))
 """
 
 
-@pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
+@pytest.mark.slow(on=["jax", "tensorflow"])  # which compile and trace for minutes on a CPU
 @pytest.mark.parametrize(
     "first", ["import dmformer_keras", "import keras_cv, dmformer_keras"], ids=["alone", "after"]
 )
@@ -99,7 +96,7 @@ def test_trained_tasks_load_in_a_new_process(trained, first):
     assert max(differences.values()) <= 1e-6
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_our_own_backbone_works_in_the_tasks_too(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     for name, model in tasks(dmformer_keras.DMFormerBackbone):

@@ -69,7 +69,7 @@ def predict(model, images):
     return keras.ops.convert_to_numpy(model(images, training=False))
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_is_both_kinds_of_backbone():
     backbone = keras_hub.models.DMFormerBackbone(**TINY)
     assert isinstance(backbone, dmformer_keras.DMFormerBackbone)
@@ -77,7 +77,7 @@ def test_is_both_kinds_of_backbone():
     assert backbone.image_shape == (None, None, 3)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_config_speaks_kerashubs_language_and_round_trips():
     backbone = keras_hub.models.DMFormerBackbone(**TINY, image_shape=(64, 32, 1), name="mine")
     config = json.loads(json.dumps(backbone.get_config()))
@@ -87,7 +87,7 @@ def test_config_speaks_kerashubs_language_and_round_trips():
     assert revived.input_shape == (None, 64, 32, 1)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_preset_of_our_class_is_read_by_kerashub(tmp_path, images):
     plain = dmformer_keras.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
     plain.save_to_preset(tmp_path)
@@ -97,7 +97,7 @@ def test_preset_of_our_class_is_read_by_kerashub(tmp_path, images):
     np.testing.assert_allclose(predict(inferred, images), predict(plain, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_preset_of_kerashub_is_read_by_our_class(tmp_path, images):
     theirs = keras_hub.models.DMFormerBackbone(**TINY, image_shape=(64, 64, 3))
     theirs.save_to_preset(str(tmp_path), max_shard_size=5)
@@ -108,14 +108,14 @@ def test_preset_of_kerashub_is_read_by_our_class(tmp_path, images):
         np.testing.assert_allclose(predict(backbone, images), predict(theirs, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_saving_leaves_the_files_of_a_kerashub_task(tmp_path):
     (tmp_path / "task.json").write_text("{}")
     keras_hub.models.DMFormerBackbone(**TINY).save_to_preset(str(tmp_path))
     assert (tmp_path / "task.json").read_text() == "{}"
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_overrides_by_either_name():
     cls = keras_hub.models.DMFormerBackbone
     for name in ("image_shape", "input_shape"):
@@ -123,7 +123,7 @@ def test_overrides_by_either_name():
         assert backbone.image_shape == (64, 32, 1)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_importing_kerashub_changes_nothing_for_our_class(tmp_path, images):
     plain = dmformer_keras.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
     plain.save(tmp_path / "plain.keras")
@@ -132,7 +132,7 @@ def test_importing_kerashub_changes_nothing_for_our_class(tmp_path, images):
     np.testing.assert_allclose(predict(restored, images), predict(plain, images), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_unknown_preset_is_a_stated_failure():
     with pytest.raises(dmformer_keras.DMFormerError, match="did you mean 'dmformer_s'"):
         keras_hub.models.DMFormerBackbone.from_preset("dmformer_ss")

@@ -65,7 +65,7 @@ class TestTasks(test_case.TestCase):
         )
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_one_folder_serves_all_three(tmp_path):
     ours = tiny_classifier(class_names=NAMES)
     ours.save_to_preset(tmp_path / "ours")
@@ -86,7 +86,7 @@ def test_one_folder_serves_all_three(tmp_path):
     np.testing.assert_allclose(predict(backbone, x), predict(ours.backbone, x), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_what_keras_cv_has_written_is_read(tmp_path):
     keras_cv = pytest.importorskip("keras_cv")
     old = keras_cv.models.DMFormerBackbone.from_config(tiny_backbone().get_config())
@@ -103,7 +103,7 @@ def test_what_keras_cv_has_written_is_read(tmp_path):
     assert tuple(preprocessor(images(1, 90, 70, 3)).shape) == (1, 64, 64, 3)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_a_preprocessor_is_kept(tmp_path):
     models = keras_hub.models
     backbone = models.DMFormerBackbone(**TINY)
@@ -159,7 +159,7 @@ def test_channels_first_presets_are_prepared_alike(tmp_path):
     np.testing.assert_allclose(predict(again, photo), predict(theirs, photo), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 @pytest.mark.parametrize(
     "dtype", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.slow(on=["jax"]))]
 )
@@ -174,7 +174,7 @@ def test_presets_of_other_precision_are_read(dtype, tmp_path):
     assert DMFormerClassifier.from_preset(tmp_path).backbone.dtype_policy.name == dtype
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_weights_are_one_file_and_split_ones_are_refused(tmp_path):
     backbone = keras_hub.models.DMFormerBackbone(**TINY)
     backbone.save_to_preset(str(tmp_path), max_shard_size=0.0001)
@@ -207,7 +207,7 @@ def test_a_segmenter_of_probabilities_has_a_loss_of_them():
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_what_a_task_does_not_know_is_refused(tmp_path):
     models = keras_hub.models
     backbone = models.DMFormerBackbone(**TINY)
@@ -221,7 +221,7 @@ def test_what_a_task_does_not_know_is_refused(tmp_path):
         models.ImageClassifier.from_preset(str(tmp_path), input_shape=(32, 32, 3))
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_a_preset_follows_to_other_classes_and_sizes(tmp_path):
     tiny_classifier(class_names=NAMES).save_to_preset(tmp_path)
     model = keras_hub.models.ImageClassifier.from_preset(str(tmp_path), num_classes=3)
@@ -261,7 +261,7 @@ def test_a_segmenter_as_it_comes_counts_no_ignored_pixels():
     assert float(model.evaluate(x, np.zeros((2, 64, 64)), verbose=0)[0]) > 0
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_shipped_presets_are_built_in():
     assert "dmformer_t_imagenette" in keras_hub.models.ImageClassifier.presets
     theirs = keras_hub.models.ImageClassifier.from_preset("dmformer_t_imagenette")
@@ -271,7 +271,7 @@ def test_shipped_presets_are_built_in():
     assert theirs.class_names[0] == "tench"
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_keras_files_keep_the_task(tmp_path):
     model = keras_hub.models.DMFormerImageClassifier(
         keras_hub.models.DMFormerBackbone(**TINY), 3, class_names=NAMES[:3]
@@ -283,7 +283,7 @@ def test_keras_files_keep_the_task(tmp_path):
     np.testing.assert_allclose(predict(again, x), predict(model, x), atol=1e-6)
 
 
-@pytest.mark.backend_independent
+@pytest.mark.once_under_torch
 def test_an_unknown_head_is_refused():
     with pytest.raises(DMFormerError, match="SemanticFPN, UPerNet"):
         keras_hub.models.DMFormerImageSegmenter(

@@ -9,7 +9,7 @@ from helpers import run_python, tiny_classifier
 from hub_server import serving
 
 pytestmark = [
-    pytest.mark.once_under_torch,
+    pytest.mark.once_under_jax,
     pytest.mark.skipif(
         not importlib.util.find_spec("huggingface_hub"), reason='needs "dmformer-keras[hub]"'
     ),
