@@ -242,6 +242,7 @@ def run_python(code, **environment):
     )
 
 
+@pytest.mark.once_under_jax
 def test_import_is_light_and_training_on_torch_needs_no_tensorflow():
     pytest.importorskip("torch")
     code = """
