@@ -91,36 +91,49 @@ def recipe_of(args, seed):
     )
 
 
-def run(args, name, seed, decoded, path):
-    """Trains one contestant with one seed, and writes what came of it."""
-    import keras
+def opened(decoded):
+    """Returns the sources of a file of `decode`: of the training and of the validation images."""
+    from dmformer_keras.data import open_source
 
-    from dmformer_keras.data import open_source, steps_per_epoch
-    from dmformer_keras.training import evaluate
+    with np.load(decoded) as arrays:
+        names = arrays["class_names"].tolist()
+        return [
+            open_source((arrays[f"{split}_images"], arrays[f"{split}_labels"], names), "all")
+            for split in ("train", "val")
+        ]
+
+
+def fit(model, recipe, source):
+    """Trains any classifier by a recipe; returns (losses of the epochs, seconds)."""
+    from dmformer_keras.data import steps_per_epoch
     from dmformer_keras.training.batches import training_batches
     from dmformer_keras.training.optimization import compile_for
     from dmformer_keras.training.tasks import task_of
 
-    with np.load(decoded) as arrays:
-        names = arrays["class_names"].tolist()
-        train, val = (
-            open_source((arrays[f"{split}_images"], arrays[f"{split}_labels"], names), "all")
-            for split in ("train", "val")
-        )
-    recipe = recipe_of(args, seed)
-    keras.utils.set_random_seed(seed)
-    model = build(name, args.image_size, names)
-    steps = steps_per_epoch(train, recipe.batch_size)
-    compile_for(recipe, model, steps, *task_of(recipe).objective(train))
+    steps = steps_per_epoch(source, recipe.batch_size)
+    compile_for(recipe, model, steps, *task_of(recipe).objective(source))
     start = time.perf_counter()
     history = model.fit(
-        training_batches(train, recipe, (args.image_size,) * 2, first_epoch=0),
+        training_batches(source, recipe, (recipe.image_size,) * 2, first_step=0),
         shuffle=False,
         steps_per_epoch=steps,
         epochs=recipe.epochs,
         verbose=2,
     )
-    seconds = time.perf_counter() - start
+    return history.history["loss"], time.perf_counter() - start
+
+
+def run(args, name, seed, decoded, path):
+    """Trains one contestant with one seed, and writes what came of it."""
+    import keras
+
+    from dmformer_keras.training import evaluate
+
+    train, val = opened(decoded)
+    recipe = recipe_of(args, seed)
+    keras.utils.set_random_seed(seed)
+    model = build(name, args.image_size, train.class_names)
+    losses, seconds = fit(model, recipe, train)
     evaluation = evaluate(model, val)
     parameters, multiply_accumulates = counts(model)
     result = {
@@ -131,7 +144,7 @@ def run(args, name, seed, decoded, path):
         "parameters": parameters,
         "multiply_accumulates": multiply_accumulates,
         "seconds": seconds,
-        "train_loss": history.history["loss"],
+        "train_loss": losses,
         **evaluation.metrics(),
     }
     with written_whole(path) as beside:

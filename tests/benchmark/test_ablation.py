@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import array, features
+from helpers import array, features, tiny_classifier
 
 from dmformer_keras import DMFormerBackbone
+from dmformer_keras.training import Recipe
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 pytestmark = [
@@ -87,6 +88,17 @@ def test_pooling_takes_the_mean_of_the_neighbors(mixers):
     ramp = np.tile(np.arange(6, dtype="float32")[None, :, None, None] ** 2, (1, 1, 6, 2))
     found = array(mixers.PoolingMixer()(ramp))
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], 2 / 3, atol=1e-4)
+
+
+def test_a_contestant_learns_by_the_recipe(ablation, tmp_path):
+    ablation.decode("digits", 32, tmp_path / "decoded.npz")
+    train, val = ablation.opened(tmp_path / "decoded.npz")
+    assert (len(train), len(val)) == (1259, 179)
+    recipe = Recipe(epochs=2, batch_size=128, image_size=32, learning_rate=3e-3)
+    model = tiny_classifier(len(train.class_names), input_shape=(32, 32, 3))
+    losses, seconds = ablation.fit(model, recipe, train)
+    assert losses[1] < losses[0]
+    assert seconds > 0
 
 
 def test_the_table_has_means_and_deviations(ablation):
