@@ -44,6 +44,7 @@ CARD_FILE = "README.md"
 # What a share may lose by half precision before float32 is kept: less than a report's
 # last digit but one.
 LARGEST_LOSS = 0.0005
+MOST_LISTED = 20  # classes in a card's first paragraph
 
 
 def package(
@@ -198,11 +199,14 @@ class _Card:
             count = count_multiply_accumulates(self.model)
             operations = f", {count / 1e9:.2f} G multiply-accumulates at {size[0]}x{size[1]}"
         precision = "kernels in float16, the rest in float32" if self.half else "float32"
+        names = self.source.class_names
+        listed = "The classes are listed below, with the accuracy of each."
+        if len(names) <= MOST_LISTED:
+            listed = f"Classes: {', '.join(map(escaped, names))}."
         return (
             f"# {escaped(self.output.name)}\n\nA DMFormer {self.task.kind} of "
-            f"{len(self.source.class_names)} classes: {self.model.count_params():,} parameters"
-            f"{operations}. Stored: {precision}. Classes: "
-            f"{', '.join(map(escaped, self.source.class_names))}."
+            f"{len(names)} classes: {self.model.count_params():,} parameters"
+            f"{operations}. Stored: {precision}. {listed}"
         )
 
     def _use(self):

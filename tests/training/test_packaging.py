@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import h5py
 import numpy as np
@@ -48,6 +49,7 @@ def test_kernels_take_half_and_the_card_s_figures_are_of_what_is_stored(
 
     card = (folder / "README.md").read_text()
     assert card.startswith("# dmformer_stripes\n")
+    assert f"Classes: {', '.join(data[2])}." in card
     assert f"| top1 | {100 * evaluation.top1:.2f} % |" in card
     assert f"| loss | {evaluation.loss:.4f} |" in card
     assert "```sh\na command\n```" in card
@@ -94,6 +96,15 @@ def test_float32_is_kept_where_half_precision_costs_accuracy(
     packaging.package(finished_run[0], tmp_path / "whole", data)
     assert stored_types(tmp_path / "whole") == {(True, "float32"), (False, "float32")}
     assert "Stored: float32." in (tmp_path / "whole" / "README.md").read_text()
+
+
+def test_many_classes_are_listed_once(finished_run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaging, "MOST_LISTED", len(data[2]) - 1)
+    packaging.package(finished_run[0], tmp_path / "whole", data)
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert "Classes:" not in card
+    for name in data[2]:
+        assert len(re.findall(rf"\b{name}\b", card)) == 1, name
 
 
 def test_the_card_tells_of_the_trainings_before(data, recipe, finished_run, tmp_path):
