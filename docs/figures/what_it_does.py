@@ -21,7 +21,7 @@ CAPTION = 34
 def segmented(photo):
     """The photograph under the colors of its classes, and the classes that fill the most."""
     model = dmformer_keras.load("dmformer_t_camvid")
-    mask = dmformer_keras.segment(model, photo)
+    mask = dmformer_keras.segment(model, photo, scales=(0.5, 0.75, 1.0), flip=True)
     colors = np.array(model.class_colors, np.uint8)[mask]
     shares = np.bincount(mask.ravel(), minlength=len(model.class_names)) / mask.size
     most = [model.class_names[index] for index in np.argsort(-shares)[:3]]
