@@ -15,6 +15,7 @@ weights, the yardstick, which needs
 import argparse
 from pathlib import Path
 
+import keras
 import numpy as np
 from tables import write_table
 
@@ -109,6 +110,7 @@ def main():
             train = part_of(data, "train", args.images_per_class, seed)
             test = tested_part(data, seed)
             for preset in args.presets:
+                keras.utils.set_random_seed(seed)  # of random weights
                 found = top1_of(preset, args.architecture, train, test, args.image_size)
                 top1[preset].setdefault(Path(data).name, []).append(found)
                 print(f"{preset}, {data}, seed {seed}: {found:.2%}", flush=True)
