@@ -266,7 +266,7 @@ def table(lines, command, machine):
     """Returns the results as Markdown."""
     text = (
         "| token mixer | parameters (M) | MMACs | top-1 (%), mean ± deviation | seeds | "
-        "minutes a run |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "minutes per run |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
     )
     for line in lines:
         deviation = "" if line["deviation"] is None else f" ± {100 * line['deviation']:.2f}"
@@ -290,7 +290,7 @@ def draw(lines, path):
                   color=color, alpha=0.5)  # fmt: skip
         axes.plot([100 * line["mean"]], [place], "|", color=color, markersize=18)
     axes.set_yticks(range(len(lines)), [line["title"] for line in reversed(lines)])
-    axes.set_xlabel("top-1 accuracy (%), one point a seed, a bar at the mean")
+    axes.set_xlabel("top-1 accuracy (%), one point per seed, a bar at the mean")
     axes.grid(axis="x", alpha=0.3)
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=120, format="png")

@@ -36,9 +36,9 @@ class Target:
 
     Attributes:
         measure: str, in words.
-        kind: "ratio" of the best of `models` to the best of `others` in images a second;
+        kind: "ratio" of the best of `models` to the best of `others` in images per second;
             "latency" or "memory", the same of those; "limit", the fraction of the arithmetic
-            limit; "spread" of images a second times pixels over the sizes.
+            limit; "spread" of images per second times pixels over the sizes.
         models: names with or without a runtime; the best one counts.
         others: the same.
         must: float or None.

@@ -1,4 +1,4 @@
-"""Measures how many images a second one loaded file predicts for 1, 2 and 4 threads at once.
+"""Measures how many images per second one loaded file predicts for 1, 2 and 4 threads at once.
 
     python benchmarks/threads.py dmformer_n_imagenette
 
