@@ -14,7 +14,6 @@ the command goes on where it was ended. Then it writes `results.md`, `results.js
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import json
 import os
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from jobs import side_by_side
 
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import describe_machine, machine_sentence
@@ -185,19 +185,12 @@ def train_all(args, folder):
     if not missing:
         return True
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max((os.cpu_count() or 1) // args.jobs, 1)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": "1",
-    }
     with tempfile.TemporaryDirectory() as temporary:
         decoded = Path(temporary) / "decoded.npz"
         # A little larger than the crops, which enlarge what they take.
         decode(args.data, args.image_size * 5 // 3, decoded)
 
-        def train(one):
+        def train(one, environment):
             name, seed, path = one
             command = [
                 sys.executable, __file__, "--data", args.data, "--epochs", str(args.epochs),
@@ -214,8 +207,7 @@ def train_all(args, folder):
             path.with_suffix(".log").unlink()
             print(f"{name}, seed {seed}: {json.loads(path.read_text())['top1']:.4f}", flush=True)
 
-        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(train, missing))
+        side_by_side(train, missing, args.jobs)
     return all(path.is_file() for _, _, path in missing)
 
 

@@ -13,16 +13,15 @@ on the files, and latency in turns, an image at a time. Writes `results/frontier
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from jobs import side_by_side
 
 from dmformer_keras.system.files import written_whole
 
@@ -120,15 +119,8 @@ def settings(args):
 
 def train_all(args, decoded):
     """Trains what is not there yet, `--jobs` processes at a time."""
-    threads = max((os.cpu_count() or 1) // args.jobs, 1)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": "1",
-    }
 
-    def train(one):
+    def train(one, environment):
         folder = args.runs / f"{one[0]}-{one[1]}"
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, __file__, *sys.argv[1:], "--one", *map(str, one), decoded]
@@ -139,14 +131,14 @@ def train_all(args, decoded):
         report = json.loads((folder / "report.json").read_text())
         print(f"{one[0]}, seed {one[1]}: {report['top1']:.4f}", flush=True)
 
+    finished = finished_runs(args)
     missing = [
         (name, seed)
         for seed in range(args.seeds)  # every contestant once, before any twice
         for name in args.contestants
-        if (name, seed) not in finished_runs(args)
+        if (name, seed) not in finished
     ]
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train, missing))
+    side_by_side(train, missing, args.jobs)
 
 
 def finished_runs(args):

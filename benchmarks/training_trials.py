@@ -10,14 +10,13 @@ is written after every run.
 """
 
 import argparse
-import concurrent.futures
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from jobs import side_by_side
 from tables import write_table
 
 from dmformer_keras.training import Recipe, train
@@ -47,15 +46,8 @@ def run(args, trial, seed):
 
 def train_all(args):
     """Trains what has not finished, `--jobs` processes at a time."""
-    threads = max((os.cpu_count() or 1) // args.jobs, 1)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": "1",
-    }
 
-    def train_one(one):
+    def train_one(one, environment):
         command = [sys.executable, __file__, *sys.argv[1:], "--one", *map(str, one)]
         with open(args.runs / f"{one[0]}-{one[1]}.log", "a") as log:
             subprocess.run(
@@ -63,15 +55,15 @@ def train_all(args):
             )
         write_results(args)
 
+    finished = finished_runs(args)
     missing = [
         (trial, seed)
         for seed in range(args.seeds)  # every trial once, before any twice
         for trial in args.trials
-        if (trial, seed) not in finished_runs(args)
+        if (trial, seed) not in finished
     ]
     args.runs.mkdir(parents=True, exist_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train_one, missing))
+    side_by_side(train_one, missing, args.jobs)
 
 
 def finished_runs(args):

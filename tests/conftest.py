@@ -57,8 +57,8 @@ def pytest_addoption(parser):
 def pytest_cmdline_main(config):
     """Gives all tests to several processes where pytest-xdist is there and `-n` is not given.
 
-    A part of the tests runs in this process, for each imports Keras anew. What stands together in
-    a folder stays together, for it shares models and trainings.
+    A part of the tests runs in this process, for each imports Keras anew. Each begins with tests
+    that follow each other, for those share models and trainings.
     """
     if IS_WORKER or not config.pluginmanager.hasplugin("xdist"):
         return

@@ -1,4 +1,3 @@
-import importlib
 import json
 import subprocess
 import sys
@@ -19,17 +18,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ablation():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("ablation")
-    finally:
-        sys.path.remove(str(FOLDER))
+def ablation(script):
+    return script("ablation")
 
 
 @pytest.fixture(scope="module")
-def mixers(ablation):
-    return importlib.import_module("mixers")
+def mixers(script):
+    return script("mixers")
 
 
 def test_other_mixers_have_the_same_budget(ablation, mixers):

@@ -19,10 +19,8 @@ def pixels(folder):
     return {np.asarray(Image.open(path)).tobytes() for path in folder.rglob("*.png")}
 
 
-def test_a_draw_trains_on_some_of_each_class_and_measures_on_others(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    import few_images
-
+def test_a_draw_trains_on_some_of_each_class_and_measures_on_others(tmp_path, script):
+    few_images = script("few_images")
     rng = np.random.default_rng(0)
     for name in ("ash", "oak"):
         (tmp_path / "trees" / name).mkdir(parents=True)

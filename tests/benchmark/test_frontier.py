@@ -1,6 +1,5 @@
 """The comparison of architectures: benchmarks/frontier.py."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -17,12 +16,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def frontier():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("frontier")
-    finally:
-        sys.path.remove(str(FOLDER))
+def frontier(script):
+    return script("frontier")
 
 
 def figures(frontier, top1, milliseconds):

@@ -71,14 +71,13 @@ def test_equal_shares_of_each_class_are_trained_on_and_all_test_images_measured(
         ("dmformer_t", "dmformer_t", "must have weights"),
     ],
 )
-def test_what_does_not_compare_is_refused(preset, architecture, message, folder, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    import transfer
-
+def test_what_does_not_compare_is_refused(
+    preset, architecture, message, folder, script, monkeypatch
+):
     options = ["--preset", preset, "--architecture", architecture]
     monkeypatch.setattr(sys, "argv", [str(part) for part in command(folder, *options)[1:]])
     with pytest.raises(SystemExit, match=message):
-        transfer.main()
+        script("transfer").main()
     assert not (folder / "runs").exists()
 
 
