@@ -28,30 +28,28 @@ BACKEND = keras.backend.backend()
 CLASSES = 10
 MOST_OPERATORS = 15
 # Not operators: what the profilers of TensorFlow and JAX write down beside them.
-OVERHEAD = re.compile(r"::|^\$|^end: |Dispatch")
+OVERHEAD = re.compile(r"::|^\$|^end: |Dispatch|__inference_")
 
 
 def step_variants(args):
     """Returns {name: compiled model}, the step as it is first."""
 
-    def model(metrics=("accuracy",), jit_compile="auto", steps_per_execution=1, plain=False):
+    def model(metrics=("accuracy",), optimizer=None, **options):
         built = DMFormerClassifier.from_preset(
             args.preset, num_classes=CLASSES, load_head=False, activation="linear",
             input_shape=(args.image_size, args.image_size, 3),
         )  # fmt: skip
         recipe = Recipe(image_size=args.image_size, batch_size=args.batch_size, clip_norm=1)
-        compile_for(recipe, built, 1000, SmoothedCrossEntropy(0.1), list(metrics))
-        built.steps_per_execution = steps_per_execution
-        if jit_compile != "auto":
-            built.jit_compile = jit_compile
-        if plain:
-            built.compile(keras.optimizers.SGD(1e-3), built.loss, metrics=list(metrics))
+        loss = SmoothedCrossEntropy(0.1)
+        compile_for(recipe, built, 1000, loss, list(metrics))
+        if optimizer or options:
+            built.compile(optimizer or built.optimizer, loss, metrics=list(metrics), **options)
         return built
 
     variants = {
         "as `train` runs it": model(),
         "without metrics": model(metrics=()),
-        "SGD in place of clipping and AdamW": model(plain=True),
+        "SGD in place of clipping and AdamW": model(optimizer=keras.optimizers.SGD(1e-3)),
     }
     if BACKEND != "torch":
         variants["all steps of a call in one"] = model(steps_per_execution=args.steps)
