@@ -22,8 +22,11 @@ from dmformer_keras.layers.filter_gradient import (
 BACKEND = keras.backend.backend()
 
 # oneDNN's compiled depthwise kernels take at most this much padding beside a row (the
-# width of their block of registers); beyond it they leave the work to plain loops.
+# width of their block of registers, narrower in maps of few columns); beyond it they leave the work
+# to plain loops.
 ONEDNN_LARGEST_PADDING = 6
+ONEDNN_NARROW = 7
+ONEDNN_LARGEST_PADDING_IF_NARROW = 4
 
 # XNNPACK, which runs TFLite files, has compiled depthwise kernels of up to 25 taps; larger
 # ones go through memory several times.
@@ -64,11 +67,22 @@ def dense(inputs, kernel, bias, training):
         # oneDNN's 1x1 convolution takes 0.55 to 1 of the time of MKL's product (on AMD),
         # and adds the bias by the way; its gradients gain nothing. It puts the kernel in
         # another order first, which wants more positions to be worth it.
-        image = inputs.reshape(1, -1, 1, inputs.shape[1])
+        images = _images_for_onednn(inputs.shape[0])
+        image = inputs.reshape(images, -1, 1, inputs.shape[1])
         outputs = _torch_convolution(image, kernel[None, None], bias, (1, 1), "valid", (1, 1))
         return outputs.reshape(-1, kernel.shape[1])
     outputs = ops.matmul(inputs, kernel)
     return outputs if bias is None else ops.add(outputs, bias)
+
+
+def _images_for_onednn(positions):
+    """The number of images to divide positions into, so that PyTorch gives them to oneDNN.
+
+    With one thread it computes 1x1 convolutions of fewer than 16 images as products.
+    """
+    import torch
+
+    return 16 if torch.get_num_threads() == 1 and positions % 16 == 0 else 1
 
 
 def _is_tall(inputs, kernel):
@@ -175,10 +189,8 @@ def depthwise_convolution(inputs, kernel, bias, dilations, data_format, training
         return add_bias(outputs, bias, data_format)
     if data_format == "channels_first":
         inputs = ops.transpose(inputs, (0, 2, 3, 1))
-    outputs = _depthwise_on_cpu(inputs, kernel, dilations, training)
-    if data_format == "channels_first":
-        outputs = ops.transpose(outputs, (0, 3, 1, 2))
-    return add_bias(outputs, bias, data_format)
+    outputs = _depthwise_on_cpu(inputs, kernel, bias, dilations, training)
+    return ops.transpose(outputs, (0, 3, 1, 2)) if data_format == "channels_first" else outputs
 
 
 _for_tflite = contextvars.ContextVar("for_tflite", default=False)
@@ -271,10 +283,25 @@ def _dilated_operator(inputs, kernel, dilations, padding):
     )
 
 
-def _depthwise_on_cpu(inputs, kernel, dilations, training):
+def _depthwise_on_cpu(inputs, kernel, bias, dilations, training):
+    if BACKEND == "torch" and not training and tuple(kernel.shape[:2]) != (1, 1):
+        # oneDNN adds the bias by the way.
+        if _for_onnx.get() or not _sizes_are_known(inputs):
+            return _torch_depthwise(inputs, kernel, dilations, "same", bias)
+        return _phases_where_onednn_fails(inputs, kernel, dilations, bias)
+    outputs = _without_bias_on_cpu(inputs, kernel, dilations, training)
+    return add_bias(outputs, bias, "channels_last")
+
+
+def _sizes_are_known(inputs):
+    """Tells whether height and width are numbers: neither unknown nor symbols."""
+    return all(isinstance(size, int) for size in inputs.shape[1:3])
+
+
+def _without_bias_on_cpu(inputs, kernel, dilations, training):
     if tuple(kernel.shape[:2]) == (1, 1):
         return inputs * ops.reshape(kernel, (-1,))
-    if not all(isinstance(size, int) for size in inputs.shape[1:3]):  # unknown, or symbols
+    if not _sizes_are_known(inputs):
         return _framework_form(inputs, kernel, dilations)
     if BACKEND == "jax":
         # Called outside of a compiled function, each of the many products would be an
@@ -282,8 +309,7 @@ def _depthwise_on_cpu(inputs, kernel, dilations, training):
         return _compiled_on_jax()(inputs, kernel, dilations, training)
     if BACKEND == "tensorflow" and _traced_for_xla():
         return _with_gradients(_shifted_products, dilations)(inputs, kernel)
-    in_phases = BACKEND == "torch" and not _for_onnx.get()
-    forward = _phases_where_onednn_fails if in_phases else _framework_form
+    forward = _phases_where_onednn_fails if BACKEND == "torch" else _framework_form
     if training and max(dilations) > 1:
         return _with_gradients(forward, dilations)(inputs, kernel)
     return forward(inputs, kernel, dilations)
@@ -361,10 +387,10 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     )
 
 
-def _torch_depthwise(inputs, kernel, dilations, padding):
+def _torch_depthwise(inputs, kernel, dilations, padding, bias=None):
     kernel = ops.transpose(kernel, (0, 1, 3, 2))
     groups = kernel.shape[-1]
-    return _torch_convolution(inputs, kernel, None, (1, 1), padding, dilations, groups)
+    return _torch_convolution(inputs, kernel, bias, (1, 1), padding, dilations, groups)
 
 
 def _margins(kernel, dilations):
@@ -406,18 +432,20 @@ def _compiled_on_jax():
     return jax.jit(form, static_argnums=(2, 3))
 
 
-def _phases_where_onednn_fails(inputs, kernel, dilations):
+def _phases_where_onednn_fails(inputs, kernel, dilations, bias=None):
     """Dilated convolution as dense convolutions over the phases of the map, if that is faster."""
     margin = kernel.shape[1] // 2 * dilations[1]
-    if max(dilations) == 1 or margin <= ONEDNN_LARGEST_PADDING:
-        return _framework_form(inputs, kernel, dilations)
+    narrow = inputs.shape[2] <= ONEDNN_NARROW
+    most = ONEDNN_LARGEST_PADDING_IF_NARROW if narrow else ONEDNN_LARGEST_PADDING
+    if max(dilations) == 1 or margin <= most:
+        return _torch_depthwise(inputs, kernel, dilations, "same", bias)
     (height, width, channels), (vertical, horizontal) = inputs.shape[1:], dilations
     rows, columns = -(-height // vertical), -(-width // horizontal)
     surplus = (rows * vertical - height, columns * horizontal - width)
     x = ops.pad(inputs, ((0, 0), (0, surplus[0]), (0, surplus[1]), (0, 0)))
     x = ops.reshape(x, (-1, rows, vertical, columns, horizontal, channels))
     x = ops.reshape(ops.transpose(x, (0, 2, 4, 1, 3, 5)), (-1, rows, columns, channels))
-    x = _framework_form(x, kernel, (1, 1))
+    x = _torch_depthwise(x, kernel, (1, 1), "same", bias)
     x = ops.reshape(x, (-1, vertical, horizontal, rows, columns, channels))
     x = ops.transpose(x, (0, 3, 1, 4, 2, 5))
     x = ops.reshape(x, (-1, rows * vertical, columns * horizontal, channels))

@@ -182,7 +182,7 @@ def test_convolution_equals_keras_in_value_and_gradients(arguments, training):
     assert_same_gradients(layers, inputs, layers[1].compute_output_shape(inputs.shape), training)
 
 
-@pytest.mark.parametrize("positions", [3, 40])
+@pytest.mark.parametrize("positions", [3, 40, 48])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_positionwise_dense_equals_keras_with_few_positions_and_many(positions, use_bias):
     inputs = features(positions, 6)
