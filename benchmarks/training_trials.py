@@ -4,7 +4,8 @@
 
 All start from random weights and see the same images for the same number of epochs, with the same
 seeds. `muon` trains the kernels of ordinary and 1x1 convolutions with Muon; `taught` also learns
-from the stored outputs of `--teacher`. Validation images are looked at once, after the last epoch.
+from the stored outputs of `--teacher`, which saw whole images, and `taught_live`, which takes several
+times as long, from a teacher that sees every crop. Validation images are looked at once, after the last epoch.
 Finished runs under `--runs` are not trained again, an interrupted one is resumed, and `results.md`
 is written after every run.
 """
@@ -23,7 +24,7 @@ from dmformer_keras.training import Recipe, train
 from dmformer_keras.training.checkpoint import resumable_epoch
 
 RESULTS = Path(__file__).parent / "results" / "training_trials"
-TRIALS = ("adamw", "muon", "taught")
+TRIALS = ("adamw", "muon", "taught", "taught_live")
 
 
 def run(args, trial, seed):
@@ -35,9 +36,9 @@ def run(args, trial, seed):
         optimizer="muon" if trial == "muon" else "adamw", learning_rate=rate, clip_norm=1.0,
         validate_every=args.epochs,
     )  # fmt: skip
-    teaching = {}
+    teaching = {"teacher": args.teacher} if trial.startswith("taught") else {}
     if trial == "taught":
-        teaching = {"teacher": args.teacher, "teacher_cache": args.runs / "answers"}
+        teaching["teacher_cache"] = args.runs / "answers"
     train(
         recipe, args.preset, args.data, folder, cache="memory", verbose=2,
         resume=resumable_epoch(folder) is not None, **teaching,
@@ -83,6 +84,7 @@ def write_results(args):
         "adamw": "AdamW, labels alone",
         "muon": f"Muon and AdamW, labels alone, learning rate {args.muon_learning_rate:g}",
         "taught": f"AdamW, taught by `{Path(args.teacher).name}`",
+        "taught_live": f"AdamW, `{Path(args.teacher).name}` sees every crop",
     }
     rows = []
     for trial in args.trials:
@@ -115,7 +117,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--muon-learning-rate", type=float, default=5e-3)
-    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS))
+    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS[:3]))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/training_trials"))
