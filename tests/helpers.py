@@ -15,8 +15,10 @@ from dmformer_keras.system.memory import peak_resident, resident_now
 
 BACKENDS = ("tensorflow", "jax", "torch")
 TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 2, 1)}
-# To train: TensorFlow traces for as long as there are weights.
+# For what TensorFlow traces and JAX compiles: the more weights, the longer.
 TINIEST = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "levels": ((3, 1), (5, 2))}
+# For what is about training, whatever the model.
+TO_TRAIN = {**TINIEST, "levels": ((3, 1),), "use_gate": False}
 
 
 def tiny_backbone(**overrides):
@@ -94,6 +96,11 @@ def compiled(model, optimizer, **options):
     model.compile(optimizer, loss, **options)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def compiled_for_a_step(model, optimizer):
+    """`compiled`, run eagerly by TensorFlow: tracing a step takes as long as fifty steps."""
+    return compiled(model, optimizer, run_eagerly=keras.config.backend() == "tensorflow")
 
 
 def loss_and_gradients(layer, inputs, cotangent, training=False):

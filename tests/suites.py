@@ -13,7 +13,7 @@ from typing import ClassVar
 import keras
 import numpy as np
 import pytest
-from helpers import TINIEST, array, images, randomize, tiny_backbone
+from helpers import TINIEST, array, compiled_for_a_step, images, randomize, tiny_backbone
 
 from dmformer_keras import DMFormerError, fuse, load
 from dmformer_keras.training import is_segmenter
@@ -161,8 +161,7 @@ class TaskSuite:
         assert difference(again.predict_on_batch(x), called(model, x)) < 1e-4
 
     def test_training_changes_every_weight_of_the_head(self):
-        model = self.make()
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model = compiled_for_a_step(self.make(), "sgd")
         before = [array(weight) for weight in model.head.trainable_variables]
         assert before
         labels = np.random.default_rng(0).integers(0, 5, (2, *model.output.shape[1:-1]))

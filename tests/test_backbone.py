@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import TINIEST, array, compiled, features, images, randomize, tiny_backbone
+from helpers import TINIEST, array, compiled_for_a_step, features, images, randomize, tiny_backbone
 
 from dmformer_keras import DMFormerBackbone, DMFormerError
 from dmformer_keras.layers import DMFormerBlock
@@ -145,7 +145,7 @@ def test_frozen_backbone_keeps_its_batch_statistics():
     model = keras.Sequential(
         [backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    compiled_for_a_step(model, "sgd")
     before = [array(weight) for weight in backbone.weights]
     head = array(model.layers[-1].kernel) if model.layers[-1].built else None
     model.fit(images(8, 64, 64, 3), np.arange(8) % 3, epochs=1, verbose=0)
@@ -159,7 +159,7 @@ def test_training_changes_every_trainable_weight():
     model = keras.Sequential(
         [backbone, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     )
-    compiled(model, keras.optimizers.Adam(1e-2))
+    compiled_for_a_step(model, keras.optimizers.Adam(1e-2))
     x, y = images(8, 64, 64, 3), np.arange(8) % 3
     before = [array(weight) for weight in backbone.weights]
     model.fit(x, y, epochs=2, verbose=0)

@@ -103,7 +103,7 @@ def test_learns_a_few_images_by_heart():
 
 
 def test_mixed_precision_trains_without_nan():
-    model = compiled(tiny_classifier(dtype="mixed_bfloat16", **TINIEST), "adamw")
+    model = compiled(tiny_classifier(dtype="mixed_bfloat16", **TINIEST), "sgd")
     losses = model.fit(images(8, 64, 64, 3), np.arange(8) % 5, epochs=2, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
 

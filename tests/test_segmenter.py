@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import keras
 import pytest
-from helpers import images, randomize, tiny_backbone, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_backbone, tiny_classifier
 from keras import layers
 from suites import CLASSES, LEVELS, TaskSuite, difference
 
@@ -24,7 +24,7 @@ def segmenter(cls, size=(64, 64), channels=16, **arguments):
         if key in arguments
     }
     shape = (3, *size) if backbone_arguments.get("data_format") == "channels_first" else (*size, 3)
-    backbone = tiny_backbone(input_shape=shape, **backbone_arguments)
+    backbone = tiny_backbone(input_shape=shape, **TINIEST, **backbone_arguments)
     return cls(backbone, 5, head_channels=channels, **arguments)
 
 

@@ -173,7 +173,11 @@ def test_fit_changes_every_weight(images):
     # gate_reduction=1: two hidden ReLU units may both be dead, eight are not.
     backbone = tiny(gate_reduction=1, layer_scale=0.5, input_shape=(64, 64, 3))
     model = keras_cv.models.ImageClassifier(backbone, num_classes=2)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="sparse_categorical_crossentropy")
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        run_eagerly=keras.config.backend() == "tensorflow",  # which traces for ten seconds
+    )
     before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
     model.fit(tf.data.Dataset.from_tensors((images, [0, 1])).repeat(2), verbose=0)
     unchanged = [

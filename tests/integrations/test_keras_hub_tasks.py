@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import images, tiny_backbone, tiny_classifier
+from helpers import TINIEST, images, tiny_backbone, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError, SemanticFPN, UPerNet
 
@@ -13,7 +13,7 @@ pytest.importorskip("grain", reason="KerasHub's TestCase imports grain")
 from keras_hub.src.tests import test_case  # noqa: E402
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
-TINY = {"channels": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "image_shape": (64, 64, 3)}
+TINY = {**TINIEST, "image_shape": (64, 64, 3)}
 
 pytestmark = [
     # KerasHub feeds arrays through grain, which does not shuffle.
@@ -45,6 +45,8 @@ class TestTasks(test_case.TestCase):
             },
             train_data=(self.images, np.array([0, 2])),
             expected_output_shape=(2, 3),
+            # Of three fits and three predictions TensorFlow would trace each.
+            compile_kwargs={"run_eagerly": keras.config.backend() == "tensorflow"},
         )
 
     @pytest.mark.slow(on=["tensorflow"])
