@@ -15,6 +15,7 @@ import os
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--processors", type=int, help="number of devices to divide the processor into")
 parser.add_argument("--epochs", type=int, default=3)
+parser.add_argument("--images-per-epoch", type=int, help="a part of a pass, to try it sooner")
 parser.add_argument("--batch-size", type=int, default=64, help="total over all devices")
 parser.add_argument("--output", default="runs/distributed", help="a new folder")
 arguments = parser.parse_args()
@@ -39,6 +40,7 @@ if arguments.processors and keras.config.backend() == "tensorflow":
 
 recipe = Recipe(
     epochs=arguments.epochs,
+    images_per_epoch=arguments.images_per_epoch,
     batch_size=arguments.batch_size,  # divided over the devices; the learning rate is not changed
     image_size=32,
     channels=1,

@@ -149,6 +149,15 @@ def unmeasured(monkeypatch):
     monkeypatch.setattr("dmformer_keras.export.verification.measured", lambda path, shape: figures)
 
 
+@pytest.fixture
+def measured_here(monkeypatch):
+    """Exports whose latency is measured in this process, not in one of its own."""
+    from dmformer_keras.export import latency
+
+    monkeypatch.setattr(latency, "_SECONDS", 0)  # some runs are enough
+    monkeypatch.setattr("dmformer_keras.export.verification.measured", latency.measure)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets named by DMFORMER_DATA; skips where there is none."""

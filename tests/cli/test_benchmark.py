@@ -14,9 +14,10 @@ QUICK = ["--peers", "none", "--rounds", "2", "--seconds", "0.01", "--threads", "
 
 
 def test_measures_prints_and_writes(tmp_path, capsys):
-    pytest.importorskip("tensorflow")
+    for package in ("tensorflow", "torch"):
+        pytest.importorskip(package)
     arguments = [
-        "benchmark", "dmformer_n", "dmformer_n:plain@tensorflow", "keras/ResNet50V2@tflite",
+        "benchmark", "dmformer_n", "dmformer_n:plain@torch", "keras/ResNet50V2@tflite",
         "--runtimes", "tensorflow", "--batch-size", "2", "--image-size", "32", "--output",
         str(tmp_path / "results"), "--json", *QUICK,
     ]  # fmt: skip
@@ -24,7 +25,7 @@ def test_measures_prints_and_writes(tmp_path, capsys):
     captured = capsys.readouterr()
     found = {entry["name"]: entry for entry in json.loads(captured.out)["contestants"]}
     assert found["dmformer_n@tensorflow"]["summary"]["ratio"]["median"] == 1.0
-    assert found["dmformer_n:plain@tensorflow"]["parameters"] == 2_208_100
+    assert found["dmformer_n:plain@torch"]["parameters"] == 2_208_100
     assert found["keras/ResNet50V2@tflite"]["status"] == "left out"
     assert "round 2/2" in captured.err
     stored = json.loads((tmp_path / "results" / "results.json").read_text())

@@ -23,7 +23,9 @@ def check_what_was_left(folder, capsys):
 
 
 @pytest.mark.once_under_torch
-def test_each_step_is_made_and_a_missed_accuracy_fails(tiny_preset, tmp_path, capsys, monkeypatch):
+def test_each_step_is_made_and_a_missed_accuracy_fails(
+    tiny_preset, tmp_path, capsys, monkeypatch, measured_here
+):
     monkeypatch.setattr(quickstart, "PRESET", str(tiny_preset))
     folder = tmp_path / "quickstart"
     assert main(["quickstart", "--output", str(folder), "--epochs", "1"]) == 1

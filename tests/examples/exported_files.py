@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import images, randomize, tiny_backbone, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_backbone, tiny_classifier
 
 from dmformer_keras import SemanticFPN
 from dmformer_keras.data import load_image
@@ -14,12 +14,12 @@ COLORS = [(0, 0, 0), (250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
 
 
 def classifier(class_names=NAMES, input_shape=(*SIZE, 3)):
-    return randomize(tiny_classifier(len(NAMES), class_names, input_shape=input_shape))
+    return randomize(tiny_classifier(len(NAMES), class_names, input_shape=input_shape, **TINIEST))
 
 
 def segmenter():
     model = SemanticFPN(
-        tiny_backbone(input_shape=(*SIZE, 3)),
+        tiny_backbone(input_shape=(*SIZE, 3), **TINIEST),
         len(NAMES),
         head_channels=16,
         class_names=NAMES,

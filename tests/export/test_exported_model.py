@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import images, randomize, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.export import is_exported, load_exported, to_tflite
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.backend_independent
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A file of a batch of two images."""
-    model = randomize(tiny_classifier(class_names=list("abcde")))
+    model = randomize(tiny_classifier(class_names=list("abcde"), **TINIEST))
     folder = tmp_path_factory.mktemp("exported")
     return to_tflite(model, folder / "model.tflite", batch_size=2, verify=False)
 
@@ -42,7 +42,9 @@ def test_what_it_knows_of_its_model(path):
 def test_a_file_of_scaled_values_takes_pixels_if_asked(path, tmp_path):
     exported = load_exported(path)
     assert exported.taking_pixels() is exported
-    model = randomize(tiny_classifier(include_rescaling=False, class_names=list("abcde")))
+    model = randomize(
+        tiny_classifier(include_rescaling=False, class_names=list("abcde"), **TINIEST)
+    )
     path = to_tflite(model, tmp_path / "scaled.tflite", verify=False)
     scaled, pixels = load_exported(path), load_exported(path).taking_pixels()
     x = images(3, 64, 64, 3)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.backend_independent
 
 
 def _segmenter():
-    backbone = tiny_backbone(input_shape=(None, None, 3))
+    backbone = tiny_backbone(input_shape=(None, None, 3), **TINIEST)
     return randomize(SemanticFPN(backbone, 3, head_channels=8, class_names=["a", "b", "c"]))
 
 
@@ -46,7 +46,7 @@ def test_onnx(tmp_path, quantizer, batch_size, data_format):
 def test_openvino(tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("nncf", reason="int8 in OpenVINO needs nncf")
-    model = randomize(tiny_classifier(input_shape=(64, 64, 3)))
+    model = randomize(tiny_classifier(**TINIEST))
     x = images(5, 64, 64, 3)
     path = to_openvino(
         model, tmp_path / "m.xml", quantization="int8", representative_data=x, verify=False

@@ -26,11 +26,11 @@ torch_only = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch converts")
 
 
 def classifier():
-    return randomize(tiny_classifier(input_shape=(64, 96, 3), class_names=list("abcde")))
+    return randomize(tiny_classifier(input_shape=(64, 96, 3), class_names=list("abcde"), **TINIEST))
 
 
 def segmenter():
-    backbone = tiny_backbone(input_shape=(None, None, 3))
+    backbone = tiny_backbone(input_shape=(None, None, 3), **TINIEST)
     return randomize(SemanticFPN(backbone, 3, head_channels=8, class_names=["a", "b", "c"]))
 
 
@@ -40,7 +40,7 @@ def onnx():
     pytest.importorskip("onnxruntime", reason="running ONNX files needs onnxruntime")
 
 
-def test_onnx(tmp_path, onnx):
+def test_onnx(tmp_path, onnx, measured_here):
     model = classifier()
     path = to_onnx(model, tmp_path / "model.onnx")
     exported = load_exported(path)
@@ -80,7 +80,7 @@ def test_onnx_is_what_it_says(tmp_path, onnx, unmeasured):
 
 
 @pytest.mark.slow(on=["jax", "torch"])
-def test_openvino(tmp_path):
+def test_openvino(tmp_path, measured_here):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     pytest.importorskip("tensorflow", reason="the conversion needs TensorFlow")
     model = segmenter()
@@ -104,7 +104,7 @@ def test_openvino_in_bfloat16(tmp_path):
 
 
 @pytest.mark.slow(on=["jax", "torch"])
-def test_saved_model_takes_encoded_photographs(tmp_path):
+def test_saved_model_takes_encoded_photographs(tmp_path, measured_here):
     tf = pytest.importorskip("tensorflow", reason="a SavedModel needs TensorFlow")
     from PIL import Image
 

@@ -1,5 +1,5 @@
 import pytest
-from helpers import array, images, randomize, tiny_classifier
+from helpers import TINIEST, array, images, randomize, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.export import layer_errors, to_tflite
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.backend_independent
 
 
 def test_the_layer_that_loses_accuracy_is_seen(tmp_path):
-    model = randomize(tiny_classifier())
+    model = randomize(tiny_classifier(**TINIEST))
     x = images(8, 64, 64, 3)
     # One channel a thousand times as large as the others: int8 has no steps left for them.
     expand = next(w for w in model.weights if "stage3" in w.path and "mlp_project/bias" in w.path)
@@ -33,9 +33,8 @@ def test_the_layer_that_loses_accuracy_is_seen(tmp_path):
     assert {"CONV_2D", "DEPTHWISE_CONV_2D"} <= {error.operator for error in errors}
 
 
-def test_files_that_cannot_be_compared_are_named(tmp_path):
-    model = randomize(tiny_classifier())
-    path = to_tflite(model, tmp_path / "model.tflite", verify=False)
+def test_files_that_cannot_be_compared_are_named(exported, tmp_path):
+    _, path = exported
     with pytest.raises(DMFormerError, match="takes images of shape"):
         layer_errors(path, path, images(1, 32, 64, 3))
     with pytest.raises(DMFormerError, match="There is no file"):

@@ -102,7 +102,9 @@ def test_backbone_of_any_size_dilated_at_a_given_size(tmp_path, is_fused):
 
 @tensorflow_only
 def test_a_resizable_file_takes_images_of_any_size(tmp_path):
-    model = randomize(SemanticFPN(tiny_backbone(input_shape=(None, None, 3)), 3, head_channels=8))
+    model = randomize(
+        SemanticFPN(tiny_backbone(input_shape=(None, None, 3), **TINIEST), 3, head_channels=8)
+    )
     path = to_tflite(model, tmp_path / "any.tflite", resizable=True, verify=False)
     exported = load_exported(path)
     assert exported.input.shape == (1, None, None, 3)
@@ -115,7 +117,7 @@ def test_a_resizable_file_takes_images_of_any_size(tmp_path):
 @tensorflow_only
 @pytest.mark.parametrize("head", [SemanticFPN, UPerNet])
 def test_segmenters(tmp_path, head):
-    backbone = tiny_backbone(input_shape=(None, None, 3))
+    backbone = tiny_backbone(input_shape=(None, None, 3), **TINIEST)
     model = randomize(head(backbone, 3, head_channels=8, class_names=["a", "b", "c"]))
     path = to_tflite(model, tmp_path / "model.tflite", input_shape=(50, 64, 3), verify=False)
     compared = compare_exported(model, path, images(4, 50, 64, 3))
@@ -127,7 +129,7 @@ def test_segmenters(tmp_path, head):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A model, and a file of it in float32."""
-    model = randomize(tiny_classifier(channels=(16, 32, 64, 96)))
+    model = randomize(tiny_classifier(**{**TINIEST, "channels": (16, 32, 64, 96)}))
     return model, to_tflite(model, tmp_path_factory.mktemp("plain") / "a.tflite", verify=False)
 
 
@@ -215,7 +217,7 @@ def _start(table, slot):
 
 @tensorflow_only
 def test_int8_runs_where_a_layer_gives_almost_nothing(tmp_path, unmeasured):
-    model = randomize(tiny_classifier())
+    model = randomize(tiny_classifier(**TINIEST))
     gate = next(w for w in model.weights if "gate_reduce" in w.path and "bias" in w.path)
     kernel = next(w for w in model.weights if "gate_reduce" in w.path and "kernel" in w.path)
     gate.assign(np.full(gate.shape, 1e-6, "float32"))
@@ -246,7 +248,7 @@ def test_int8_runs_where_almost_nothing_is_passed_on(tmp_path, behind):
 def test_representative_data_of_a_source(tmp_path, unmeasured):
     pictures, masks, names = shapes(12)
     source = open_source((pictures, masks, names), "all", task="segment")
-    backbone = tiny_backbone(input_shape=(None, None, 3))
+    backbone = tiny_backbone(input_shape=(None, None, 3), **TINIEST)
     model = randomize(SemanticFPN(backbone, 3, head_channels=8, class_names=names))
     path = to_tflite(
         model,
@@ -263,7 +265,7 @@ def test_representative_data_of_a_source(tmp_path, unmeasured):
 
 @pytest.mark.backend_independent
 def test_arrays_with_labels_are_a_source_and_two_images_are_images():
-    prepared = prepare(tiny_classifier(), None, fuse=True)
+    prepared = prepare(tiny_classifier(**TINIEST), None, fuse=True)
     x = np.uint8(images(10, 80, 64, 3))
     labels = np.arange(10) % 5
     for data in ((x, labels), (x, labels, list("abcde"))):
@@ -273,7 +275,7 @@ def test_arrays_with_labels_are_a_source_and_two_images_are_images():
     assert images_of((sizes, [0, 1, 0, 1]), prepared, "all", "images").shape == (4, 64, 64, 3)
     x = images(2, 64, 64, 3)
     np.testing.assert_array_equal(images_of(tuple(x), prepared, "train", "images"), x)
-    backbone = tiny_backbone(input_shape=(64, 64, 1))
+    backbone = tiny_backbone(input_shape=(64, 64, 1), **TINIEST)
     grey = prepare(SemanticFPN(backbone, 2, head_channels=8), None, fuse=True)
     squares = np.zeros((4, 64, 64), "uint8")
     squares[:, :32] = 1
@@ -285,11 +287,12 @@ def test_arrays_with_labels_are_a_source_and_two_images_are_images():
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_a_model_in_16_bits_is_exported_in_float32(tmp_path, data_format):
     shape = (64, 64, 3) if data_format == "channels_last" else (3, 64, 64)
-    model = tiny_classifier(dtype="mixed_bfloat16", data_format=data_format, input_shape=shape)
+    options = {"dtype": "mixed_bfloat16", "data_format": data_format, "input_shape": shape}
+    model = tiny_classifier(**options, **TINIEST)
     path = to_tflite(randomize(model), tmp_path / "model.tflite", verify=False)
     exported = load_exported(path)
     assert set(exported.operators()) <= OPERATORS
-    reference = tiny_classifier()
+    reference = tiny_classifier(**TINIEST)
     reference.set_weights(model.get_weights())
     compared = compare_exported(reference, exported, images(4, 64, 64, 3))
     assert compared["relative_difference"] <= 1e-4
@@ -297,20 +300,24 @@ def test_a_model_in_16_bits_is_exported_in_float32(tmp_path, data_format):
 
 def _keras_cv_classifier():
     keras_cv = pytest.importorskip("keras_cv", reason="KerasCV is not installed")
-    backbone = keras_cv.models.DMFormerBackbone(**TINY, input_shape=(64, 64, 3))
+    backbone = keras_cv.models.DMFormerBackbone(**TINIEST, input_shape=(64, 64, 3))
     return keras_cv.models.ImageClassifier(backbone=backbone, num_classes=4)
 
 
 def _keras_hub_classifier():
     keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
-    backbone = keras_hub.models.DMFormerBackbone(**TINY, image_shape=(64, 64, 3))
+    backbone = keras_hub.models.DMFormerBackbone(**TINIEST, image_shape=(64, 64, 3))
     return keras_hub.models.ImageClassifier(backbone=backbone, num_classes=4)
 
 
 @pytest.mark.backend_independent
 @pytest.mark.parametrize(
     "build",
-    [_keras_cv_classifier, _keras_hub_classifier, lambda: fuse(randomize(tiny_classifier()))],
+    [
+        _keras_cv_classifier,
+        _keras_hub_classifier,
+        lambda: fuse(randomize(tiny_classifier(**TINIEST))),
+    ],
     ids=["KerasCV", "KerasHub", "fused"],
 )
 def test_other_models_in_16_bits_are_prepared_in_float32(build):
@@ -361,17 +368,17 @@ def test_the_description_says_what_to_feed_and_what_comes_out():
             description["output"]["activation"],
         )
 
-    unscaled = tiny_classifier(include_rescaling=False)
+    unscaled = tiny_classifier(include_rescaling=False, **TINIEST)
     assert described(unscaled) == (127.5, "classify", "linear")
     assert described(fuse(unscaled)) == (127.5, "classify", "linear")
-    for model in (tiny_backbone(), fuse(tiny_backbone())):
+    for model in (tiny_backbone(**TINIEST), fuse(tiny_backbone(**TINIEST))):
         assert described(model) == (0.0, "features", "linear")
     image = keras.Input((64, 64, 3))
     own = keras.layers.Conv2D(4, 3, activation="softmax")(
         keras.layers.Normalization(mean=0, variance=1)(image)
     )
     assert described(keras.Model(image, own)) == (0.0, "segment", "softmax")
-    softmax = tiny_classifier()
+    softmax = tiny_classifier(**TINIEST)
     assert described(keras.Model([softmax.input], [softmax.output])) == (0.0, "classify", "linear")
 
 

@@ -4,7 +4,7 @@ import concurrent.futures
 
 import numpy as np
 import pytest
-from helpers import images, randomize, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_classifier
 
 from dmformer_keras import export
 
@@ -24,7 +24,7 @@ def test_eight_threads_get_their_own_answers(tmp_path, name):
     convert, options, runtime = RUNTIMES[name]
     pytest.importorskip(runtime, reason=f"{runtime} is not installed")
     sides = (None, None) if options else (64, 64)
-    model = randomize(tiny_classifier(input_shape=(*sides, 3)))
+    model = randomize(tiny_classifier(input_shape=(*sides, 3), **TINIEST))
     exported = export.load_exported(convert(model, tmp_path / name, verify=False, **options))
     inputs = [
         images(1, 64, 64 + 32 * (seed % 2 * bool(options)), 3, seed=seed) for seed in range(THREADS)

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import images, randomize, tiny_classifier
+from helpers import TINIEST, images, randomize, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.export import (
     compare_exported,
     load_exported,
     report_path,
-    to_tflite,
     verification,
 )
 from dmformer_keras.export.preparation import prepare
@@ -23,17 +22,9 @@ pytestmark = pytest.mark.backend_independent
 TFLITE = Path("model.tflite")
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """(model, its file)."""
-    model = randomize(tiny_classifier())
-    path = tmp_path_factory.mktemp("exported") / "model.tflite"
-    return model, to_tflite(model, path, verify=False)
-
-
 def test_a_wrong_file_is_seen_as_wrong(exported):
     model, path = exported
-    other = randomize(tiny_classifier(), seed=1)
+    other = randomize(tiny_classifier(**TINIEST), seed=1)
     x = images(8, 64, 64, 3)
     assert compare_exported(model, path, x)["relative_error"] < 1e-5
     compared = compare_exported(other, path, x)
@@ -41,7 +32,7 @@ def test_a_wrong_file_is_seen_as_wrong(exported):
     assert compared["relative_difference"] > 0.01
     assert compared["top1_agreement"] < 1.0
     with pytest.raises(DMFormerError, match="the model that it was made from"):
-        compare_exported(tiny_classifier(num_classes=4), path, x)
+        compare_exported(tiny_classifier(num_classes=4, **TINIEST), path, x)
 
 
 def test_the_figures_are_what_they_are_called(exported):
@@ -59,7 +50,7 @@ def test_the_figures_are_what_they_are_called(exported):
 
 def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path, unmeasured):
     _, path = exported
-    other = prepare(randomize(tiny_classifier(), seed=1), None, fuse=True)
+    other = prepare(randomize(tiny_classifier(**TINIEST), seed=1), None, fuse=True)
     check = verification.Check.from_arguments(TFLITE, other, True, None, None, None)
     target = tmp_path / "model.tflite"
     target.write_bytes(b"old")
@@ -74,7 +65,7 @@ def test_a_file_over_the_tolerance_is_not_kept(exported, tmp_path, unmeasured):
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
-def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_path):
+def test_a_file_within_it_replaces_the_old_one_with_its_report(exported, tmp_path, measured_here):
     model, path = exported
     check = verification.Check.from_arguments(
         TFLITE, prepare(model, None, fuse=True), True, images(3, 64, 64, 3), 0.01, None
@@ -171,7 +162,7 @@ def test_maps_are_compared_one_by_one_alike(exported):
 def test_made_up_images_are_in_the_model_s_own_range(exported):
     model, _ = exported
     for rescales, low, high in ((True, 0, 255), (False, -1, 1)):
-        model = tiny_classifier(include_rescaling=rescales)
+        model = tiny_classifier(include_rescaling=rescales, **TINIEST)
         found = verification.Check.from_arguments(
             TFLITE, prepare(model, None, True), True, None, None, None
         )

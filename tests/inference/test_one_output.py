@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import array, randomize, tiny_classifier
+from helpers import TINIEST, array, randomize, tiny_classifier
 
 from dmformer_keras import DMFormerClassifier, DMFormerError, SemanticFPN, classify, explain, fuse
 from dmformer_keras.data import open_source
@@ -17,7 +17,7 @@ from dmformer_keras.training import evaluate, to_probabilities
 @pytest.fixture(scope="module", params=[None, "sigmoid"])
 def model(request):
     """Says no of the first images and yes of the last ones."""
-    backbone = tiny_classifier().backbone
+    backbone = tiny_classifier(**TINIEST).backbone
     model = randomize(DMFormerClassifier(backbone, 1, activation=request.param))
     logits = model.head.get_layer("logits")
     found = array(model(photographs().astype("float32")))[:, 0]
@@ -110,7 +110,7 @@ def check_served(path, expected):
 
 @pytest.mark.once_under_torch
 def test_both_classes_have_names():
-    backbone = tiny_classifier().backbone
+    backbone = tiny_classifier(**TINIEST).backbone
     assert class_names_of(DMFormerClassifier(backbone, 1)) == ["0", "1"]
     one = DMFormerClassifier(backbone, 1, class_names=["cat"])
     assert class_names_of(one) == ["not cat", "cat"]

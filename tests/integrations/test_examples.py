@@ -1,6 +1,7 @@
 """The scripts and the notebook in examples/ run from start to end."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import tiny_classifier
+from helpers import TINIEST, tiny_classifier
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -16,6 +17,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # JAX compiles for minutes on a CPU.
 pytestmark = pytest.mark.slow(on=["jax"])
 slow_on_tensorflow = pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Runs an example in a new folder, in this process, which has imported the libraries."""
+
+    def run(script, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -47,25 +61,22 @@ slow_on_tensorflow = pytest.mark.slow(on=["tensorflow"])  # which traces for hal
         ),
     ],
 )
-def test_example(script, arguments, packages, tmp_path):
+def test_example(script, arguments, packages, tmp_path, run_here):
     for package in packages:
         pytest.importorskip(package)
-    told = run_example([EXAMPLES / script, *arguments, "--output", "model.keras"], tmp_path)
+    told = run_here(script, *arguments, "--output", "model.keras")
     assert "saved to model.keras" in told
     assert (tmp_path / "model.keras").is_file()
 
 
 @pytest.mark.slow(on=["torch"])  # which converts in processes of their own, by TensorFlow
-def test_tflite_example(tmp_path):
+def test_tflite_example(tmp_path, run_here, measured_here):
     for package in ("tensorflow", "ai_edge_litert"):
         pytest.importorskip(package)
-    tiny_classifier(class_names=list("abcde")).save_to_preset(tmp_path / "preset")
+    tiny_classifier(class_names=list("abcde"), **TINIEST).save_to_preset(tmp_path / "preset")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    told = run_example(
-        [EXAMPLES / "tflite.py", "photo.png", "--model", "preset", "--output", "model.tflite"],
-        tmp_path,
-    )
+    told = run_here("tflite.py", "photo.png", "--model", "preset", "--output", "model.tflite")
     assert told.count("photo.png: ") == 2
     small, whole = (tmp_path / name for name in ("model.int8.tflite", "model.tflite"))
     assert small.stat().st_size < whole.stat().st_size
@@ -74,12 +85,13 @@ def test_tflite_example(tmp_path):
 @slow_on_tensorflow
 def test_distributed_example(tmp_path):
     pytest.importorskip("sklearn")
-    options = [EXAMPLES / "distributed.py", "--epochs", "1", "--output", "run"]
+    options = [EXAMPLES / "distributed.py", "--epochs", "1", "--images-per-epoch", "128",
+               "--output", "run"]  # fmt: skip
     if keras.config.backend() == "torch":
         options = ["-m", "torch.distributed.run", "--nproc-per-node=2", *options]
     else:
         options += ["--processors", "2"]
-    told = run_example(options, tmp_path)
+    told = run_processes(options, tmp_path)
     assert "2 devices" in told
     assert told.count("saved to run, ") == 1
     assert (tmp_path / "run" / "model.weights.h5").is_file()
@@ -104,7 +116,7 @@ def test_notebook(tmp_path, monkeypatch):
     assert "of 6 classes are the same" in told
 
 
-def run_example(command, folder):
+def run_processes(command, folder):
     """Runs Python in a folder, under this backend, and returns what it printed."""
     process = subprocess.run(
         [sys.executable, *command],
