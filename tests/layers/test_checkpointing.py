@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    TINIEST,
+    TO_TRAIN,
     array,
+    compiled,
     features,
     images,
     loss_and_gradients,
@@ -123,16 +124,12 @@ def test_inference_is_left_alone(monkeypatch):
 def fitted(gradient_checkpointing, **compile_arguments):
     keras.utils.set_random_seed(0)
     model = tiny_classifier(
-        **TINIEST,
+        **TO_TRAIN,
         input_shape=(32, 32, 3),
         stochastic_depth=0.5,
         gradient_checkpointing=gradient_checkpointing,
     )
-    model.compile(
-        keras.optimizers.SGD(0.05, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **compile_arguments,
-    )
+    compiled(model, keras.optimizers.SGD(0.05, momentum=0.9), **compile_arguments)
     x, y = images(16, 32, 32, 3), np.arange(16) % 5
     history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
     return history["loss"], model

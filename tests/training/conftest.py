@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TINIEST, tiny_classifier
+from helpers import TO_TRAIN, tiny_classifier
 
 from dmformer_keras.training import Recipe, checkpoint, train
 
@@ -50,7 +50,7 @@ def recipe():
 def tiny_preset(tmp_path_factory):
     """A folder with a tiny classifier of another number of classes, with weights."""
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    tiny_classifier(num_classes=4, input_shape=(64, 64, 3), **TINIEST).save_to_preset(folder)
+    tiny_classifier(num_classes=4, input_shape=(64, 64, 3), **TO_TRAIN).save_to_preset(folder)
     return folder
 
 

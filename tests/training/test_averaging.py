@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny_classifier
+from helpers import TO_TRAIN, array, tiny_classifier
 
 from dmformer_keras.errors import DMFormerError
 from dmformer_keras.training.averaging import (
@@ -33,7 +33,7 @@ def test_statistics_are_the_means_over_the_batches():
 
 
 def test_nothing_is_dropped_while_statistics_are_estimated():
-    model = tiny_classifier(stochastic_depth=0.9)
+    model = tiny_classifier(stochastic_depth=0.9, **TO_TRAIN)
     once = estimate_statistics(model, image_batches(1))
     again = estimate_statistics(model, image_batches(1))
     for one, other in zip(once, again, strict=True):
@@ -41,7 +41,7 @@ def test_nothing_is_dropped_while_statistics_are_estimated():
 
 
 def test_frozen_layers_keep_their_statistics():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     for layer in model.backbone.layers:
         layer.trainable = False
     before = [array(variable) for variable in model.backbone.non_trainable_variables]
@@ -51,7 +51,7 @@ def test_frozen_layers_keep_their_statistics():
 
 
 def test_statistics_are_set_for_a_while():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     own = statistics_values(model)
     others = [value + 1 for value in own]
     with statistics_set(model, others):
@@ -62,7 +62,7 @@ def test_statistics_are_set_for_a_while():
 
 
 def test_without_an_average_the_weights_stay():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     model.compile("sgd", "mse")
     before = [array(weight) for weight in model.trainable_variables]
     with averaged_weights(model):
@@ -71,7 +71,7 @@ def test_without_an_average_the_weights_stay():
 
 
 def random_classifier(seed):
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     rng = np.random.default_rng(seed)
     model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.weights])
     return model

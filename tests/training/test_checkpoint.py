@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, images, tiny_classifier
+from helpers import TO_TRAIN, array, images, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.training import Recipe, checkpoint
@@ -12,7 +12,7 @@ from dmformer_keras.training.optimization import compile_for
 
 def built(seed):
     keras.utils.set_random_seed(seed)
-    model = tiny_classifier(3, input_shape=(32, 32, 3), stochastic_depth=0.4)
+    model = tiny_classifier(3, input_shape=(32, 32, 3), stochastic_depth=0.4, **TO_TRAIN)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     compile_for(Recipe(epochs=2, warmup_epochs=0), model, 4, loss, [])
     model.run_eagerly = True  # tracing takes longer than these few steps

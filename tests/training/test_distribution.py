@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import TINIEST, tiny_classifier
+from helpers import TO_TRAIN, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.training import Recipe, distribution, train
@@ -20,7 +20,7 @@ BACKEND = keras.config.backend()
 
 @pytest.fixture
 def folder(tmp_path):
-    model = tiny_classifier(num_classes=4, input_shape=(32, 32, 3), **TINIEST)
+    model = tiny_classifier(num_classes=4, input_shape=(32, 32, 3), **TO_TRAIN)
     model.save_to_preset(tmp_path / "preset")
     return tmp_path
 

@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import TINIEST, array, tiny_classifier
+from helpers import TO_TRAIN, array, tiny_classifier
 from PIL import Image
 
 from dmformer_keras import DMFormerClassifier, DMFormerError
@@ -251,7 +251,7 @@ def test_other_settings_are_not_resumed(finished_run, data, recipe, tiny_preset,
     with pytest.raises(DMFormerError, match="architecture"):
         train(recipe, "dmformer_n", data, folder, resume=True, verbose=0)
     other = tmp_path / "other"
-    tiny_classifier(num_classes=4, input_shape=(64, 64, 3), **TINIEST).save_to_preset(other)
+    tiny_classifier(num_classes=4, input_shape=(64, 64, 3), **TO_TRAIN).save_to_preset(other)
     with pytest.raises(DMFormerError, match="weights"):
         train(recipe, other, data, folder, resume=True, verbose=0)
     assert (folder / "checkpoint" / "state.json").read_text() == before

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import array, randomize, tiny_classifier
+from helpers import TO_TRAIN, array, randomize, tiny_classifier
 
 from dmformer_keras import DMFormerError
 from dmformer_keras.data import open_source
@@ -12,9 +12,8 @@ from dmformer_keras.training import batches, evaluate, to_probabilities
 
 @pytest.fixture(scope="module")
 def model(data):
-    model = tiny_classifier(num_classes=6, class_names=data[2], input_shape=(32, 32, 1))
-    randomize(model)
-    return model
+    options = {"class_names": data[2], "input_shape": (32, 32, 1), **TO_TRAIN}
+    return randomize(tiny_classifier(num_classes=6, **options))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,10 @@ def test_top5_is_left_out_where_it_says_nothing(data):
     images, labels, names = data
     few = labels < 5
     source = open_source((images[few], labels[few], names[:5]), "all")
-    assert "top5" not in evaluate(tiny_classifier(5, input_shape=(32, 32, 1)), source).metrics()
+    assert (
+        "top5"
+        not in evaluate(tiny_classifier(5, input_shape=(32, 32, 1), **TO_TRAIN), source).metrics()
+    )
 
 
 def test_a_class_without_images_has_no_accuracy(model, data):

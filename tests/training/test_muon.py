@@ -5,9 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny_backbone, tiny_classifier
+from helpers import TO_TRAIN, array, tiny_backbone, tiny_classifier
 
-from dmformer_keras import DMFormerError, SemanticFPN
+from dmformer_keras import DMFormerClassifier, DMFormerError, SemanticFPN
 from dmformer_keras.training import Recipe
 from dmformer_keras.training.distribution import OneDevice
 from dmformer_keras.training.muon import ConvolutionMuon, orthogonalized
@@ -63,7 +63,10 @@ def test_the_steps_are_those_of_keras_for_the_kernel_as_a_matrix(shape):
 def test_only_convolutions_of_the_stages_differ_from_adamw(task):
     def model():
         keras.utils.set_random_seed(0)
-        return tiny_classifier() if task == "classify" else SemanticFPN(tiny_backbone(), 3, 8)
+        backbone = tiny_backbone(**TO_TRAIN)
+        return (
+            DMFormerClassifier(backbone, 5) if task == "classify" else SemanticFPN(backbone, 3, 8)
+        )
 
     gradients = [gradients_of(model())]
     muon = updated(model(), RECIPE, gradients)
@@ -77,7 +80,7 @@ def test_only_convolutions_of_the_stages_differ_from_adamw(task):
 
 
 def test_weight_decay_and_layer_decay_are_as_with_adamw():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     recipe = dataclasses.replace(RECIPE, weight_decay=0.5, layer_decay=0.5)
     before = {weight.path: array(weight) for weight in model.trainable_variables}
     zeros = [np.zeros(weight.shape, "float32") for weight in model.trainable_variables]

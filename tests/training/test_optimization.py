@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import array, tiny_classifier
+from helpers import TO_TRAIN, array, tiny_classifier
 
 from dmformer_keras.training import Recipe, SegmentationRecipe
 from dmformer_keras.training.averaging import averaged_weights
@@ -56,7 +56,7 @@ def test_no_warmup_and_nothing_but_warmup_work(warmup_epochs):
 
 
 def test_weight_decay_shrinks_kernels_only():
-    model = tiny_classifier(layer_scale=0.5)
+    model = tiny_classifier(layer_scale=0.5, **TO_TRAIN)
     recipe = Recipe(learning_rate=0.1, weight_decay=0.5, warmup_epochs=0)
     compile_for(recipe, model, 10, LOSS, [])
     before = [array(weight) for weight in model.trainable_variables]
@@ -72,14 +72,14 @@ def test_weight_decay_shrinks_kernels_only():
 
 def test_clipping_bounds_the_norm_of_all_gradients():
     rng = np.random.default_rng(0)
-    shapes = [weight.shape for weight in tiny_classifier().trainable_variables]
+    shapes = [weight.shape for weight in tiny_classifier(**TO_TRAIN).trainable_variables]
     gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
     assert np.sqrt(sum((gradient**2).sum() for gradient in gradients)) > 2
 
     def after_two_steps(factor):
         """The weights, where the gradients of the second step are so much larger."""
         keras.utils.set_random_seed(0)
-        model = tiny_classifier()
+        model = tiny_classifier(**TO_TRAIN)
         compile_for(Recipe(clip_norm=2.0, warmup_epochs=0), model, 10, LOSS, [])
         for scale in (1.0, factor):
             model.optimizer.apply([keras.ops.convert_to_tensor(scale * g) for g in gradients])
@@ -94,7 +94,7 @@ def test_clipping_bounds_the_norm_of_all_gradients():
 
 
 def test_accumulated_gradients_make_one_update_of_their_mean():
-    models = [tiny_classifier() for _ in range(2)]
+    models = [tiny_classifier(**TO_TRAIN) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     rng = np.random.default_rng(0)
     shapes = [weight.shape for weight in models[0].trainable_variables]
@@ -116,7 +116,7 @@ def test_accumulated_gradients_make_one_update_of_their_mean():
 
 
 def test_the_schedule_of_accumulated_gradients_ends_with_the_last_batch():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     recipe = Recipe(epochs=2, accumulate=2, warmup_epochs=0, learning_rate=0.5)
     compile_for(recipe, model, 4, LOSS, [])
     zeros = [keras.ops.zeros(weight.shape) for weight in model.trainable_variables]
@@ -128,7 +128,7 @@ def test_the_schedule_of_accumulated_gradients_ends_with_the_last_batch():
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_the_average_moves_with_the_updates_not_with_the_batches(accumulate):
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     recipe = Recipe(ema=0.6, accumulate=accumulate, learning_rate=0.1, warmup_epochs=0)
     compile_for(recipe, model, 10**6, LOSS, [])
     model.optimizer._iterations.assign(100 * accumulate)  # warmed up
@@ -149,7 +149,7 @@ def test_the_average_moves_with_the_updates_not_with_the_batches(accumulate):
 
 
 def test_the_average_of_the_weights_takes_their_place_for_a_while():
-    model = tiny_classifier()
+    model = tiny_classifier(**TO_TRAIN)
     compile_for(Recipe(ema=0.25, learning_rate=0.1, warmup_epochs=0), model, 10, LOSS, [])
     average = None
     for momentum in (0, 2 / 11, 0.25, 0.25):  # 3 / 12 and 4 / 13, but for the recipe's
