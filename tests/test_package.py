@@ -66,8 +66,13 @@ def test_models_and_training_work_without_tensorflow(backend):
         "def find_all_but_tensorflow(name, *arguments):\n"
         "    return None if name.split('.')[0] == 'tensorflow' else find(name, *arguments)\n"
         "PathFinder.find_spec = find_all_but_tensorflow\n"
-        "import sys, numpy, keras, dmformer_keras\n"
-        "from dmformer_keras.data import open_source, steps_per_epoch, to_py_dataset\n"
+        "import sys, numpy, keras\n"
+        "before = set(sys.modules)\n"
+        "import dmformer_keras.data\n"
+        "heavy = {'tensorflow_datasets', 'sklearn', 'PIL', 'tqdm'} & (set(sys.modules) - before)\n"
+        "assert not heavy, heavy\n"
+        "from dmformer_keras.data import (\n"
+        "    open_source, steps_per_epoch, to_py_dataset, to_tf_dataset)\n"
         "images = numpy.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), 'uint8')\n"
         "labels = numpy.arange(12) % 3\n"
         "backbone = dmformer_keras.DMFormerBackbone(\n"
@@ -80,11 +85,16 @@ def test_models_and_training_work_without_tensorflow(backend):
         "batches = to_py_dataset(source, 32, 4, training=True)\n"
         "history = model.fit(batches, steps_per_epoch=steps_per_epoch(source, 4), verbose=0)\n"
         "assert numpy.isfinite(history.history['loss']).all()\n"
+        "try:\n"
+        "    to_tf_dataset(source, 32, 4)\n"
+        "except ValueError as error:\n"
+        "    assert 'to_py_dataset' in str(error)\n"
+        "    print('refused')\n"
         "assert 'tensorflow' not in sys.modules\n"
         "print('trained')\n",
         backend=backend,
     )
-    assert output == "trained\n"
+    assert output == "refused\ntrained\n"
 
 
 @pytest.mark.once_under_jax

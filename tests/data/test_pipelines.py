@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
 from image_files import encode, random_image, two_classes
@@ -230,42 +225,6 @@ def test_each_kind_of_source_has_its_augmentation(source, masked, make):
         training(make, masked)
     with pytest.raises(DMFormerError, match=r"of type Augmentation"):
         training_masks(make, source)
-
-
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-
-
-@pytest.mark.once_under_jax
-def test_import_is_light_and_training_on_torch_needs_no_tensorflow():
-    pytest.importorskip("torch")
-    code = """
-        import sys
-        sys.modules["tensorflow"] = None
-        import keras
-        before = set(sys.modules)
-        import dmformer_keras.data
-        heavy = {"tensorflow_datasets", "sklearn", "PIL", "tqdm"} & (set(sys.modules) - before)
-        assert not heavy, heavy
-        from dmformer_keras.data import open_source, to_py_dataset, to_tf_dataset
-        source = open_source("digits", "val")
-        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        model.fit(to_py_dataset(source, 8, 64, training=True), steps_per_epoch=2, verbose=0)
-        try:
-            to_tf_dataset(source, 8, 64)
-        except ValueError as error:
-            assert "to_py_dataset" in str(error)
-            print("done")
-    """
-    finished = run_python(code, KERAS_BACKEND="torch")
-    assert finished.stdout.strip() == "done", finished.stderr[-2000:]
 
 
 def test_a_corrupt_image_in_training_names_itself(make_folder):
