@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import TINIEST, tiny_classifier
+from helpers import TO_TRAIN, tiny_classifier
 from PIL import Image
 
 from dmformer_keras.cli import main
@@ -24,7 +24,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_preset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    tiny_classifier(num_classes=3, input_shape=(32, 32, 3), **TINIEST).save_to_preset(folder)
+    tiny_classifier(num_classes=3, input_shape=(32, 32, 3), **TO_TRAIN).save_to_preset(folder)
     return folder
 
 
