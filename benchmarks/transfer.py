@@ -1,6 +1,6 @@
 """Do shipped weights help on other images? Fine-tuning beside random weights, at an equal budget.
 
-    python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_imagenette
+    python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_mix
 
 Takes a part of the images that are not for the test, the same share of each class, and runs
 `dmformer train --recipe fine_tuning` on it, by the same options, once from the preset and once from
