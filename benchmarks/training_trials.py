@@ -4,10 +4,10 @@
 
 All start from random weights and see the same images for the same number of epochs, with the same
 seeds. `muon` trains the kernels of ordinary and 1x1 convolutions with Muon; `taught` also learns
-from the stored outputs of `--teacher`, which saw whole images, and `taught_live`, which takes several
-times as long, from a teacher that sees every crop. Validation images are looked at once, after the last epoch.
-Finished runs under `--runs` are not trained again, an interrupted one is resumed, and `results.md`
-is written after every run.
+from the stored outputs of `--teacher`, which saw whole images, and `taught_live`, which takes
+several times as long, from a teacher that sees every crop. Validation images are looked at once,
+after the last epoch. Finished runs under `--runs` are not trained again, an interrupted one is
+resumed, and `results.md` is written after every run.
 """
 
 import argparse

@@ -4,8 +4,9 @@
         --cache memory --teacher-cache answers --output runs/dmformer_t_imagenette
 
 This project's: a linear probe, then 10 epochs at 96x96, 3 at 128x128 and 1 at 160x160, batches of
-128, Muon with a learning rate of 2.5e-3, gradients clipped at 1, bfloat16. The teacher's logits count
-half, its features ten times; without `--teacher-cache` the model learns from the labels alone.
+128, Muon with a learning rate of 2.5e-3, gradients clipped at 1, bfloat16. The teacher's logits
+count half, its features ten times; without `--teacher-cache` the model learns from the labels
+alone.
 
 Result: 89.71 % top-1 on the 3,925 validation images, see the model card of
 `dmformer_t_imagenette`.
