@@ -116,7 +116,7 @@ def test_train_takes_the_stages_of_gradient_checkpointing(
 
 
 def test_what_a_recipe_has_can_be_taken_back(recipes):
-    arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette"]
+    arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette_alone"]
     assert main(arguments) == 1
     back = ["--clip-norm", "none", "--image-size", "none", "--progressive-resizing"]
     assert main([*arguments, *back]) == 1
@@ -139,7 +139,7 @@ def test_what_a_recipe_has_can_be_taken_back(recipes):
     ],
 )
 def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(given, expected, recipes):
-    arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette"]
+    arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette_alone"]
     assert main([*arguments, *given]) == 1
     assert [recipe.progressive_resizing for recipe in recipes] == [expected]
 
