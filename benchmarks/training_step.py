@@ -34,10 +34,10 @@ OVERHEAD = re.compile(r"::|^\$|^end: |Dispatch|__inference_")
 def step_variants(args):
     """Returns {name: compiled model}, the step as it is first."""
 
-    def model(metrics=("accuracy",), optimizer=None, **options):
+    def model(metrics=("accuracy",), optimizer=None, precision="float32", **options):
         built = DMFormerClassifier.from_preset(
             args.preset, num_classes=CLASSES, load_head=False, activation="linear",
-            input_shape=(args.image_size, args.image_size, 3),
+            input_shape=(args.image_size, args.image_size, 3), dtype=precision,
         )  # fmt: skip
         recipe = Recipe(image_size=args.image_size, batch_size=args.batch_size, clip_norm=1)
         loss = SmoothedCrossEntropy(0.1)
@@ -51,6 +51,7 @@ def step_variants(args):
         "without metrics": model(metrics=()),
         "SGD in place of clipping and AdamW": model(optimizer=keras.optimizers.SGD(1e-3)),
     }
+    variants["in mixed_bfloat16"] = model(precision="mixed_bfloat16")
     if BACKEND != "torch":
         variants["all steps of a call in one"] = model(steps_per_execution=args.steps)
     if BACKEND == "tensorflow":

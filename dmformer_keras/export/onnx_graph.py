@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from dmformer_keras import segmenter
-from dmformer_keras.layers import fused, pooling, resizing
+from dmformer_keras.layers import backend_paths, fused, pooling, resizing
 from dmformer_keras.layers.backend_paths import same_margins
 from dmformer_keras.layers.convolution import (
     Convolution,
@@ -174,7 +174,7 @@ def _convolution(graph, value, kernel, bias, name, strides=(1, 1), dilations=(1,
 def _activated(graph, value, activation, name):
     """Writes an activation, which works on each number or on the channels."""
     name = f"{name}/activation"
-    if activation in (fused.exact_gelu, keras.activations.gelu):
+    if activation in (backend_paths.exact_gelu, keras.activations.gelu):
         return _gelu(graph, value, name)
     if activation is keras.activations.silu:
         return graph.same("Mul", [value, graph.same("Sigmoid", [value], name)], name)

@@ -8,6 +8,7 @@ to another layout before them, under PyTorch).
 import contextlib
 import contextvars
 import functools
+import math
 import sys
 import threading
 
@@ -42,37 +43,83 @@ _filter_gradient = (
 HAS_FUSED_BATCH_NORM = BACKEND in ("tensorflow", "torch")
 
 
-def convolution(inputs, kernel, bias, strides, padding, dilations, data_format, training):
+def convolution(
+    inputs, kernel, bias, strides, padding, dilations, data_format, training, activation=None
+):
     """Convolution in its fastest form; arguments and values are those of `keras.ops.conv`."""
     channels_last = data_format == "channels_last"
     pointwise = tuple(kernel.shape[:2]) == (1, 1) and set(strides) == {1}
     if pointwise and channels_last and _prefers_matrix_product(inputs, training):
-        product = dense(ops.reshape(inputs, (-1, kernel.shape[2])), kernel[0, 0], bias, training)
+        positions = ops.reshape(inputs, (-1, kernel.shape[2]))
+        product = dense(positions, kernel[0, 0], bias, training, activation)
         return ops.reshape(product, (*ops.shape(inputs)[:3], kernel.shape[3]))
     if BACKEND == "torch" and channels_last:
-        return _torch_convolution(inputs, kernel, bias, strides, padding, dilations)
+        return _torch_convolution(
+            inputs, kernel, bias, strides, padding, dilations, activation=activation
+        )
     outputs = ops.conv(inputs, kernel, strides, padding, data_format, dilations)
-    return add_bias(outputs, bias, data_format)
+    return _activated(add_bias(outputs, bias, data_format), activation)
 
 
-def dense(inputs, kernel, bias, training):
+def dense(inputs, kernel, bias, training, activation=None):
     """The product of `(positions, channels)` with a kernel `(channels, units)`, in its fast form.
 
     Takes a feature map instead where `positions_stay_maps()`.
     """
     if len(inputs.shape) == 4:
         outputs = ops.conv(inputs, kernel[None, None], 1, "valid", "channels_last")
-        return add_bias(outputs, bias, "channels_last")
+        return _activated(add_bias(outputs, bias, "channels_last"), activation)
     if BACKEND == "torch" and not training and _on_cpu(inputs) and _is_tall(inputs, kernel):
         # oneDNN's 1x1 convolution takes 0.55 to 1 of the time of MKL's product (on AMD),
         # and adds the bias by the way; its gradients gain nothing. It puts the kernel in
         # another order first, which wants more positions to be worth it.
         images = _images_for_onednn(inputs.shape[0])
         image = inputs.reshape(images, -1, 1, inputs.shape[1])
-        outputs = _torch_convolution(image, kernel[None, None], bias, (1, 1), "valid", (1, 1))
+        outputs = _torch_convolution(
+            image, kernel[None, None], bias, (1, 1), "valid", (1, 1), activation=activation
+        )
         return outputs.reshape(-1, kernel.shape[1])
     outputs = ops.matmul(inputs, kernel)
-    return outputs if bias is None else ops.add(outputs, bias)
+    return _activated(outputs if bias is None else ops.add(outputs, bias), activation)
+
+
+def _activated(outputs, activation):
+    return outputs if activation is None else activation(outputs)
+
+
+def exact_gelu(x):
+    """The exact GELU, in the form that is fast on the backend."""
+    if BACKEND != "tensorflow":
+        return keras.activations.gelu(x, approximate=False)
+    # TensorFlow's own form, `0.5 x erfc(-x / sqrt(2))`, is three passes over memory; this
+    # one is recognized behind a matrix product and computed in the same kernel, in
+    # TFLite too (as GELU). The same within float32 rounding.
+    return ops.multiply(0.5 * x, ops.erf(x * math.sqrt(0.5)) + 1.0)
+
+
+# What oneDNN computes with a convolution, without a pass over the map: its name, and its form.
+_ONEDNN_ACTIVATIONS = {keras.activations.relu: ("relu", ""), exact_gelu: ("gelu", "none")}
+
+
+def _is_taken_along(activation, inputs):
+    """Tells whether oneDNN may compute an activation with a convolution, under PyTorch.
+
+    PyTorch's operator for that is its compiler's own, without gradients, and no exporter knows it.
+    """
+    import torch
+
+    return (
+        activation in _ONEDNN_ACTIVATIONS
+        and type(inputs) is torch.Tensor  # not one of a tracer
+        and inputs.dtype == torch.float32
+        and inputs.device.type == "cpu"
+        and inputs.numel() > 0
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    )
 
 
 def _images_for_onednn(positions):
@@ -114,7 +161,9 @@ def _prefers_matrix_product(inputs, training):
     return training or BACKEND != "tensorflow"
 
 
-def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups=1):
+def _torch_convolution(
+    inputs, kernel, bias, strides, padding, dilations, groups=1, activation=None
+):
     """Convolves channels_last tensors without copying them to another layout.
 
     Keras copies the input to channels_first and back for each convolution, which took a fifth of a
@@ -130,19 +179,18 @@ def _torch_convolution(inputs, kernel, bias, strides, padding, dilations, groups
         symmetric = all(before == after for before, after in margins)
         if not symmetric:
             inputs = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
-        padding = [before for before, _ in margins] if symmetric else 0
+        padding = [before for before, _ in margins] if symmetric else [0, 0]
     else:
-        padding = 0
-    outputs = torch.nn.functional.conv2d(
-        inputs.permute(0, 3, 1, 2),
-        kernel.permute(3, 2, 0, 1),
-        bias,
-        stride=strides,
-        padding=padding,
-        dilation=dilations,
-        groups=groups,
-    )
-    return outputs.permute(0, 2, 3, 1)
+        padding = [0, 0]
+    operands = inputs.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), bias
+    if _is_taken_along(activation, inputs):
+        name, form = _ONEDNN_ACTIVATIONS[activation]
+        outputs = torch.ops.mkldnn._convolution_pointwise(
+            *operands, padding, strides, dilations, groups, name, [], form
+        )
+        return outputs.permute(0, 2, 3, 1)
+    outputs = torch.nn.functional.conv2d(*operands, strides, padding, dilations, groups)
+    return _activated(outputs.permute(0, 2, 3, 1), activation)
 
 
 def same_margins(size, kernel_size, stride, dilation):
@@ -176,20 +224,20 @@ def normalize_by_batch(inputs, scale, offset, epsilon):
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def depthwise_convolution(inputs, kernel, bias, dilations, data_format, training):
+def depthwise_convolution(inputs, kernel, bias, dilations, data_format, training, activation=None):
     """Depthwise convolution of stride 1, "same" padding and odd kernel sizes, in its fastest form.
 
     With `training=False` gradients are left to the framework: one of this project's own would
     prevent an export.
     """
     if _for_tflite.get() and data_format == "channels_last":
-        return _for_xnnpack(inputs, kernel, bias, dilations)
+        return _activated(_for_xnnpack(inputs, kernel, bias, dilations), activation)
     if not _on_cpu(inputs):
         outputs = _framework_form(inputs, kernel, dilations, data_format)
-        return add_bias(outputs, bias, data_format)
+        return _activated(add_bias(outputs, bias, data_format), activation)
     if data_format == "channels_first":
         inputs = ops.transpose(inputs, (0, 2, 3, 1))
-    outputs = _depthwise_on_cpu(inputs, kernel, bias, dilations, training)
+    outputs = _depthwise_on_cpu(inputs, kernel, bias, dilations, training, activation)
     return ops.transpose(outputs, (0, 3, 1, 2)) if data_format == "channels_first" else outputs
 
 
@@ -283,14 +331,14 @@ def _dilated_operator(inputs, kernel, dilations, padding):
     )
 
 
-def _depthwise_on_cpu(inputs, kernel, bias, dilations, training):
+def _depthwise_on_cpu(inputs, kernel, bias, dilations, training, activation):
     if BACKEND == "torch" and not training and tuple(kernel.shape[:2]) != (1, 1):
         # oneDNN adds the bias by the way.
         if _for_onnx.get() or not _sizes_are_known(inputs):
-            return _torch_depthwise(inputs, kernel, dilations, "same", bias)
-        return _phases_where_onednn_fails(inputs, kernel, dilations, bias)
+            return _torch_depthwise(inputs, kernel, dilations, "same", bias, activation)
+        return _phases_where_onednn_fails(inputs, kernel, dilations, bias, activation)
     outputs = _without_bias_on_cpu(inputs, kernel, dilations, training)
-    return add_bias(outputs, bias, "channels_last")
+    return _activated(add_bias(outputs, bias, "channels_last"), activation)
 
 
 def _sizes_are_known(inputs):
@@ -387,10 +435,10 @@ def _framework_form(inputs, kernel, dilations, data_format="channels_last"):
     )
 
 
-def _torch_depthwise(inputs, kernel, dilations, padding, bias=None):
+def _torch_depthwise(inputs, kernel, dilations, padding, bias=None, activation=None):
     kernel = ops.transpose(kernel, (0, 1, 3, 2))
     groups = kernel.shape[-1]
-    return _torch_convolution(inputs, kernel, bias, (1, 1), padding, dilations, groups)
+    return _torch_convolution(inputs, kernel, bias, (1, 1), padding, dilations, groups, activation)
 
 
 def _margins(kernel, dilations):
@@ -432,20 +480,20 @@ def _compiled_on_jax():
     return jax.jit(form, static_argnums=(2, 3))
 
 
-def _phases_where_onednn_fails(inputs, kernel, dilations, bias=None):
+def _phases_where_onednn_fails(inputs, kernel, dilations, bias=None, activation=None):
     """Dilated convolution as dense convolutions over the phases of the map, if that is faster."""
     margin = kernel.shape[1] // 2 * dilations[1]
     narrow = inputs.shape[2] <= ONEDNN_NARROW
     most = ONEDNN_LARGEST_PADDING_IF_NARROW if narrow else ONEDNN_LARGEST_PADDING
     if max(dilations) == 1 or margin <= most:
-        return _torch_depthwise(inputs, kernel, dilations, "same", bias)
+        return _torch_depthwise(inputs, kernel, dilations, "same", bias, activation)
     (height, width, channels), (vertical, horizontal) = inputs.shape[1:], dilations
     rows, columns = -(-height // vertical), -(-width // horizontal)
     surplus = (rows * vertical - height, columns * horizontal - width)
     x = ops.pad(inputs, ((0, 0), (0, surplus[0]), (0, surplus[1]), (0, 0)))
     x = ops.reshape(x, (-1, rows, vertical, columns, horizontal, channels))
     x = ops.reshape(ops.transpose(x, (0, 2, 4, 1, 3, 5)), (-1, rows, columns, channels))
-    x = _torch_depthwise(x, kernel, (1, 1), "same", bias)
+    x = _torch_depthwise(x, kernel, (1, 1), "same", bias, activation)
     x = ops.reshape(x, (-1, vertical, horizontal, rows, columns, channels))
     x = ops.transpose(x, (0, 3, 1, 4, 2, 5))
     x = ops.reshape(x, (-1, rows * vertical, columns * horizontal, channels))

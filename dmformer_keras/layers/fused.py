@@ -3,7 +3,6 @@
 `dmformer_keras.fuse` makes them and gives them their weights.
 """
 
-import math
 from typing import Any
 
 import keras
@@ -205,7 +204,7 @@ class FusedDMFormerBlock(keras.layers.Layer):
         channels = input_shape[channel_axis(self.data_format)]
         hidden = max(int(channels * self.mlp_ratio), 1)
         common = {"data_format": self.data_format, "dtype": self.dtype_policy}
-        activation = exact_gelu if self.activation == "gelu" else self.activation
+        activation = backend_paths.exact_gelu if self.activation == "gelu" else self.activation
         self.mlp_expand = pointwise(hidden, "mlp_expand", activation=activation, **common)
         self.mlp_project = pointwise(channels, "mlp_project", **common)
         self.attention.build(input_shape)
@@ -261,13 +260,3 @@ def unflatten(flat, features, data_format):
     if data_format == "channels_first" or backend_paths.positions_stay_maps():
         return flat
     return ops.reshape(flat, (-1, *ops.shape(features)[1:3], flat.shape[-1]))
-
-
-def exact_gelu(x):
-    """The exact GELU, in the form that is fast on the backend."""
-    if keras.config.backend() != "tensorflow":
-        return keras.activations.gelu(x, approximate=False)
-    # TensorFlow's own form, `0.5 x erfc(-x / sqrt(2))`, is three passes over memory; this
-    # one is recognized behind a matrix product and computed in the same kernel, in
-    # TFLite too (as GELU). The same within float32 rounding.
-    return ops.multiply(0.5 * x, ops.erf(x * math.sqrt(0.5)) + 1.0)

@@ -277,6 +277,38 @@ def test_taps_that_see_only_padding_are_left_out(sizes, dilations, kept):
     np.testing.assert_array_equal(middle, expected)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has an operator for both, where oneDNN is")
+@pytest.mark.parametrize("activation", ["relu", backend_paths.exact_gelu])
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (Convolution, {"filters": 5, "kernel_size": 3, "strides": 2, "padding": "same"}),
+        (Convolution, {"filters": 5, "kernel_size": 1}),
+        (DepthwiseConvolution, {"kernel_size": 3, "padding": "same"}),
+        (DepthwiseConvolution, {"kernel_size": 7, "padding": "same", "dilation_rate": 3}),
+        (PositionwiseDense, {"units": 5}),
+    ],
+)
+def test_without_gradients_onednn_computes_the_activation(
+    layer, arguments, activation, monkeypatch
+):
+    import torch
+
+    inputs = features(*((48, 4) if layer is PositionwiseDense else (3, 15, 16, 4)))
+    layer = layer(activation=activation, bias_initializer="random_normal", **arguments)
+    layer.build(inputs.shape)
+    inputs = torch.from_numpy(inputs)
+    outputs = layer(inputs)
+    assert torch.autograd.grad(outputs.sum(), layer.trainable_weights[0].value)[0].abs().sum() > 0
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(backend_paths, "_activated", None)  # would take a pass of its own
+        alone = layer(inputs)
+    with torch.no_grad():
+        of_none = layer(inputs[:0])
+    np.testing.assert_allclose(array(alone), array(outputs), atol=1e-5)
+    assert of_none.shape == (0, *outputs.shape[1:])
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow alone has two ways to compile")
 def test_tensorflow_takes_the_form_for_xla_under_jit_compile():
     import tensorflow as tf
