@@ -109,14 +109,14 @@ def _is_taken_along(activation, inputs):
     import torch
 
     return (
-        activation in _ONEDNN_ACTIVATIONS
+        not torch.compiler.is_compiling()
+        and activation in _ONEDNN_ACTIVATIONS
         and type(inputs) is torch.Tensor  # not one of a tracer
         and inputs.dtype == torch.float32
         and inputs.device.type == "cpu"
         and inputs.numel() > 0
         and torch.backends.mkldnn.is_available()
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
