@@ -71,7 +71,7 @@ def dense(inputs, kernel, bias, training, activation=None):
         return _activated(add_bias(outputs, bias, "channels_last"), activation)
     if BACKEND == "torch" and not training and _on_cpu(inputs) and _is_tall(inputs, kernel):
         # oneDNN's 1x1 convolution takes 0.55 to 1 of the time of MKL's product (on AMD),
-        # and adds the bias by the way; its gradients gain nothing. It puts the kernel in
+        # and adds the bias in the same pass; its gradients gain nothing. It puts the kernel in
         # another order first, which wants more positions to be worth it.
         images = _images_for_onednn(inputs.shape[0])
         image = inputs.reshape(images, -1, 1, inputs.shape[1])
@@ -101,7 +101,15 @@ def exact_gelu(x):
 _ONEDNN_ACTIVATIONS = {keras.activations.relu: ("relu", ""), exact_gelu: ("gelu", "none")}
 
 
-def _is_taken_along(activation, inputs):
+def activation_inside(activation):
+    """The activation, if it may be computed inside an operator: of each number alone. Else None.
+
+    Inside, a map may be a table of positions, or divided into phases.
+    """
+    return activation if activation in tuple(_ONEDNN_ACTIVATIONS) else None
+
+
+def _onednn_computes(activation, inputs):
     """Tells whether oneDNN may compute an activation with a convolution, under PyTorch.
 
     PyTorch's operator for that is its compiler's own, without gradients, and no exporter knows it.
@@ -183,7 +191,7 @@ def _torch_convolution(
     else:
         padding = [0, 0]
     operands = inputs.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), bias
-    if _is_taken_along(activation, inputs):
+    if _onednn_computes(activation, inputs):
         name, form = _ONEDNN_ACTIVATIONS[activation]
         outputs = torch.ops.mkldnn._convolution_pointwise(
             *operands, padding, strides, dilations, groups, name, [], form
@@ -333,7 +341,7 @@ def _dilated_operator(inputs, kernel, dilations, padding):
 
 def _depthwise_on_cpu(inputs, kernel, bias, dilations, training, activation):
     if BACKEND == "torch" and not training and tuple(kernel.shape[:2]) != (1, 1):
-        # oneDNN adds the bias by the way.
+        # oneDNN adds the bias in the same pass.
         if _for_onnx.get() or not _sizes_are_known(inputs):
             return _torch_depthwise(inputs, kernel, dilations, "same", bias, activation)
         return _phases_where_onednn_fails(inputs, kernel, dilations, bias, activation)

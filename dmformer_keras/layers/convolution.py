@@ -30,7 +30,8 @@ class Convolution(keras.layers.Conv2D):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if self.groups != 1:
             return super().call(inputs)
-        return backend_paths.convolution(
+        inside = backend_paths.activation_inside(self.activation)
+        outputs = backend_paths.convolution(
             inputs,
             ops.convert_to_tensor(self.kernel),
             ops.convert_to_tensor(self.bias) if self.use_bias else None,
@@ -39,8 +40,9 @@ class Convolution(keras.layers.Conv2D):
             dilations=self.dilation_rate,
             data_format=self.data_format,
             training=bool(training),
-            activation=self.activation,
+            activation=inside,
         )
+        return outputs if inside is self.activation else self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")
@@ -73,15 +75,17 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
             return super().call(inputs)
         dilations = tuple(self.dilation_rate)
         sizes = inputs.shape[1:3] if self.data_format == "channels_last" else inputs.shape[2:4]
-        return backend_paths.depthwise_convolution(
+        inside = backend_paths.activation_inside(self.activation)
+        outputs = backend_paths.depthwise_convolution(
             inputs,
             reachable_taps(ops.convert_to_tensor(self.kernel), sizes, dilations),
             ops.convert_to_tensor(self.bias) if self.use_bias else None,
             dilations=dilations,
             data_format=self.data_format,
             training=bool(training),
-            activation=self.activation,
+            activation=inside,
         )
+        return outputs if inside is self.activation else self.activation(outputs)
 
     def keeps_size(self) -> bool:
         """Tells whether the output has the size of the input, the case that is made fast."""
@@ -116,7 +120,9 @@ class PositionwiseDense(keras.layers.Dense):
     def call(self, inputs):
         bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
         kernel = ops.convert_to_tensor(self.kernel)
-        return backend_paths.dense(inputs, kernel, bias, False, self.activation)
+        inside = backend_paths.activation_inside(self.activation)
+        outputs = backend_paths.dense(inputs, kernel, bias, training=False, activation=inside)
+        return outputs if inside is self.activation else self.activation(outputs)
 
 
 @keras.saving.register_keras_serializable(package="dmformer_keras")

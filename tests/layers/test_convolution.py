@@ -277,6 +277,23 @@ def test_taps_that_see_only_padding_are_left_out(sizes, dilations, kept):
     np.testing.assert_array_equal(middle, expected)
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_an_activation_of_whole_axes_sees_the_layer_s_own_output(data_format, axis):
+    if data_format == "channels_first" and BACKEND == "tensorflow":
+        pytest.skip("no channels_first convolution on a CPU")
+    inputs = features(2, 16, 12, 14)
+    common = {"activation": lambda x: keras.ops.softmax(x, axis=axis), "data_format": data_format}
+    depthwise = {"kernel_size": 7, "dilation_rate": 3, "padding": "same"}
+    for ours, theirs, own in (
+        (Convolution, KerasConvolution, {"filters": 5, "kernel_size": 1}),
+        (DepthwiseConvolution, KerasDepthwiseConvolution, depthwise),
+    ):
+        layers = pair(ours, theirs, inputs, **common, **own)
+        assert_same_outputs(layers, inputs)
+        assert_same_outputs(layers, inputs, training=True)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has an operator for both, where oneDNN is")
 @pytest.mark.parametrize("activation", ["relu", backend_paths.exact_gelu])
 @pytest.mark.parametrize(
