@@ -50,8 +50,8 @@ def step_variants(args):
         "as `train` runs it": model(),
         "without metrics": model(metrics=()),
         "SGD in place of clipping and AdamW": model(optimizer=keras.optimizers.SGD(1e-3)),
+        "in mixed_bfloat16": model(precision="mixed_bfloat16"),
     }
-    variants["in mixed_bfloat16"] = model(precision="mixed_bfloat16")
     if BACKEND != "torch":
         variants["all steps of a call in one"] = model(steps_per_execution=args.steps)
     if BACKEND == "tensorflow":
