@@ -34,6 +34,7 @@ DEPTHWISE = [
 ]
 CONVOLUTIONS = [
     {"kernel_size": 1},
+    {"kernel_size": 1, "filters": 3},  # fewer than channels: another product for its gradient
     {"kernel_size": 1, "strides": 2},
     {"kernel_size": 7, "strides": 2, "padding": "same"},
     {"kernel_size": 2, "strides": 2, "padding": "same"},
@@ -324,6 +325,35 @@ def test_without_gradients_onednn_computes_the_activation(
         of_none = layer(inputs[:0])
     np.testing.assert_allclose(array(alone), array(outputs), atol=1e-5)
     assert of_none.shape == (0, *outputs.shape[1:])
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own products are MKL's")
+@pytest.mark.parametrize("filters", [3, 5])
+def test_onednn_computes_the_products_of_a_training_step(filters, monkeypatch):
+    import torch
+
+    layer = Convolution(filters, 1)
+    layer.build((3, 15, 16, 4))
+    inputs = torch.tensor(features(3, 15, 16, 4), requires_grad=True)
+    operands = inputs, layer.kernel.value
+    upstream = torch.from_numpy(features(3, 15, 16, filters))
+
+    def gradients(of_gradients=False):
+        found = torch.autograd.grad(
+            (layer(inputs, training=True) ** 2 * upstream).sum(), operands, create_graph=True
+        )
+        return torch.autograd.grad(found[0].square().sum(), operands) if of_gradients else found
+
+    with torch.profiler.profile() as profile:
+        gradients()
+    names = {event.key for event in profile.key_averages()}
+    both = gradients(), gradients(of_gradients=True)
+    monkeypatch.setattr(backend_paths, "_onednn_multiplies", lambda inputs: False)
+    for ours, theirs in zip(both, (gradients(), gradients(of_gradients=True)), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(array(one), array(other), rtol=1e-4, atol=1e-4)
+    assert "mkldnn::_linear_pointwise" in names
+    assert "aten::mm" not in names
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow alone has two ways to compile")
