@@ -121,7 +121,7 @@ class PositionwiseDense(keras.layers.Dense):
         bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
         kernel = ops.convert_to_tensor(self.kernel)
         inside = backend_paths.activation_inside(self.activation)
-        outputs = backend_paths.dense(inputs, kernel, bias, training=False, activation=inside)
+        outputs = backend_paths.dense(inputs, kernel, bias, activation=inside)
         return outputs if inside is self.activation else self.activation(outputs)
 
 
