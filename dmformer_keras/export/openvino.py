@@ -128,6 +128,16 @@ def _quantized(model, images, batch_size):
         return nncf.quantize(model, nncf.Dataset(data), subset_size=len(data))
 
 
+def _keep_outputs(converted, names):
+    """Removes outputs that the TensorFlow function does not have.
+
+    OpenVINO makes outputs of what nothing reads, as SiLU leaves its input behind for its gradient.
+    """
+    for result in converted.get_results():
+        if not names & result.output(0).get_names():
+            converted.remove_result(result)
+
+
 def convert(model, path, arrays, *, shape, quantization, batch_size, description):
     """Converts under the TensorFlow backend; `to_openvino` is the checked way in."""
     try:
@@ -142,7 +152,9 @@ def convert(model, path, arrays, *, shape, quantization, batch_size, description
             function = tf.function(
                 lambda images: model(images, training=False), input_signature=[signature]
             )
-            converted = openvino.convert_model(function.get_concrete_function())
+            concrete = function.get_concrete_function()
+            converted = openvino.convert_model(concrete)
+            _keep_outputs(converted, {tensor.name for tensor in concrete.outputs})
             if quantization == "int8":
                 converted = _quantized(converted, arrays["images"], batch_size)
             converted.set_rt_info(json.dumps(description), ["model_info", OPENVINO_KEY])

@@ -92,6 +92,18 @@ def test_openvino(tmp_path, measured_here):
     assert sorted(os.listdir(tmp_path)) == ["model.bin", "model.xml", "model.xml.report.json"]
 
 
+@tensorflow_only
+def test_openvino_files_have_the_model_s_output_alone(tmp_path):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    inputs = keras.Input((32, 32, 3))
+    # SiLU leaves its input behind, for a gradient that is not in the file.
+    hidden = keras.layers.Conv2D(4, 3, activation="silu")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(hidden))
+    path = to_openvino(randomize(model), tmp_path / "model.xml", fuse=False)
+    assert len(openvino.Core().read_model(path).outputs) == 1
+    assert load_exported(path).predict_on_batch(images(1, 32, 32, 3)).shape == (1, 4)
+
+
 @pytest.mark.slow
 @tensorflow_only
 def test_openvino_in_bfloat16(tmp_path):
