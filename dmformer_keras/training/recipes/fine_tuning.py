@@ -10,8 +10,9 @@ tenth of it warm-up, gradients clipped at 1. Smaller images want a smaller `--im
 
 Result: 73.4 % top-1 on CIFAR-10's 10,000 test images from a tenth of its training images, at 64x64,
 where random weights come to 51.9 %: means of three seeds, by
-`python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_mix`. The first seed has
-73.0 %; Muon has 73.3 % with it, too little to prefer it, by
+`python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_mix`, with the weights
+that this preset had before its last two trainings. The first seed has 73.0 %; Muon has 73.3 % with
+it, too little to prefer it, by
 
     dmformer train --preset dmformer_t_mix --data runs/transfer/data --recipe fine_tuning \\
         --image-size 64 --validate-every 10 --optimizer muon --learning-rate 2.5e-3 \\
