@@ -76,7 +76,7 @@ def operators(call):
         return {
             event.key: 1000 * event.self_cpu_time_total
             for event in profile.key_averages()
-            if event.key.startswith("aten::") or "Function" in event.key
+            if event.key.startswith(("aten::", "mkldnn::")) or "Function" in event.key
         }
     from jax.profiler import ProfileData
 
