@@ -174,12 +174,15 @@ def _onednn_multiplies(inputs):
 def _onednn_takes(inputs):
     """Tells whether the operators that PyTorch's compiler uses may be called.
 
-    They have no gradients, and no exporter knows them.
+    They have no gradients, and no exporter knows them, nor do transforms of functions
+    (`torch.func`, forward-mode derivatives), whose tensors look plain.
     """
     import torch
 
     return (
         not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
         and type(inputs) is torch.Tensor  # not one of a tracer
         and inputs.dtype == torch.float32
         and inputs.device.type == "cpu"

@@ -358,6 +358,29 @@ def test_onednn_computes_the_products_of_a_training_step(filters, monkeypatch):
     assert "aten::mm" not in names
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="transforms of PyTorch")
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_torch_transforms_functions_of_a_layer(kernel_size):
+    import torch
+    from torch.autograd import forward_ad
+
+    layer = Convolution(5, kernel_size, activation="relu")
+    layer.build((3, 15, 16, 4))
+    inputs, direction = (torch.from_numpy(features(3, 15, 16, 4, seed=seed)) for seed in (0, 1))
+    outputs, tangent = torch.func.jvp(layer, (inputs,), (direction,))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(layer(forward_ad.make_dual(inputs, direction))).tangent
+    upstream = torch.from_numpy(features(*outputs.shape, seed=2))
+    gradient = torch.func.grad(lambda x: (layer(x) * upstream).sum())(inputs)
+    with torch.no_grad():
+        each = torch.func.vmap(lambda image: layer(image[None])[0])(inputs)
+    np.testing.assert_allclose(array(each), array(outputs), atol=1e-5)
+    np.testing.assert_allclose(array(dual), array(tangent), atol=1e-5)
+    # The derivative along a direction, forward and backward.
+    forward, backward = (tangent * upstream).sum(), (gradient * direction).sum()
+    np.testing.assert_allclose(array(forward), array(backward), rtol=1e-3)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow alone has two ways to compile")
 def test_tensorflow_takes_the_form_for_xla_under_jit_compile():
     import tensorflow as tf
