@@ -8,13 +8,10 @@ epoch, so that they choose nothing. Finished runs under `--runs` are not trained
 """
 
 import argparse
-import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from jobs import train_once
 from probe import part_of, tested_part
 from tables import write_table
 
@@ -36,20 +33,12 @@ def write_draw(data, per_class, seed, folder):
 
 
 def train(recipe, draw, seed, args):
-    """Runs `dmformer train` unless it has finished; returns its report and what it printed."""
-    folder = draw / recipe
-    log = draw / f"{recipe}.txt"
-    if not (folder / "report.json").is_file():
-        command = [
-            "train", "--recipe", recipe, "--preset", args.preset, "--data", str(draw / "data"),
-            "--image-size", str(args.image_size), "--epochs", str(args.epochs),
-            "--validate-every", str(args.epochs), "--seed", str(seed), "--output", str(folder),
-        ]  # fmt: skip
-        with log.open("w") as output:
-            subprocess.run(
-                [sys.executable, "-m", "dmformer_keras.cli", *command], stdout=output, check=True
-            )
-    return json.loads((folder / "report.json").read_text()), log.read_text()
+    """Trains on a draw by a recipe unless it was done; returns the report."""
+    return train_once(
+        draw / recipe, "--recipe", recipe, "--preset", args.preset, "--data", draw / "data",
+        "--image-size", args.image_size, "--epochs", args.epochs,
+        "--validate-every", args.epochs, "--seed", seed,
+    )  # fmt: skip
 
 
 def measured(data, seed, args):
@@ -59,9 +48,9 @@ def measured(data, seed, args):
         write_draw(data, args.images_per_class, seed, draw / "data")
     found = {}
     for recipe in RECIPES:
-        report, said = train(recipe, draw, seed, args)
-        if probed := re.search(r"Linear probe: top-1 ([\d.]+)%", said):
-            found[PROBE] = float(probed[1]) / 100
+        report = train(recipe, draw, seed, args)
+        if "probe" in report:
+            found[PROBE] = report["probe"]["top1"]
         found[recipe] = report["validation"]["top1"]
     return found
 

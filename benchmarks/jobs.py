@@ -1,7 +1,21 @@
-"""Trainings in processes of their own, several at a time."""
+"""Trainings in processes of their own: each once, and several at a time."""
 
 import concurrent.futures
+import json
 import os
+import subprocess
+import sys
+
+
+def train_once(output, *options):
+    """Runs `dmformer train` into a folder unless it has finished there; returns its report."""
+    report = output / "report.json"
+    if not report.is_file():
+        command = ["train", "--output", str(output), *map(str, options)]
+        if (output / "checkpoint" / "state.json").is_file():
+            command.append("--resume")
+        subprocess.run([sys.executable, "-m", "dmformer_keras.cli", *command], check=True)
+    return json.loads(report.read_text())
 
 
 def side_by_side(train, runs, jobs):

@@ -1,82 +1,94 @@
-"""Do shipped weights help on other images? Fine-tuning beside random weights, at an equal budget.
+"""What are weights worth on other images? Linear probes and fine-tuning, at an equal budget.
 
-    python benchmarks/transfer.py --data cifar10_jpeg.zip --preset dmformer_t_mix
+    python benchmarks/transfer.py --data flowers/ pets/ cifar10_jpeg.zip \\
+        --presets dmformer_t_mix runs/imagenette_alone random efficientnet-lite0
 
-Takes a part of the images that are not for the test, the same share of each class, and runs
-`dmformer train --recipe fine_tuning` on it, by the same options, once from the preset and once from
-the random weights of its architecture, for each seed; all images of the split `test` are what both
-are measured on, after the last epoch. Finished runs under `--runs` are not trained again.
+Takes up to 500 training images per class of each data set (of CIFAR-10 a tenth), the same for all,
+and runs `dmformer train --recipe fine_tuning --probe` on them from each preset, with each seed:
+first the best linear head on the frozen features, whose accuracy is the probe's, then ten epochs of
+all weights. Both are measured on all test images, or on a tenth held out where there are none, and
+nothing is chosen by them. "random" stands for random weights of `--architecture`, which are trained
+with a random head; "efficientnet-lite0", the yardstick, is probed only: see `probe.py`. Finished
+runs under `--runs` are not trained again.
 """
 
 import argparse
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+from jobs import train_once
+from probe import YARDSTICK, efficientnet_top1, top1_of
 from tables import write_table
 
+from dmformer_keras.data import open_source
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.presets import read_preset
 from dmformer_keras.system.files import written_whole
+from dmformer_keras.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
+RECIPE = "fine_tuning"
 
 
-def take_part(data, share, folder):
-    """Writes a part of what is not for the test, and all test images, to a folder."""
+def parts_of(data):
+    """The sources of the training images, and the one that is measured on."""
+    try:
+        test = open_source(data, "test")
+    except DMFormerError:
+        return [open_source(data, "train")], open_source(data, "val")
+    # Where there is no folder val/, `val` is a tenth held out of the training images.
+    return [open_source(data, split) for split in ("train", "val")], test
+
+
+def take_part(data, per_class, folder):
+    """Writes up to `per_class` training images of each class, and all test images, to a folder."""
     from PIL import Image
-
-    from dmformer_keras.data import open_source
 
     beside = folder.with_name(folder.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
     rng = np.random.default_rng(0)
-    # Where there is no folder val/, `val` is a tenth held out of the training images.
-    for split, parts, own_share in (("train", ("train", "val"), share), ("test", ("test",), 1.0)):
-        sources = [open_source(data, part) for part in parts]
-        for label, name in enumerate(sources[0].class_names):
+    train, test = parts_of(data)
+    # What is measured on is `val`, for `dmformer train` to look at it.
+    for split, sources, most in (("train", train, per_class), ("val", [test], None)):
+        for label, name in enumerate(test.class_names):
             own = [
                 (source, int(index))
                 for source in sources
                 for index in np.flatnonzero(source.labels == label)
             ]
             (beside / split / name).mkdir(parents=True)
-            for number in rng.permutation(len(own))[: round(own_share * len(own))]:
+            for number in rng.permutation(len(own))[:most]:
                 source, index = own[number]
                 image = Image.fromarray(source.read(index)[0])
                 # Without loss: what was lost once is not lost again.
-                image.save(beside / split / name / f"{number:06d}.png")
-    # What is measured on is `val`, for `dmformer train` to look at it.
-    (beside / "test").rename(beside / "val")
+                image.save(beside / split / name / f"{number:06d}.png", compress_level=1)
     beside.rename(folder)
 
 
 def check_settings(args):
-    """Ends the program if the two do not compare, or the runs that are there are of others."""
-    from dmformer_keras.presets import read_preset
-    from dmformer_keras.training import Recipe
-
-    preset, architecture = (read_preset(name) for name in (args.preset, args.architecture))
-    if architecture.has_weights or not preset.has_weights:
-        sys.exit("--preset must have weights, and --architecture none.")
-    for part in ("channels", "depths"):
-        if list(preset.config[part]) != list(architecture.config[part]):
-            sys.exit(
-                f"{args.preset} and {args.architecture} differ in {part}; name the --architecture "
-                "of the preset."
-            )
-    settings = {
-        name: str(value)
-        for name, value in vars(args).items()
-        if name not in ("seeds", "runs", "output", "data", "preset")
-    }
-    settings["data"] = Path(args.data).name
-    settings["weights"] = preset.metadata["files"]
+    """Ends the program if the presets do not compare, or the runs that are there are of others."""
+    architecture = read_preset(args.architecture)
+    if architecture.has_weights:
+        sys.exit("--architecture must have no weights.")
+    for name in preset_names(args):
+        preset = read_preset(name)
+        if not preset.has_weights:
+            sys.exit(f"{name} has no weights; `random` stands for those of --architecture.")
+        for part in ("channels", "depths"):
+            if list(preset.config[part]) != list(architecture.config[part]):
+                sys.exit(
+                    f"{name} and {args.architecture} differ in {part}; name the --architecture "
+                    "of the presets."
+                )
+    compared = ("architecture", "images_per_class", "epochs", "image_size", "precision")
+    settings = {name: getattr(args, name) for name in compared}
     # As JSON has it, which knows no tuples.
-    settings["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe.named("fine_tuning"))))
+    settings["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe.named(RECIPE))))
     settings["backend"] = keras.config.backend()
     path = args.runs / "settings.json"
     if not path.is_file():
@@ -87,56 +99,92 @@ def check_settings(args):
         sys.exit(f"{args.runs} holds runs of other settings; choose another --runs.")
 
 
-def train(preset, seed, args, data, output):
-    """Runs `dmformer train` unless it has finished; returns its report."""
-    command = [
-        "dmformer", "train", "--preset", preset, "--data", str(data), "--output", str(output),
-        "--recipe", "fine_tuning", "--epochs", str(args.epochs),
+def preset_names(args):
+    """The presets to train, of which `random` is none."""
+    return [name for name in args.presets if name not in ("random", YARDSTICK)]
+
+
+def train(start, seed, args, data, output):
+    """Fine-tunes one preset with one seed unless it was done; returns the report."""
+    options = [
+        "--preset", args.architecture if start == "random" else start, "--data", data,
+        "--recipe", RECIPE, "--epochs", args.epochs,
         # Once, at the end: no epoch is chosen by the images that are measured on.
-        "--validate-every", str(args.epochs),
-        "--image-size", str(args.image_size), "--seed", str(seed),
+        "--validate-every", args.epochs, "--precision", args.precision,
+        "--image-size", args.image_size, "--seed", seed, "--cache", "memory",
     ]  # fmt: skip
-    report = output / "report.json"
-    if not report.is_file():
-        if (output / "checkpoint" / "state.json").is_file():
-            command.append("--resume")
-        subprocess.run([sys.executable, "-m", "dmformer_keras.cli", *command[1:]], check=True)
-    return json.loads(report.read_text())
+    if start != "random":  # whose features are worth no head to begin with
+        options.append("--probe")
+    return train_once(output, *options)
+
+
+def run_name(start):
+    """The name of a start's runs, other ones where a preset has other weights."""
+    if start == "random":
+        return start
+    weights = read_preset(start).metadata["files"]["model.weights.h5"]
+    return f"{Path(start).name}-{weights['sha256'][:8]}"
+
+
+def measured(start, data, args):
+    """Returns {"probe": top-1 with each seed, "fine-tuned": the same} of one preset."""
+    part = args.runs / Path(data).stem / "data"
+    if not part.is_dir():
+        part.parent.mkdir(parents=True, exist_ok=True)
+        take_part(data, args.images_per_class, part)
+    sources = [open_source(part, split) for split in ("train", "val")]
+    if start == YARDSTICK:
+        return {"probe": [efficientnet_top1(*sources, args.image_size)]}
+    top1 = {"probe": [], "fine-tuned": []}
+    for seed in range(args.seeds):
+        report = train(start, seed, args, part, part.parent / f"{run_name(start)}-{seed}")
+        if start == "random":
+            keras.utils.set_random_seed(seed)
+            probed = top1_of(start, args.architecture, *sources, args.image_size)
+        else:
+            probed = report["probe"]["top1"]
+        top1["probe"].append(probed)
+        top1["fine-tuned"].append(report["validation"]["top1"])
+    return top1
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="a zip or folder with train/ and test/")
-    parser.add_argument("--preset", required=True, help="what to fine-tune, with weights")
-    parser.add_argument("--architecture", default="dmformer_t", help="the same, without weights")
-    parser.add_argument("--share", type=float, default=0.1, help="of the training images")
+    parser.add_argument("--data", nargs="+", required=True, help="zips or folders")
+    parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
+    parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
+    parser.add_argument("--images-per-class", type=int, default=500, help="for training, at most")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="of the trainings")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     check_settings(args)
-    data = args.runs / "data"
-    if not data.is_dir():
-        take_part(args.data, args.share, data)
-    top1 = {}
-    for seed in range(args.seeds):
-        for kind, preset in (("preset", args.preset), ("random", args.architecture)):
-            report = train(preset, seed, args, data, args.runs / f"{kind}-{seed}")
-            top1.setdefault(kind, []).append(report["validation"]["top1"])
-            print(f"{kind}, seed {seed}: {100 * top1[kind][-1]:.2f} %", flush=True)
-    titles = {"preset": f"from {Path(args.preset).name}", "random": "from random weights"}
-    rows = []
-    for kind, title in titles.items():
-        each = ", ".join(f"{100 * one:.2f}" for one in top1[kind])
-        rows.append([title, f"{100 * np.mean(top1[kind]):.2f} ({each})"])
+    heads, rows = ["start"], {start: [Path(start).name] for start in args.presets}
+    for data in args.data:
+        heads += [f"{Path(data).name}, probe", f"{Path(data).name}, fine-tuned"]
+        for start in args.presets:
+            found = measured(start, data, args)
+            for kind in ("probe", "fine-tuned"):
+                rows[start].append(cell(found.get(kind)))
+                print(f"{start}, {data}, {kind}: {rows[start][-1]}", flush=True)
     settings = (
-        f"{report['training_images']:,} training images, {args.epochs} epochs at "
-        f"{args.image_size}x{args.image_size}."
+        f"Up to {args.images_per_class} training images per class, {args.epochs} epochs at "
+        f"{args.image_size}x{args.image_size}, {args.precision}; top-1 on the test images in %, "
+        "mean (each seed)."
     )
-    heads = ["start", "top-1 on the test images (%), mean (each seed)"]
-    write_table(args.output, settings, heads, rows)
+    write_table(args.output, settings, heads, list(rows.values()))
+
+
+def cell(each):
+    """The mean of some accuracies, and each where they differ."""
+    if each is None:
+        return "not measured"
+    percent = [f"{100 * one:.2f}" for one in each]
+    every = f" ({', '.join(percent)})" if len(set(percent)) > 1 else ""
+    return f"{100 * np.mean(each):.2f}{every}"
 
 
 if __name__ == "__main__":

@@ -465,6 +465,7 @@ class _Run:
         with self.distribution.evaluating():
             found = self.task.evaluate(probed, self.val_source, progress=shown)
         self._say(f"Linear probe: top-1 {found.top1:.2%} of {found.examples:,} validation images")
+        self.state.begun["probe"] = {"top1": found.top1, "examples": found.examples}
 
     def _restore(self, model):
         with self.distribution.building():

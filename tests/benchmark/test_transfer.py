@@ -40,8 +40,8 @@ def pixels(folder):
 
 def command(folder, *options):
     return [
-        sys.executable, SCRIPT, "--data", folder / "trees", "--share", "0.5", "--epochs", "1",
-        "--image-size", "32", "--seeds", "1", "--runs", folder / "runs",
+        sys.executable, SCRIPT, "--data", folder / "trees", "--images-per-class", "14",
+        "--epochs", "1", "--image-size", "32", "--seeds", "1", "--runs", folder / "runs",
         "--output", folder / "results", *options,
     ]  # fmt: skip
 
@@ -50,31 +50,34 @@ def run(folder, *options):
     return subprocess.run(command(folder, *options), capture_output=True, text=True, check=False)
 
 
-def test_equal_shares_of_each_class_are_trained_on_and_all_test_images_measured(
-    folder, monkeypatch
-):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    import transfer
-
-    transfer.take_part(folder / "trees", 0.5, folder / "part")
+def test_some_of_each_class_are_trained_on_and_all_test_images_measured(folder, script):
+    script("transfer").take_part(folder / "trees", 14, folder / "part")
     part = open_source(folder / "part", "train")
-    assert np.bincount(part.labels).tolist() == [10, 6]
+    assert np.bincount(part.labels).tolist() == [14, 12]
     assert pixels(folder / "part" / "train") < pixels(folder / "trees" / "train")
     assert pixels(folder / "part" / "val") == pixels(folder / "trees" / "test")
+
+
+def test_without_test_images_a_tenth_is_held_out(folder, script):
+    script("transfer").take_part(folder / "trees" / "train", 100, folder / "part")
+    train, test = (pixels(folder / "part" / split) for split in ("train", "val"))
+    assert not train & test
+    assert train | test == pixels(folder / "trees" / "train")
+    assert 1 < len(test) < 5
 
 
 @pytest.mark.parametrize(
     ("preset", "architecture", "message"),
     [
         ("dmformer_t_imagenette", "dmformer_n", "differ in channels"),
-        ("dmformer_t_imagenette", "dmformer_t_imagenette", "must have weights"),
-        ("dmformer_t", "dmformer_t", "must have weights"),
+        ("dmformer_t_imagenette", "dmformer_t_imagenette", "must have no weights"),
+        ("dmformer_t", "dmformer_t", "has no weights"),
     ],
 )
 def test_what_does_not_compare_is_refused(
     preset, architecture, message, folder, script, monkeypatch
 ):
-    options = ["--preset", preset, "--architecture", architecture]
+    options = ["--presets", preset, "--architecture", architecture]
     monkeypatch.setattr(sys, "argv", [str(part) for part in command(folder, *options)[1:]])
     with pytest.raises(SystemExit, match=message):
         script("transfer").main()
@@ -83,16 +86,23 @@ def test_what_does_not_compare_is_refused(
 
 @pytest.mark.slow
 def test_one_starts_from_the_weights_and_one_from_none(folder):
-    shipped = ("--preset", "dmformer_n_imagenette", "--architecture", "dmformer_n")
-    finished = run(folder, *shipped)
+    starts = ("--presets", "dmformer_n_imagenette", "random", "--architecture", "dmformer_n")
+    finished = run(folder, *starts)
     assert finished.returncode == 0, finished.stderr
-    for kind, start in (("preset", "dmformer_n_imagenette"), ("random", "dmformer_n")):
-        report = json.loads((folder / "runs" / f"{kind}-0" / "report.json").read_text())
+    results = (folder / "results" / "results.md").read_text()
+    for name, start in (
+        ("dmformer_n_imagenette-*", "dmformer_n_imagenette"),
+        ("random", "dmformer_n"),
+    ):
+        (path,) = (folder / "runs" / "trees").glob(f"{name}-0/report.json")
+        report = json.loads(path.read_text())
         assert report["preset"] == start
         assert report["validation"]["examples"] == 8
+        assert ("probe" in report) == (name != "random")
         assert report["recipe"]["epochs"] == report["recipe"]["validate_every"] == 1
-        figure = f"{100 * report['validation']['top1']:.2f}"
-        assert figure in (folder / "results" / "results.md").read_text()
-    refused = run(folder, *shipped, "--image-size", "48")
+        for measured in ("validation", "probe"):
+            if measured in report:
+                assert f"{100 * report[measured]['top1']:.2f}" in results
+    refused = run(folder, *starts, "--image-size", "48")
     assert refused.returncode == 1
     assert "holds runs of other settings" in refused.stderr

@@ -1,6 +1,7 @@
 """The best linear head for the features of a backbone."""
 
 import builtins
+import json
 
 import keras
 import numpy as np
@@ -57,7 +58,7 @@ def test_two_classes_and_classes_without_images(data):
 
 
 @pytest.mark.slow(on=["tensorflow"])  # which traces for half a minute
-def test_a_run_begins_with_the_probe_and_says_its_accuracy(data, tiny_preset, tmp_path, capsys):
+def test_a_run_begins_with_the_probe_and_reports_its_accuracy(data, tiny_preset, tmp_path, capsys):
     # Frozen, for an epoch would move BatchNorm's statistics at any learning rate.
     recipe = Recipe(
         epochs=1,
@@ -71,6 +72,8 @@ def test_a_run_begins_with_the_probe_and_says_its_accuracy(data, tiny_preset, tm
     evaluation = train(recipe, tiny_preset, data, tmp_path / "run", verbose=2)
     told = f"Linear probe: top-1 {evaluation.top1:.2%} of {evaluation.examples} validation images"
     assert told in capsys.readouterr().out
+    probe = json.loads((tmp_path / "run" / "report.json").read_text())["probe"]
+    assert probe == {"top1": evaluation.top1, "examples": evaluation.examples}
 
 
 @pytest.mark.once_under_torch
