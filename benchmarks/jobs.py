@@ -5,6 +5,32 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+
+def check_same_settings(runs, settings):
+    """Ends the program if a folder holds runs of other settings; a new one keeps them."""
+    from dmformer_keras.system.files import written_whole
+
+    path = runs / "settings.json"
+    # As JSON has it, which knows no tuples.
+    settings = json.loads(json.dumps(settings))
+    if not path.is_file():
+        runs.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as beside:
+            beside.write_text(json.dumps(settings, indent=1) + "\n")
+    elif json.loads(path.read_text()) != settings:
+        sys.exit(f"{runs} holds runs of other settings; choose another --runs.")
+
+
+def run_name(start):
+    """The name of a start's runs, other ones where a preset has other weights."""
+    from dmformer_keras.presets import read_preset
+
+    if start == "random":
+        return start
+    weights = read_preset(start).metadata["files"]["model.weights.h5"]
+    return f"{Path(start).name}-{weights['sha256'][:8]}"
 
 
 def train_once(output, *options):

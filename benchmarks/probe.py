@@ -46,12 +46,18 @@ def part_of(data, split, per_class, seed):
     return open_source((images, source.labels[chosen], source.class_names), "all")
 
 
+def tested_split(data):
+    """The split that is measured on: `test`, or `val` where there is none."""
+    try:
+        open_source(data, "test")
+    except DMFormerError:
+        return "val"
+    return "test"
+
+
 def tested_part(data, seed):
     """The images that are measured on: of the test split, or of what is held out."""
-    try:
-        return part_of(data, "test", MOST_TESTED, seed)
-    except DMFormerError:
-        return part_of(data, "val", MOST_TESTED, seed)
+    return part_of(data, tested_split(data), MOST_TESTED, seed)
 
 
 def efficientnet_features(source, image_size):

@@ -13,7 +13,8 @@ after the last epoch. Finished runs under `--runs` are not trained again.
 import argparse
 from pathlib import Path
 
-from jobs import train_once
+import keras
+from jobs import check_same_settings, run_name, train_once
 from tables import write_table
 
 RESULTS = Path(__file__).parent / "results" / "scenes"
@@ -23,7 +24,7 @@ HEADS = {"ade20k_semantic_fpn": "Semantic FPN", "ade20k_upernet": "UPerNet"}
 def train(start, recipe, args):
     """Trains one head from one preset unless it was done; returns the report."""
     return train_once(
-        args.runs / f"{recipe}-{Path(start).name}", "--task", "segment", "--recipe", recipe,
+        args.runs / f"{recipe}-{run_name(start)}", "--task", "segment", "--recipe", recipe,
         "--preset", args.architecture if start == "random" else start, "--data", args.data,
         "--epochs", args.epochs, "--warmup-epochs", 1, "--batch-size", args.batch_size,
         "--image-size", args.image_size, "--head-channels", args.head_channels,
@@ -46,6 +47,13 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("runs/scenes"), help="of the trainings")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    settings = {
+        name: value
+        for name, value in vars(args).items()
+        if name not in ("presets", "runs", "output")
+    }
+    settings.update(data=Path(args.data).name, backend=keras.config.backend())
+    check_same_settings(args.runs, settings)
     rows = []
     for start in args.presets:
         row = [Path(start).name]
@@ -56,12 +64,12 @@ def main():
             print(f"{start}, {recipe}: mIoU {row[-2]} %, pixels {row[-1]} %", flush=True)
         rows.append(row)
     heads = [f"{head}, {what}" for head in HEADS.values() for what in ("mIoU", "pixel accuracy")]
-    settings = (
+    said = (
         f"{report['training_images']:,} training and {found['examples']:,} validation images, "
         f"{args.epochs} epochs of crops of {args.image_size}x{args.image_size}, heads of "
         f"{args.head_channels} channels, a learning rate of {args.learning_rate}; in %, one seed."
     )
-    write_table(args.output, settings, ["start", *heads], rows)
+    write_table(args.output, said, ["start", *heads], rows)
 
 
 if __name__ == "__main__":

@@ -14,21 +14,18 @@ runs under `--runs` are not trained again.
 
 import argparse
 import dataclasses
-import json
 import shutil
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
-from jobs import train_once
-from probe import YARDSTICK, efficientnet_top1, top1_of
+from jobs import check_same_settings, run_name, train_once
+from probe import YARDSTICK, efficientnet_top1, tested_split, top1_of
 from tables import write_table
 
 from dmformer_keras.data import open_source
-from dmformer_keras.errors import DMFormerError
 from dmformer_keras.presets import read_preset
-from dmformer_keras.system.files import written_whole
 from dmformer_keras.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
@@ -37,12 +34,10 @@ RECIPE = "fine_tuning"
 
 def parts_of(data):
     """The sources of the training images, and the one that is measured on."""
-    try:
-        test = open_source(data, "test")
-    except DMFormerError:
-        return [open_source(data, "train")], open_source(data, "val")
+    tested = tested_split(data)
     # Where there is no folder val/, `val` is a tenth held out of the training images.
-    return [open_source(data, split) for split in ("train", "val")], test
+    trained = ("train", "val") if tested == "test" else ("train",)
+    return [open_source(data, split) for split in trained], open_source(data, tested)
 
 
 def take_part(data, per_class, folder):
@@ -87,16 +82,9 @@ def check_settings(args):
                 )
     compared = ("architecture", "images_per_class", "epochs", "image_size", "precision")
     settings = {name: getattr(args, name) for name in compared}
-    # As JSON has it, which knows no tuples.
-    settings["recipe"] = json.loads(json.dumps(dataclasses.asdict(Recipe.named(RECIPE))))
+    settings["recipe"] = dataclasses.asdict(Recipe.named(RECIPE))
     settings["backend"] = keras.config.backend()
-    path = args.runs / "settings.json"
-    if not path.is_file():
-        args.runs.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as beside:
-            beside.write_text(json.dumps(settings, indent=1) + "\n")
-    elif json.loads(path.read_text()) != settings:
-        sys.exit(f"{args.runs} holds runs of other settings; choose another --runs.")
+    check_same_settings(args.runs, settings)
 
 
 def preset_names(args):
@@ -118,17 +106,9 @@ def train(start, seed, args, data, output):
     return train_once(output, *options)
 
 
-def run_name(start):
-    """The name of a start's runs, other ones where a preset has other weights."""
-    if start == "random":
-        return start
-    weights = read_preset(start).metadata["files"]["model.weights.h5"]
-    return f"{Path(start).name}-{weights['sha256'][:8]}"
-
-
 def measured(start, data, args):
     """Returns {"probe": top-1 with each seed, "fine-tuned": the same} of one preset."""
-    part = args.runs / Path(data).stem / "data"
+    part = args.runs / Path(data).name / "data"
     if not part.is_dir():
         part.parent.mkdir(parents=True, exist_ok=True)
         take_part(data, args.images_per_class, part)

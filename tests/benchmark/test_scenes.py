@@ -64,6 +64,8 @@ def test_every_start_is_trained_with_both_heads_by_the_same_options(tmp_path, sc
     ]
     first, *others = trained.values()
     assert all(other == first for other in others)
+    with pytest.raises(SystemExit, match="holds runs of other settings"):
+        compare(tmp_path, script, monkeypatch, "--epochs", "3")
 
 
 @pytest.mark.slow

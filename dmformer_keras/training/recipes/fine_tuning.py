@@ -15,9 +15,9 @@ probe, from the weights that this preset had before its last four trainings, 73.
 weights 51.9 %: means of three seeds. The first seed has 73.0 %; Muon has 73.3 % with it, too little
 to prefer it, by
 
-    dmformer train --preset dmformer_t_mix --data DATA --recipe fine_tuning \\
-        --image-size 64 --validate-every 10 --optimizer muon --learning-rate 2.5e-3 \\
-        --output runs/muon
+    dmformer train --preset dmformer_t_mix --data runs/transfer/cifar10_jpeg.zip/data \\
+        --recipe fine_tuning --image-size 64 --validate-every 10 --optimizer muon \\
+        --learning-rate 2.5e-3 --output runs/muon
 
 Cost: ten times your images; those 50,000 took ten minutes of two processors that did other
 work, too.
