@@ -137,6 +137,40 @@ def test_a_crop_of_everything_is_the_image(trainer):
     np.testing.assert_allclose(array(mirrored), array(pixels)[..., ::-1], atol=0.01)
 
 
+def test_crops_lie_in_the_image_and_half_of_them_are_mirrored(trainer):
+    import torch
+
+    x, y, width, height = trainer.crop_grid(4000, 0.3, torch.device("cpu"))
+    assert (x.abs() + width.abs()).max() <= 1 + 1e-6
+    assert (y.abs() + height.abs()).max() <= 1 + 1e-6
+    area = width.abs() * height
+    assert area.min() > 0.25  # less than 0.3 only where a side is cut at the image's
+    assert area.max() <= 1
+    assert 0.45 < (width < 0).float().mean() < 0.55
+
+
+def test_colors_change_by_their_factors(trainer):
+    import torch
+
+    pixels = torch.tensor(images(2, 3, 8, 8)) / 4 + 90
+    ones = torch.ones(3, 2)
+    np.testing.assert_allclose(array(trainer.colored(pixels, ones)), array(pixels), atol=1e-3)
+    factors = torch.tensor([[1.0, 0.5], [1.0, 1.0], [0.0, 1.0]])
+    grey, dark = trainer.colored(pixels, factors)
+    assert grey.std(0).max() < 1e-3
+    np.testing.assert_allclose(array(dark), array(pixels)[1] / 2, atol=1e-3)
+
+
+def test_degraded_images_are_the_first_and_have_a_half_and_a_quarter_of_the_pixels(trainer):
+    import torch
+
+    pixels = torch.tensor(images(8, 3, 32, 32))
+    found = trainer.degrade(pixels, share=0.5)
+    np.testing.assert_array_equal(array(found[4:]), array(pixels[4:]))
+    sharp, half, quarter = (float(one.std()) for one in (found[4:], found[:2], found[2:4]))
+    assert sharp > 1.5 * half > 1.5 * 1.5 * quarter
+
+
 def test_a_setting_that_no_job_has_is_refused(trainer, tmp_path):
     jobs = {"jobs": [{"name": "one", "learning_rat": 0.1}]}
     with pytest.raises(SystemExit, match="no learning_rat; known are"):
