@@ -44,6 +44,17 @@ def train_once(output, *options):
     return json.loads(report.read_text())
 
 
+def measured_once(path, measure):
+    """What `measure()` returns, a JSON value, from a file where it was written before."""
+    from dmformer_keras.system.files import written_whole
+
+    if not path.is_file():
+        value = measure()
+        with written_whole(path) as beside:
+            beside.write_text(json.dumps(value) + "\n")
+    return json.loads(path.read_text())
+
+
 def side_by_side(train, runs, jobs):
     """Calls `train(run, environment)` for each run, `jobs` at a time.
 

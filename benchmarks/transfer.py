@@ -9,7 +9,7 @@ first the best linear head on the frozen features, whose accuracy is the probe's
 all weights. Both are measured on all test images, or on a tenth held out where there are none, and
 nothing is chosen by them. "random" stands for random weights of `--architecture`, which are trained
 with a random head; "efficientnet-lite0", the yardstick, is probed only: see `probe.py`. Finished
-runs under `--runs` are not trained again.
+runs and probes under `--runs` are not done again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from jobs import check_same_settings, run_name, train_once
+from jobs import check_same_settings, measured_once, run_name, train_once
 from probe import YARDSTICK, efficientnet_top1, tested_split, top1_of
 from tables import write_table
 
@@ -114,18 +114,31 @@ def measured(start, data, args):
         take_part(data, args.images_per_class, part)
     sources = [open_source(part, split) for split in ("train", "val")]
     if start == YARDSTICK:
-        return {"probe": [efficientnet_top1(*sources, args.image_size)]}
+        found = measured_once(
+            part.parent / f"{YARDSTICK}-probe.json",
+            lambda: efficientnet_top1(*sources, args.image_size),
+        )
+        return {"probe": [found]}
     top1 = {"probe": [], "fine-tuned": []}
     for seed in range(args.seeds):
-        report = train(start, seed, args, part, part.parent / f"{run_name(start)}-{seed}")
+        run = part.parent / f"{run_name(start)}-{seed}"
+        report = train(start, seed, args, part, run)
         if start == "random":
-            keras.utils.set_random_seed(seed)
-            probed = top1_of(start, args.architecture, *sources, args.image_size)
+            probed = measured_once(
+                run.with_name(f"{run.name}-probe.json"),
+                lambda seed=seed: random_top1(args, seed, sources),
+            )
         else:
             probed = report["probe"]["top1"]
         top1["probe"].append(probed)
         top1["fine-tuned"].append(report["validation"]["top1"])
     return top1
+
+
+def random_top1(args, seed, sources):
+    """The top-1 accuracy of a linear head on the features of random weights."""
+    keras.utils.set_random_seed(seed)
+    return top1_of("random", args.architecture, *sources, args.image_size)
 
 
 def main():

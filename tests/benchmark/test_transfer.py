@@ -84,6 +84,12 @@ def test_what_does_not_compare_is_refused(
     assert not (folder / "runs").exists()
 
 
+def test_a_finished_measurement_is_not_done_again(tmp_path, script):
+    once = script("jobs").measured_once
+    assert once(tmp_path / "probe.json", lambda: 0.25) == 0.25
+    assert once(tmp_path / "probe.json", lambda: pytest.fail("measured again")) == 0.25
+
+
 @pytest.mark.slow
 def test_one_starts_from_the_weights_and_one_from_none(folder):
     starts = ("--presets", "dmformer_n_imagenette", "random", "--architecture", "dmformer_n")
@@ -103,6 +109,8 @@ def test_one_starts_from_the_weights_and_one_from_none(folder):
         for measured in ("validation", "probe"):
             if measured in report:
                 assert f"{100 * report[measured]['top1']:.2f}" in results
+    probe = json.loads((folder / "runs" / "trees" / "random-0-probe.json").read_text())
+    assert f"{100 * probe:.2f}" in results
     refused = run(folder, *starts, "--image-size", "48")
     assert refused.returncode == 1
     assert "holds runs of other settings" in refused.stderr
