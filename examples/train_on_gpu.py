@@ -30,7 +30,8 @@ import torch
 from torch.nn import functional
 
 LEVELS = ((3, 1), (5, 2), (7, 3))
-TAPS = 49  # of the largest kernel
+TAPS = 49  # of the largest kernel; 49 itself stands for none
+COLUMNS = 56  # a multiple of eight, as tensor cores want it
 EPSILON, MOMENTUM = 1e-5, 0.9  # of BatchNorm
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
 DEFAULTS = {
@@ -77,7 +78,7 @@ def tables(size, device):
         hit &= (row >= 0) & (row < kernel) & (column >= 0) & (column < kernel)
         index.append(torch.where(hit, row * kernel + column, TAPS).flatten())
     index = torch.stack(index).to(device)
-    ones = torch.stack([functional.one_hot(one, TAPS + 1).to(torch.bfloat16) for one in index])
+    ones = torch.stack([functional.one_hot(one, COLUMNS).to(torch.bfloat16) for one in index])
     return index, ones
 
 
@@ -109,7 +110,7 @@ class Depthwise(torch.autograd.Function):
         to_taps = []
         for level in range(levels):
             own = to_matrices[level].view(channels, pieces, -1).transpose(0, 1)
-            parts = torch.bmm(own, ones[level].to(own.dtype).view(pieces, -1, TAPS + 1))
+            parts = torch.bmm(own, ones[level].to(own.dtype).view(pieces, -1, COLUMNS))
             to_taps.append(parts.float().sum(0))
         return to_x, torch.stack(to_taps).to(taps.dtype), None, None
 
@@ -137,9 +138,9 @@ def norm(x, weights, stats):
 
 
 def padded(kernel):
-    """The taps of a depthwise kernel, and zeros: (channels, TAPS + 1)."""
+    """The taps of a depthwise kernel, and zeros: (channels, COLUMNS)."""
     taps = kernel.flatten(0, 1)[..., 0].t()
-    return functional.pad(taps, (0, TAPS + 1 - taps.shape[1]))
+    return functional.pad(taps, (0, COLUMNS - taps.shape[1]))
 
 
 def block(x, w, index, ones, train):
