@@ -459,7 +459,13 @@ class _Run:
         """Solves the head on the frozen features, and reports its accuracy."""
         self._say("Linear probe: computing the features of the training images")
         shown = bool(self.verbose)
-        solve_head(self.classifier, self.train_source, self.image_size, progress=shown)
+        solve_head(
+            self.classifier,
+            self.train_source,
+            self.image_size,
+            most=self.recipe.images_per_epoch,
+            progress=shown,
+        )
         probed = self.classifier if self.twin is None else self.twin
         probed.set_weights(self.classifier.get_weights())
         with self.distribution.evaluating():

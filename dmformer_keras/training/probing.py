@@ -31,6 +31,7 @@ def solve_head(
     source: ImageSource,
     image_size: tuple[int, int],
     *,
+    most: int | None = None,
     progress: bool = False,
 ) -> None:
     """Sets a classifier's head to the best linear one for some images; the backbone stays.
@@ -46,6 +47,8 @@ def solve_head(
         model: `DMFormerClassifier`, channels last.
         source: ImageSource with the model's classes, whose labels are known.
         image_size: (height, width), ints, in pixels.
+        most: int, positive, solve it on so many images, drawn at random, where there are more;
+            None takes all of them.
         progress: bool, show a progress bar on stderr.
 
     Raises:
@@ -61,6 +64,8 @@ def solve_head(
     True
     """
     check_can_probe(source)
+    if most is not None and most < len(source):
+        source = _drawn(source, most)
     norm, *_, dense = model.head.layers
     features = _pooled_features(model.backbone, source, image_size, progress)
     mean, variance, kernel, bias = solve_linear(features, source.labels, len(source.class_names))
@@ -98,6 +103,14 @@ def check_can_probe(source):
             "A probe is solved by scikit-learn, which is not installed; run `pip install "
             "scikit-learn`, or leave out the probe."
         ) from error
+
+
+def _drawn(source, count):
+    """A source of so many of another's images, the same ones each time."""
+    chosen = np.sort(np.random.default_rng(0).choice(len(source), count, replace=False))
+    drawn = source.with_reader(lambda index: source.read(int(chosen[index])))
+    drawn.labels = source.labels[chosen]
+    return drawn
 
 
 def _pooled_features(backbone, source, image_size, progress):

@@ -188,8 +188,10 @@ class _CommonRecipe:
         for size, epochs in self.progressive_resizing:
             phases.append((first, first + epochs, (size, size)))
             first += epochs
-        height, width = image_size
-        return [*phases, (first, self.epochs, (height, width))]
+        if first < self.epochs:
+            height, width = image_size
+            phases.append((first, self.epochs, (height, width)))
+        return phases
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -264,10 +266,10 @@ class _CommonRecipe:
                 f"{MINIMUM_SIZE}, and its epochs, at least 1, not {given!r}."
             )
         smaller = sum(epochs for _, epochs in steps)
-        if steps and smaller >= self.epochs:
+        if smaller > self.epochs:
             raise DMFormerError(
-                f"progressive_resizing takes {smaller} of {self.epochs} epochs, and none is left "
-                "for image_size itself; train for more epochs, or shorten it."
+                f"progressive_resizing takes {smaller} epochs, and there are {self.epochs}; train "
+                "for more epochs, or shorten it."
             )
         # From JSON they come as lists.
         object.__setattr__(self, "progressive_resizing", steps)
