@@ -47,7 +47,9 @@ def write_crops(data, output, number, size, seed=0):
     train, val = (open_source(data, split, channels=3) for split in ("train", "val"))
     with (output / "classes.tsv").open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t")
-        table.writerows([("folder", "name"), *class_folders(train).items()])
+        table.writerow(("index", "folder", "name"))
+        for index, (folder, name) in enumerate(class_folders(train).items()):
+            table.writerow((index, folder, name))
 
     def crops_of(index):
         image, _ = train.read(int(index))

@@ -33,8 +33,10 @@ _COMMON_ARGUMENTS = """epochs: int, positive, passes over the training images.
         batch_size: int, positive.
         image_size: int, at least 32, height and width in pixels{image_size}.
         progressive_resizing: (image size, epochs) of the first epochs, smaller images for less
-            time, such as ((64, 20), (96, 10)), growing; the epochs after them have `image_size`.
-            Validation looks at `image_size` throughout.
+            time, such as ((64, 20), (96, 10)), growing; the epochs after them, if any, have
+            `image_size`. Validation looks at `image_size` throughout, which may be larger than in
+            the last epochs: random crops show things larger than whole images do (Touvron et al.
+            2019).
         channels: int, channels of the images; None means 3 for image files, and the
             arrays' own.
         optimizer: "adamw", or "muon" for the convolutions of the backbone's stages (not its
@@ -338,7 +340,8 @@ class Recipe(_CommonRecipe):
         mixup, cutmix: floats, 0 or more, see `dmformer_keras.data.Mixing`; 0 for none.
         feature_weight: float, 0 or more, of the squared error of a teacher's stored features.
         probe: bool, begin with the best linear head for the features of the preset's backbone, and
-            print its accuracy, see `dmformer_keras.training.solve_head`.
+            print its accuracy, see `dmformer_keras.training.solve_head`; with
+            `images_per_epoch`, for so many images.
         augment_on_device: bool, hold the decoded images in memory, and change and mix them where
             the model is trained: for fast GPUs with JAX or PyTorch, on one of them.
 

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.backend_independent
         ("progressive_resizing", (64, 20)),
         ("progressive_resizing", ((16, 20),)),
         ("progressive_resizing", ((64, 0),)),
-        ("progressive_resizing", ((64, 20), (96, 10))),  # none is left of 30
+        ("progressive_resizing", ((64, 20), (96, 11))),  # of 30
         ("seed", -1),
     ],
 )
@@ -91,6 +91,8 @@ def test_images_grow_at_their_epochs():
     sizes = [(0, 20, (64, 64)), (20, 26, (96, 96)), (26, 30, (128, 96))]
     assert recipe.phases((128, 96)) == sizes
     assert Recipe(epochs=30).phases((128, 96)) == [(0, 30, (128, 96))]
+    smaller = Recipe(epochs=30, progressive_resizing=((64, 20), (96, 10)))
+    assert smaller.phases((128, 128)) == [(0, 20, (64, 64)), (20, 30, (96, 96))]
     for sizes, last in (((64, 20),), (64, 64)), (((96, 5), (64, 5)), (128, 128)):
         with pytest.raises(DMFormerError, match="images that grow"):
             dataclasses.replace(recipe, progressive_resizing=sizes).phases(last)

@@ -232,8 +232,8 @@ def add_arguments(parser):
         nargs="*",
         metavar="S:N",
         help="smaller images in the first epochs: 64:20 96:10 trains 20 epochs at 64x64, 10 at "
-        "96x96, and the others at --image-size (default, and without a value: --image-size in all "
-        "epochs)",
+        "96x96, and the others, if any, at --image-size, the size of validation (default, and "
+        "without a value: --image-size in all epochs)",
     )
     common.add_argument(
         "--freeze-backbone", action="store_true", default=None, help="train the head only"
