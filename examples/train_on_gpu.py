@@ -546,6 +546,11 @@ class Training:
             if order is None or place + len(self.index) > len(order):
                 self.images.look()
                 count = self.images.count if most is None else min(most, self.images.count)
+                if count < len(self.index):
+                    raise SystemExit(
+                        f"{job['name']} has {count} images and batches of {len(self.index)}; give "
+                        "it a smaller batch_size, or more parts to wait for."
+                    )
                 order, place = torch.randperm(count, device=self.device), 0
             self.index.copy_(order[place : place + len(self.index)])
             place += len(self.index)
@@ -653,7 +658,15 @@ def write_weights(weights, path):
         name: value.detach().cpu().numpy().astype("float16" if value.ndim > 1 else "float32")
         for name, value in weights.items()
     }
-    np.savez(path, **arrays)
+    write_whole(path, lambda file: np.savez(file, **arrays))
+
+
+def write_whole(path, write):
+    """Writes a file beside and renames it, so that no half of it is ever fetched."""
+    beside = path.with_name(f"{path.name}.part")
+    with beside.open("wb") as file:
+        write(file)
+    beside.replace(path)
 
 
 def run_jobs(settings, parts, output, device, dtype, compiled, pool, log):
@@ -705,7 +718,8 @@ def run_jobs(settings, parts, output, device, dtype, compiled, pool, log):
             measured = source(job["measured_on"])
             measured.wait(1)
             found["top1"] = top1(network, measured, job["image_size"])
-        (output / f"{job['name']}.json").write_text(json.dumps({**job, **found}, indent=1))
+        report = json.dumps({**job, **found}, indent=1).encode()
+        write_whole(output / f"{job['name']}.json", lambda file, text=report: file.write(text))
         log(f"{job['name']}: {json.dumps(found)}")
         del training, network, other
         if device.type == "cuda":

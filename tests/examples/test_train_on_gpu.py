@@ -212,6 +212,13 @@ def test_jobs_train_what_becomes_a_preset(files, tmp_path, monkeypatch):
     command = [sys.executable, str(EXAMPLES / "train_on_gpu.py"), str(tmp_path / "jobs.json")]
     options = ["--parts", str(parts), "--output", str(tmp_path / "out"), "--device", "cpu"]
     subprocess.run([*command, *options, "--plain"], check=True)
+    assert not [*(tmp_path / "out").glob("*.part")]
+    jobs["jobs"] = [{**jobs["jobs"][0], "batch_size": 97}]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    few = subprocess.run(
+        [*command, *options, "--plain"], capture_output=True, text=True, check=False
+    )
+    assert "first has 96 images and batches of 97; give it a smaller" in few.stderr
     for name in ("first", "second"):
         found = json.loads((tmp_path / "out" / f"{name}.json").read_text())
         preset = tmp_path / f"preset_{name}"
