@@ -1,7 +1,7 @@
 """Does DMA earn its place? Other token mixers at an equal budget, and parts of DMA.
 
-    python benchmarks/ablation.py --data imagenette.zip
-    python benchmarks/ablation.py --data imagenette.zip --image-size 128 --epochs 100 \\
+    python benchmarks/ablation.py --data imagenette_160.zip
+    python benchmarks/ablation.py --data imagenette_160.zip --image-size 128 --epochs 100 \\
         --output full
 
 Every contestant is trained from random weights in the same skeleton, on the same images, by

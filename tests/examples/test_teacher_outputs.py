@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,26 @@ def test_each_row_belongs_to_its_image(script, photos, tmp_path, monkeypatch):
         # Images of this size are shrunk, which changes their mean a little.
         assert abs(logits[index, 0] - source.read(index)[0].mean() / 255) < 0.01
     assert json.loads((tmp_path / "answers" / "teacher.json").read_text()) == {"name": "Bright"}
+
+
+def test_other_classes_have_features_alone(script, photos, tmp_path):
+    source = open_source(photos, "train")
+    script.write_outputs(source, tmp_path / "answers", bright, 32, ["tench", "n7"], "Bright")
+    files = {path.name for path in (tmp_path / "answers").iterdir()}
+    assert files == {"names.txt", "features.npy", "teacher.json"}
+    assert TeacherAnswers(tmp_path / "answers", source, 1.0).outputs == 1280
+
+
+def test_validation_images_that_lie_among_the_others_have_no_crops(script, photos, tmp_path):
+    together = tmp_path / "together"
+    for folder in ("n01440764", "n99"):
+        shutil.copytree(photos / "train" / folder, together / folder)
+    before = {split: open_source(together, split) for split in ("train", "val")}
+    script.write_crops(together, tmp_path / "crops", NUMBER, SIZE)
+    for split, times in (("train", NUMBER), ("val", 1)):
+        after = open_source(tmp_path / "crops", split)
+        assert after.class_names == before[split].class_names
+        assert len(after) == times * len(before[split])
 
 
 def test_classes_of_imagenet_have_the_names_of_the_data(script, photos):

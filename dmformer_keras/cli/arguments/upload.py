@@ -5,7 +5,7 @@ Put a preset on the Hugging Face Hub, with a model card: the preset's own README
 from its metadata. Log in first, by `hf auth login` or the environment variable HF_TOKEN."""
 EPILOG = """\
 examples:
-  dmformer upload weights/photos hf://you/photos --licence apache-2.0
+  dmformer upload weights/photos hf://you/photos --licence other
   dmformer predict hf://you/photos cat.jpg
 """
 

@@ -1,4 +1,4 @@
-"""Your own images, under some thousand of them, from the weights of a preset, on a CPU.
+"""Your own images, fewer than 1,000 of them, from the weights of a preset, on a CPU.
 
     dmformer train --preset dmformer_t_mix --data photos/ --recipe few_images --output runs/photos
 
