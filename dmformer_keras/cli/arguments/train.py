@@ -139,8 +139,8 @@ _TASK_OPTIONS = {
         "probe": (
             bool,
             None,
-            "first solve the best linear head for the preset's features, which takes about a "
-            "minute, print its accuracy, and start from it",
+            "first solve the best linear head for the preset's features (of --images-per-epoch "
+            "images, if given), which takes about a minute, print its accuracy, and start from it",
         ),
         "augment_on_device": (
             bool,
