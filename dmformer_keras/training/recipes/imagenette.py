@@ -12,7 +12,8 @@ teacher's logits count half, its features ten times. Without `--teacher-cache` t
 the labels alone; with the photographs themselves as data, add `--augmentation standard`.
 
 Result: 93.40 % top-1 on the 3,925 validation images, see the model card of
-`dmformer_t_imagenette`.
+`dmformer_t_imagenette`. `dmformer_n_imagenette` has 91.75 %, from `dmformer_n_mix`, by 16 epochs,
+half of them at 96x96 and half at 128x128, for images of 160x160, with a learning rate of 4e-3.
 Cost: 114,000 images; 0.8 hours on one processor, and 0.2 hours for the crops and the teacher.
 """
 
