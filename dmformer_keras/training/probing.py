@@ -106,8 +106,10 @@ def check_can_probe(source):
 
 
 def _drawn(source, count):
-    """A source of so many of another's images, the same ones each time."""
-    chosen = np.sort(np.random.default_rng(0).choice(len(source), count, replace=False))
+    """A source of so many of another's images, the same ones each time, some of every class."""
+    order = np.random.default_rng(0).permutation(len(source))
+    _, firsts = np.unique(source.labels[order], return_index=True)
+    chosen = np.sort([*order[firsts], *np.delete(order, firsts)][: max(count, len(firsts))])
     drawn = source.with_reader(lambda index: source.read(int(chosen[index])))
     drawn.labels = source.labels[chosen]
     return drawn

@@ -21,6 +21,8 @@ def beginning(run, model):
     """Says what is trained, on what, and from where, in some lines."""
     preset, train, val = run.preset, run.train_source, run.val_source
     sizes = " then ".join(f"{h}x{w}" for _, _, (h, w) in run.phases)
+    if run.largest_size != run.image_size:
+        sizes += ", for {}x{}".format(*run.image_size)
     start = "its weights" if preset.has_weights else "random weights"
     if preset.has_weights and not run.task.keeps_head(preset, train, model):
         start = "its weights and a new head"

@@ -133,7 +133,7 @@ def test_what_a_recipe_has_can_be_taken_back(recipes):
         (["--epochs", "92"], ((64, 60), (96, 16))),
         (["--epochs", "20"], ((64, 13), (96, 3))),
         (["--epochs", "3"], ((64, 1), (96, 1))),
-        (["--epochs", "2"], ()),
+        (["--epochs", "2"], ((64, 1),)),
         (["--image-size", "96"], ((64, 30),)),
         (["--image-size", "64"], ()),
     ],
@@ -142,6 +142,14 @@ def test_the_sizes_of_a_recipe_take_their_parts_of_other_epochs(given, expected,
     arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette_alone"]
     assert main([*arguments, *given]) == 1
     assert [recipe.progressive_resizing for recipe in recipes] == [expected]
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 14, 20, 24])
+def test_other_epochs_leave_out_the_size_that_a_recipe_never_trains_at(epochs, recipes):
+    arguments = ["train", "--data", "digits", "--output", "y", "--recipe", "imagenette"]
+    assert main([*arguments, "--preset", "dmformer_n_mix", "--epochs", str(epochs)]) == 1
+    (recipe,) = recipes
+    assert sum(part for _, part in recipe.progressive_resizing) == epochs
 
 
 @pytest.mark.parametrize(

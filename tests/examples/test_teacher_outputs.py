@@ -16,6 +16,7 @@ from dmformer_keras.training.teacher import TeacherAnswers
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.once_under_torch
 NUMBER, SIZE = 3, 40
+BIRD = 'bird/"of" prey'
 
 
 @pytest.fixture
@@ -26,18 +27,23 @@ def script(monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes with names that are not those of their folders."""
+    """Two classes with names that are not those of their folders; every image has its own level."""
     rng = np.random.default_rng(0)
-    for split, number in (("train", 7), ("val", 2)):
+    for split, numbers in (("train", (7, 5)), ("val", (2, 2))):
         for place, folder in enumerate(("n01440764", "n99")):
             path = tmp_path / "photos" / split / folder
             path.mkdir(parents=True)
-            for index in range(number):
-                pixels = rng.integers(0, 120, (50, 60, 3)) + 120 * place
+            for index in range(numbers[place]):
+                pixels = rng.integers(0, 20, (50, 60, 3)) + 10 * index + 150 * place
                 Image.fromarray(pixels.astype("uint8")).save(path / f"{index}.png")
-    table = "index\tfolder\tname\n0\tn99\tbird\n1\tn01440764\ttench\n"
+    table = 'index\tfolder\tname\n0\tn99\tbird/"of" prey\n1\tn01440764\ttench\n'
     (tmp_path / "photos" / "classes.tsv").write_text(table)
     return tmp_path / "photos"
+
+
+def write_crops(script, data, output):
+    sources = (open_source(data, split, channels=3) for split in ("train", "val"))
+    return script.write_crops(*sources, output, NUMBER, SIZE)
 
 
 def bright(batch):
@@ -48,17 +54,20 @@ def bright(batch):
 
 def test_crops_are_a_data_folder_of_their_own(script, photos, tmp_path):
     before, crops = open_source(photos, "train"), tmp_path / "crops"
-    assert script.write_crops(photos, crops, NUMBER, SIZE) == NUMBER * len(before)
+    assert write_crops(script, photos, crops) == NUMBER * len(before)
     after = open_source(crops, "train")
-    assert after.class_names == before.class_names == ["bird", "tench"]
+    assert after.class_names == before.class_names == [BIRD, "tench"]
     assert [*np.bincount(after.labels)] == [NUMBER * one for one in np.bincount(before.labels)]
+    for index in range(len(after)):
+        image, label = after.read(index)
+        assert (image.mean() > 110) == (after.class_names[label] == BIRD)
     seen = {after.read(index)[0].tobytes() for index in range(len(after))}
     assert len(seen) == len(after)  # no crop is like another
     assert {after.read(index)[0].shape for index in range(len(after))} == {(SIZE, SIZE, 3)}
 
 
 def test_validation_images_keep_their_pixels(script, photos, tmp_path):
-    script.write_crops(photos, tmp_path / "crops", NUMBER, SIZE)
+    write_crops(script, photos, tmp_path / "crops")
     before, after = (open_source(one, "val") for one in (photos, tmp_path / "crops"))
     assert len(before) == len(after)
     for index in range(len(before)):
@@ -70,10 +79,10 @@ def test_validation_images_keep_their_pixels(script, photos, tmp_path):
 def test_each_row_belongs_to_its_image(script, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "BATCH", 4)  # the last batch is not full
     source = open_source(photos, "train")
-    script.write_outputs(source, tmp_path / "answers", bright, 32, ["tench", "bird"], "Bright")
+    script.write_outputs(source, tmp_path / "answers", bright, 32, ["tench", BIRD], "Bright")
     answers = TeacherAnswers(tmp_path / "answers", source, 1.0)
     assert answers.name == "Bright"
-    assert [source.class_names[one] for one in answers.known] == ["bird", "tench"]
+    assert [source.class_names[one] for one in answers.known] == [BIRD, "tench"]
     logits = np.load(tmp_path / "answers" / "logits.npy")
     assert logits.dtype == "float16"
     for index in range(len(source)):
@@ -95,11 +104,46 @@ def test_validation_images_that_lie_among_the_others_have_no_crops(script, photo
     for folder in ("n01440764", "n99"):
         shutil.copytree(photos / "train" / folder, together / folder)
     before = {split: open_source(together, split) for split in ("train", "val")}
-    script.write_crops(together, tmp_path / "crops", NUMBER, SIZE)
+    write_crops(script, together, tmp_path / "crops")
     for split, times in (("train", NUMBER), ("val", 1)):
         after = open_source(tmp_path / "crops", split)
         assert after.class_names == before[split].class_names
         assert len(after) == times * len(before[split])
+
+
+def test_a_class_without_validation_images_stays_a_class(script, photos, tmp_path):
+    shutil.rmtree(photos / "val" / "n99")
+    write_crops(script, photos, tmp_path / "crops")
+    for split in ("train", "val"):
+        assert open_source(tmp_path / "crops", split).class_names == [BIRD, "tench"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["crops", "nowhere", "out"], "nowhere"),
+        (["crops", "photos", "out", "--number", "0"], "--number 1 or more"),
+        (["crops", "photos", "photos"], "photos exists; give a new folder"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_written(
+    script, photos, tmp_path, monkeypatch, capsys, options, told
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["teacher_outputs.py", *options])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_the_command_writes_whole_folders_only(script, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["teacher_outputs.py", "crops", "photos", "out"])
+    monkeypatch.setattr(script, "write_lines", lambda *_: 1 / 0)  # the last that is written
+    with pytest.raises(ZeroDivisionError):
+        script.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_classes_of_imagenet_have_the_names_of_the_data(script, photos):
@@ -112,12 +156,14 @@ def test_classes_of_imagenet_have_the_names_of_the_data(script, photos):
 
 def test_a_training_learns_from_the_outputs_of_crops(script, photos, tmp_path):
     crops, answers = tmp_path / "crops", tmp_path / "answers"
-    script.write_crops(photos, crops, NUMBER, SIZE)
+    write_crops(script, photos, crops)
     source = open_source(crops, "train")
-    script.write_outputs(source, answers, bright, 32, ["tench", "bird"], "Bright")
+    script.write_outputs(source, answers, bright, 32, ["tench", BIRD], "Bright")
     recipe = Recipe(epochs=1, batch_size=8, image_size=32, augmentation="none")
-    result = train(recipe, "dmformer_n", crops, tmp_path / "run", teacher_cache=answers, verbose=0)
-    assert result.top1 >= 0
+    train(recipe, "dmformer_n", crops, tmp_path / "run", teacher_cache=answers, verbose=0)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["teacher"] == "Bright"
+    assert report["training_images"] == len(source) == NUMBER * 12
 
 
 def test_the_teacher_is_that_of_the_package(script):

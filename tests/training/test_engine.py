@@ -175,6 +175,19 @@ def test_images_that_grow_train_the_model_of_the_last_size(progressive_run, data
     assert evaluation.loss == pytest.approx(best["val_loss"], rel=1e-5)
 
 
+@pytest.mark.slow(on=["tensorflow", "jax"])
+def test_a_model_may_be_for_larger_images_than_any_of_its_training(
+    data, recipe, tiny_preset, tmp_path, capsys
+):
+    phases = ((32, recipe.epochs),)
+    recipe = dataclasses.replace(recipe, image_size=40, progressive_resizing=phases, ema=0.9)
+    evaluation = train(recipe, tiny_preset, data, tmp_path / "run", cache="memory", verbose=1)
+    assert "32x32, for 40x40" in capsys.readouterr().out
+    kept = load_classifier(tmp_path / "run")
+    assert kept.input.shape == (None, 40, 40, 1)
+    assert evaluate(kept, open_source(data, "val")).metrics() == evaluation.metrics()
+
+
 @pytest.mark.slow
 def test_images_that_grow_continue_after_an_interruption(
     progressive_run, data, tiny_preset, tmp_path

@@ -59,6 +59,16 @@ def test_a_part_of_the_images_is_drawn_from_all_classes(source):
 
 
 @pytest.mark.once_under_torch
+def test_a_rare_class_is_drawn_too(data):
+    images, labels, names = data
+    kept = np.flatnonzero(labels == 0).tolist() + np.flatnonzero(labels == 3)[:1].tolist()
+    rare = open_source((images[kept], labels[kept], names), "all", channels=3)
+    model = classifier(6)
+    solve_head(model, rare, (32, 32), most=3)
+    assert set(np.argmax(array(model(np.zeros((1, 32, 32, 3)))), -1)) <= {0, 3}
+
+
+@pytest.mark.once_under_torch
 def test_two_classes_and_classes_without_images(data):
     images, labels, names = data
     two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)

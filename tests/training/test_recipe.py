@@ -162,12 +162,13 @@ def test_the_imagenet_recipe_is_the_paper_s():
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [("imagenette", "dmformer_t_imagenette"), ("mix", "dmformer_n_mix")]
+    ("name", "preset", "seed"),
+    [("imagenette", "dmformer_t_imagenette", 0), ("mix", "dmformer_n_mix", 1)],
 )
-def test_a_recipe_made_the_shipped_weights(name, preset):
+def test_a_recipe_made_the_shipped_weights(name, preset, seed):
     made_by = presets.read_preset(preset).metadata["recipe"]
     recipe = json.loads(json.dumps(dataclasses.asdict(Recipe.named(name))))
-    made_by.pop("seed", None)
+    assert made_by.pop("seed", 0) == seed
     assert {field: recipe[field] for field in made_by} == made_by
 
 

@@ -358,9 +358,16 @@ def _recipe_for(args):
 def _parts_of(recipe, epochs, image_size):
     """What a recipe says of a part of its epochs, for other epochs and another size."""
     share = epochs / recipe.epochs
-    phases = [phase for phase in recipe.progressive_resizing if phase[0] < image_size]
-    phases = phases if epochs > len(phases) else []
-    parts = {"progressive_resizing": [(size, int(share * part) or 1) for size, part in phases]}
+    phases, first, end = [], 0, 0
+    for size, part in recipe.progressive_resizing:
+        if size >= image_size:
+            break
+        end += part
+        until = epochs * end // recipe.epochs
+        if until > first:
+            phases.append((size, until - first))
+            first = until
+    parts = {"progressive_resizing": phases}
     if recipe.warmup_epochs is not None:
         parts["warmup_epochs"] = recipe.warmup_epochs * min(1, share)
     return parts
