@@ -68,10 +68,8 @@ def write_crops(train, val, output, number, size, seed=0):
     list(in_order(unchanged, range(len(val))))
     written = sum(in_order(crops_of, range(len(train))))
     rows = zip(range(len(folders)), folders, train.class_names, strict=True)
-    write_lines(
-        output / "classes.tsv",
-        ["index\tfolder\tname", *("\t".join(map(str, row)) for row in rows)],
-    )
+    lines = ["\t".join(map(str, row)) for row in rows]
+    write_lines(output / "classes.tsv", ["index\tfolder\tname", *lines])
     return written
 
 
@@ -124,7 +122,7 @@ def write_outputs(source, output, teacher, size, classes, name):
     from dmformer_keras.data import resize_image
 
     def pixels(index):
-        return resize_image(source.read(int(index))[0], (size, size)).transpose(2, 0, 1)
+        return resize_image(source.read(index)[0], (size, size)).transpose(2, 0, 1)
 
     count = len(source)
     output.mkdir(parents=True, exist_ok=True)

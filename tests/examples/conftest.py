@@ -1,8 +1,19 @@
 import functools
+import importlib
+from pathlib import Path
 
 import pytest
 from helpers import images
 from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """A function that imports a script of `examples/` by its name."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +12,14 @@ from dmformer_keras.data import open_source
 from dmformer_keras.training import Recipe, train
 from dmformer_keras.training.teacher import TeacherAnswers
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.once_under_torch
 NUMBER, SIZE = 3, 40
 BIRD = 'bird/"of" prey'
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("teacher_outputs")
+def script(example):
+    return example("teacher_outputs")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`examples/train_on_gpu.py` and `gpu_files.py`: the same network as Keras's, trained apart."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -20,15 +19,13 @@ pytestmark = pytest.mark.once_under_torch
 
 
 @pytest.fixture
-def trainer(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("train_on_gpu")
+def trainer(example):
+    return example("train_on_gpu")
 
 
 @pytest.fixture
-def files(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("gpu_files")
+def files(example):
+    return example("gpu_files")
 
 
 def randomized(model):
