@@ -141,7 +141,7 @@ def test_photographs_are_prepared_as_by_this_projects_commands():
     photo = np.kron(images(80, 120, 3), np.ones((5, 5, 1))).astype("uint8")
     preprocessor = keras_hub.models.ImageClassifierPreprocessor.from_preset("dmformer_n_imagenette")
     found = np.asarray(keras.ops.convert_to_numpy(preprocessor(photo[None])))[0]
-    expected = resize_image(photo, (128, 128), "crop")
+    expected = resize_image(photo, preprocessor.image_converter.image_size, "crop")
     assert np.abs(found.astype("float32") - expected).mean() < 2
 
 
