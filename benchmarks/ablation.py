@@ -3,11 +3,14 @@
     python benchmarks/ablation.py --data imagenette_160.zip
     python benchmarks/ablation.py --data imagenette_160.zip --image-size 128 --epochs 100 \\
         --output full
+    python benchmarks/ablation.py --data mix --cache cache --image-size 64 --epochs 20 \\
+        --images-per-epoch 15000 --output benchmarks/results/ablation_mix
 
 Every contestant is trained from random weights in the same skeleton, on the same images, by
 the same recipe, with the same seeds; other mixers have as many more blocks as bring their
 parameters and multiply-accumulates nearest to DMFormer-N's. Parts of DMA keep its number of
-blocks, so that fewer levels are a smaller model. Each run is a process that leaves
+blocks, so that fewer levels are a smaller model. Images are decoded once, into memory, or into the
+folder `--cache` where there are too many for that. Each run is a process that leaves
 a file under `results/ablation/runs/`; what is there already is not trained again, so that
 the command goes on where it was ended. Then it writes `results.md`, `results.json` and
 `accuracy.png`.
@@ -83,16 +86,29 @@ def recipe_of(args, seed):
 
     return Recipe(
         epochs=args.epochs,
-        batch_size=64,
+        images_per_epoch=args.images_per_epoch,
+        batch_size=args.batch_size,
         image_size=args.image_size,
         learning_rate=2e-3,
         clip_norm=1.0,
+        precision=args.precision,
         seed=seed,
     )
 
 
+def sources(args, decoded):
+    """Returns the sources of the training and of the validation images, decoded before."""
+    from dmformer_keras.data import open_source
+    from dmformer_keras.data.cache import cached
+
+    if args.cache is None:
+        return opened(decoded)
+    train, val = (open_source(args.data, split) for split in ("train", "val"))
+    return [cached(train, (args.image_size,) * 2, args.cache), val]
+
+
 def opened(decoded):
-    """Returns the sources of a file of `decode`: of the training and of the validation images."""
+    """Returns the sources of a file of `decode`."""
     from dmformer_keras.data import open_source
 
     with np.load(decoded) as arrays:
@@ -105,12 +121,12 @@ def opened(decoded):
 
 def fit(model, recipe, source):
     """Trains any classifier by a recipe; returns (losses of the epochs, seconds)."""
-    from dmformer_keras.data import steps_per_epoch
     from dmformer_keras.training.batches import training_batches
     from dmformer_keras.training.optimization import compile_for
+    from dmformer_keras.training.run_checks import steps_of_epoch
     from dmformer_keras.training.tasks import task_of
 
-    steps = steps_per_epoch(source, recipe.batch_size)
+    steps = steps_of_epoch(recipe, source)
     compile_for(recipe, model, steps, *task_of(recipe).objective(source))
     start = time.perf_counter()
     history = model.fit(
@@ -129,9 +145,10 @@ def run(args, name, seed, decoded, path):
 
     from dmformer_keras.training import evaluate
 
-    train, val = opened(decoded)
+    train, val = sources(args, decoded)
     recipe = recipe_of(args, seed)
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(args.precision)
     model = build(name, args.image_size, train.class_names)
     losses, seconds = fit(model, recipe, train)
     evaluation = evaluate(model, val)
@@ -187,16 +204,14 @@ def train_all(args, folder):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         decoded = Path(temporary) / "decoded.npz"
-        # A little larger than the crops, which enlarge what they take.
-        decode(args.data, args.image_size * 5 // 3, decoded)
+        if args.cache is None:
+            # A little larger than the crops, which enlarge what they take.
+            decode(args.data, args.image_size * 5 // 3, decoded)
 
         def train(one, environment):
             name, seed, path = one
-            command = [
-                sys.executable, __file__, "--data", args.data, "--epochs", str(args.epochs),
-                "--image-size", str(args.image_size), "--one", name, str(seed), str(decoded),
-                str(path),
-            ]  # fmt: skip
+            one_run = ["--one", name, str(seed), str(decoded), str(path)]
+            command = [sys.executable, __file__, *sys.argv[1:], *one_run]
             with open(path.with_suffix(".log"), "w") as log:
                 code = subprocess.run(
                     command, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -292,7 +307,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="labeled images, as `dmformer train` takes")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--images-per-epoch", type=int, help="instead of all")
     parser.add_argument("--image-size", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--cache", help="folder for decoded images, where memory is too small")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
