@@ -66,7 +66,7 @@ def fit(model, optimizer, train, val, epochs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder of class folders; default: shapes")
-    parser.add_argument("--preset", default="dmformer_n_imagenette")
+    parser.add_argument("--preset", default="dmformer_n_mix")
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each of the two trainings")
     parser.add_argument("--images", type=int, default=60, help="number of images per shape")
