@@ -1,13 +1,18 @@
-"""Where does scene parsing start from? The paper's two heads, from several weights, alike.
+"""What are weights worth to a segmenter? The same heads and recipes, from several weights.
 
     python examples/scene_parsing.py data --names object_categories.txt --output scenes
     python benchmarks/scenes.py --data scenes/ --presets dmformer_t_mix runs/imagenette_alone random
+    python benchmarks/scenes.py --data camvid_360x480.zip --recipes camvid --frozen --seeds 3 \\
+        --presets dmformer_t_mix runs/imagenette_alone random --epochs 12 --batch-size 8 \\
+        --image-size 128 --learning-rate 2.5e-3 --runs runs/camvid \\
+        --output benchmarks/results/transfer_camvid
 
-Trains a segmenter on the images and masks that `examples/scene_parsing.py` writes, by each of the
-two ADE20K recipes from each preset. The recipes are shortened: fewer epochs, smaller crops,
-narrower heads, and a learning rate for as few steps, the same for all. "random" stands for random
-weights of `--architecture`. mIoU and pixel accuracy are measured once, on the validation images,
-after the last epoch. Finished runs under `--runs` are not trained again.
+Trains a segmenter by each recipe from each preset with the same settings: by the two ADE20K
+recipes, with the paper's two heads, on the images and masks that `examples/scene_parsing.py`
+writes, or by CamVid's. The recipes are shortened: fewer epochs, smaller crops, narrower heads, and
+a learning rate for as few steps. `--frozen` also trains each head on a frozen backbone. "random"
+stands for random weights of `--architecture`. mIoU and pixel accuracy are measured once, on the
+validation images, after the last epoch. Finished runs under `--runs` are not trained again.
 """
 
 import argparse
@@ -15,21 +20,28 @@ from pathlib import Path
 
 import keras
 from jobs import check_same_settings, run_name, train_once
-from tables import write_table
+from tables import mean_cell, write_table
 
 RESULTS = Path(__file__).parent / "results" / "scenes"
-HEADS = {"ade20k_semantic_fpn": "Semantic FPN", "ade20k_upernet": "UPerNet"}
+HEADS = {
+    "ade20k_semantic_fpn": "Semantic FPN",
+    "ade20k_upernet": "UPerNet",
+    "camvid": "Semantic FPN",
+}
+MEASURES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 
 
-def train(start, recipe, args):
+def train(start, recipe, frozen, seed, args):
     """Trains one head from one preset unless it was done; returns the report."""
+    name = f"{recipe}-{run_name(start)}-{'frozen-' if frozen else ''}{seed}"
     return train_once(
-        args.runs / f"{recipe}-{run_name(start)}", "--task", "segment", "--recipe", recipe,
+        args.runs / name, "--task", "segment", "--recipe", recipe,
         "--preset", args.architecture if start == "random" else start, "--data", args.data,
         "--epochs", args.epochs, "--warmup-epochs", 1, "--batch-size", args.batch_size,
-        "--image-size", args.image_size, "--head-channels", args.head_channels,
-        "--learning-rate", args.learning_rate, "--clip-norm", 1, "--precision", args.precision,
-        "--validate-every", args.epochs, "--cache", "memory",
+        "--image-size", args.image_size, "--progressive-resizing",
+        "--head-channels", args.head_channels, "--learning-rate", args.learning_rate,
+        "--clip-norm", 1, "--precision", args.precision, "--validate-every", args.epochs,
+        "--cache", "memory", "--seed", seed, *(["--freeze-backbone"] if frozen else []),
     )  # fmt: skip
 
 
@@ -38,6 +50,11 @@ def main():
     parser.add_argument("--data", required=True, help="what examples/scene_parsing.py wrote")
     parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
     parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
+    parser.add_argument(
+        "--recipes", nargs="+", choices=HEADS, default=["ade20k_semantic_fpn", "ade20k_upernet"]
+    )
+    parser.add_argument("--frozen", action="store_true", help="train on frozen backbones, too")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--image-size", type=int, default=96, help="of the crops")
@@ -50,24 +67,35 @@ def main():
     settings = {
         name: value
         for name, value in vars(args).items()
-        if name not in ("presets", "runs", "output")
+        if name not in ("presets", "recipes", "frozen", "seeds", "runs", "output")
     }
     settings.update(data=Path(args.data).name, backend=keras.config.backend())
     check_same_settings(args.runs, settings)
+    columns = [
+        (recipe, frozen)
+        for recipe in args.recipes
+        for frozen in ((True, False) if args.frozen else (False,))
+    ]
     rows = []
     for start in args.presets:
         row = [Path(start).name]
-        for recipe in HEADS:
-            report = train(start, recipe, args)
-            found = report["validation"]
-            row += [f"{100 * found[name]:.2f}" for name in ("miou", "pixel_accuracy")]
-            print(f"{start}, {recipe}: mIoU {row[-2]} %, pixels {row[-1]} %", flush=True)
+        for recipe, frozen in columns:
+            reports = [train(start, recipe, frozen, seed, args) for seed in range(args.seeds)]
+            for measure in MEASURES:
+                row.append(mean_cell([report["validation"][measure] for report in reports]))
+            print(f"{start}, {recipe}{', frozen' if frozen else ''}: {row[-2:]}", flush=True)
         rows.append(row)
-    heads = [f"{head}, {what}" for head in HEADS.values() for what in ("mIoU", "pixel accuracy")]
+    heads = [
+        f"{HEADS[recipe]}, {'frozen backbone, ' if frozen else ''}{measure}"
+        for recipe, frozen in columns
+        for measure in MEASURES.values()
+    ]
     said = (
-        f"{report['training_images']:,} training and {found['examples']:,} validation images, "
+        f"{reports[0]['training_images']:,} training and "
+        f"{reports[0]['validation']['examples']:,} validation images, "
         f"{args.epochs} epochs of crops of {args.image_size}x{args.image_size}, heads of "
-        f"{args.head_channels} channels, a learning rate of {args.learning_rate}; in %, one seed."
+        f"{args.head_channels} channels, a learning rate of {args.learning_rate}; in %, "
+        f"{'one seed' if args.seeds == 1 else 'mean (each seed)'}."
     )
     write_table(args.output, said, ["start", *heads], rows)
 

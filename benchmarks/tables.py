@@ -4,6 +4,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import describe_machine, machine_sentence
 
@@ -26,3 +28,14 @@ def write_table(folder, settings, heads, rows):
     with written_whole(folder / "results.md") as path:
         path.write_text(text)
     print(text)
+
+
+def mean_cell(each):
+    """The mean of some accuracies in percent, and each where they differ; of None, that it was
+    not measured.
+    """
+    if each is None:
+        return "not measured"
+    percent = [f"{100 * one:.2f}" for one in each]
+    every = f" ({', '.join(percent)})" if len(set(percent)) > 1 else ""
+    return f"{100 * np.mean(each):.2f}{every}"

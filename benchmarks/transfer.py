@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from jobs import check_same_settings, measured_once, run_name, train_once
 from probe import YARDSTICK, efficientnet_top1, tested_split, top1_of
-from tables import write_table
+from tables import mean_cell, write_table
 
 from dmformer_keras.data import open_source
 from dmformer_keras.presets import read_preset
@@ -161,7 +161,7 @@ def main():
         for start in args.presets:
             found = measured(start, data, args)
             for kind in ("probe", "fine-tuned"):
-                rows[start].append(cell(found.get(kind)))
+                rows[start].append(mean_cell(found.get(kind)))
                 print(f"{start}, {data}, {kind}: {rows[start][-1]}", flush=True)
     settings = (
         f"Up to {args.images_per_class} training images per class, {args.epochs} epochs at "
@@ -169,15 +169,6 @@ def main():
         "mean (each seed)."
     )
     write_table(args.output, settings, heads, list(rows.values()))
-
-
-def cell(each):
-    """The mean of some accuracies, and each where they differ."""
-    if each is None:
-        return "not measured"
-    percent = [f"{100 * one:.2f}" for one in each]
-    every = f" ({', '.join(percent)})" if len(set(percent)) > 1 else ""
-    return f"{100 * np.mean(each):.2f}{every}"
 
 
 if __name__ == "__main__":

@@ -44,11 +44,18 @@ def compare(folder, script, monkeypatch, *options):
     return (folder / "results" / "results.md").read_text()
 
 
+def taken(options, name):
+    """The value of an option, which is taken out with its name."""
+    place = options.index(name)
+    options.pop(place)
+    return options.pop(place)
+
+
 def test_every_start_is_trained_with_both_heads_by_the_same_options(tmp_path, script, monkeypatch):
     trained = {}
 
     def train_once(output, *options):
-        trained[output.name] = dict(zip(options[::2], options[1::2], strict=True))
+        trained[output.name] = options
         found = {"miou": len(trained) / 10, "pixel_accuracy": len(trained) / 8, "examples": 371}
         return {"training_images": 3502, "validation": found}
 
@@ -56,16 +63,37 @@ def test_every_start_is_trained_with_both_heads_by_the_same_options(tmp_path, sc
     results = compare(tmp_path, script, monkeypatch)
     assert "| dmformer_n_imagenette | 10.00 | 12.50 | 20.00 | 25.00 |" in results
     assert "| random | 30.00 | 37.50 | 40.00 | 50.00 |" in results
-    starts = [(run.pop("--preset"), run.pop("--recipe")) for run in trained.values()]
+    runs = [list(options) for options in trained.values()]
+    starts = [tuple(taken(run, option) for option in ("--preset", "--recipe")) for run in runs]
     assert starts == [
         (start, recipe)
         for start in ("dmformer_n_imagenette", "dmformer_n")
         for recipe in ("ade20k_semantic_fpn", "ade20k_upernet")
     ]
-    first, *others = trained.values()
-    assert all(other == first for other in others)
+    assert all(run == runs[0] for run in runs)
     with pytest.raises(SystemExit, match="holds runs of other settings"):
         compare(tmp_path, script, monkeypatch, "--epochs", "3")
+
+
+def test_frozen_backbones_and_seeds_have_columns_and_runs_of_their_own(
+    tmp_path, script, monkeypatch
+):
+    trained = []
+
+    def train_once(output, *options):
+        trained.append((output.name, "--freeze-backbone" in options))
+        miou = (2 if "--freeze-backbone" in options else 5) / 10
+        miou += taken(list(options), "--seed") / 10
+        found = {"miou": miou, "pixel_accuracy": 0.75, "examples": 101}
+        return {"training_images": 367, "validation": found}
+
+    monkeypatch.setattr(script("scenes"), "train_once", train_once)
+    options = ("--recipes", "camvid", "--frozen", "--seeds", "2")
+    results = compare(tmp_path, script, monkeypatch, *options)
+    assert "| start | Semantic FPN, frozen backbone, mIoU |" in results
+    assert "| 25.00 (20.00, 30.00) | 75.00 | 55.00 (50.00, 60.00) | 75.00 |" in results
+    assert len({name for name, _ in trained}) == len(trained) == 8
+    assert all(("frozen" in name) == frozen for name, frozen in trained)
 
 
 @pytest.mark.slow
