@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from jobs import side_by_side
+from jobs import are_same, side_by_side
 
 from dmformer_keras.system.files import written_whole
 from dmformer_keras.system.machine import describe_machine, machine_sentence
@@ -173,7 +173,9 @@ def settings(args):
     import keras
 
     recipe = json.loads(json.dumps(dataclasses.asdict(recipe_of(args, seed=0))))
-    return {"data": Path(args.data).name, "backend": keras.config.backend(), "recipe": recipe}
+    found = {"data": Path(args.data).name, "backend": keras.config.backend(), "recipe": recipe}
+    # Which keeps images' shapes, where `decode` squashes them.
+    return {**found, "cached": True} if args.cache else found
 
 
 def decode(source, size, path):
@@ -228,15 +230,10 @@ def train_all(args, folder):
 
 def finished_runs(args, folder):
     """Returns the results in a folder; ends the program if one is of other settings."""
-    from dmformer_keras.training import Recipe
-
-    default = json.loads(json.dumps(dataclasses.asdict(Recipe())))
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for one in results:
-        # A setting that came with a later version was what it is by default.
-        one["settings"]["recipe"] = default | one["settings"]["recipe"]
         made_of = json.loads(json.dumps(CONTESTANTS[one["contestant"]][1:]))
-        if one["settings"] != settings(args) or one["made_of"] != made_of:
+        if not are_same(one["settings"], settings(args)) or one["made_of"] != made_of:
             sys.exit(
                 f"{folder} holds a run of other settings, {one['contestant']}-{one['seed']}.json; "
                 "choose another --output."

@@ -8,10 +8,12 @@ epoch, so that they choose nothing. Finished runs under `--runs` are not trained
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
-from jobs import train_once
+from jobs import check_names, check_same_settings, run_name, train_once
 from probe import part_of, tested_part
 from tables import write_table
 
@@ -24,12 +26,15 @@ def write_draw(data, per_class, seed, folder):
     """Writes the images of a draw to train/ and val/ of a folder, without loss."""
     from PIL import Image
 
+    beside = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(beside, ignore_errors=True)
     parts = {"train": part_of(data, "train", per_class, seed), "val": tested_part(data, seed)}
     for split, source in parts.items():
         for index, label in enumerate(source.labels):
-            path = folder / split / source.class_names[label] / f"{index:05d}.png"
+            path = beside / split / source.class_names[label] / f"{index:05d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(source.read(index)[0]).save(path, compress_level=1)
+    beside.rename(folder)
 
 
 def train(recipe, draw, seed, args):
@@ -66,6 +71,10 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("runs/few_images"), help="of trainings")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    check_names(args.data)
+    settings = {name: getattr(args, name) for name in ("images_per_class", "image_size", "epochs")}
+    settings |= {"preset": run_name(args.preset), "backend": keras.config.backend()}
+    check_same_settings(args.runs, settings)
     rows = {row: {} for row in (PROBE, *RECIPES)}
     for data in args.data:
         for seed in range(args.seeds):

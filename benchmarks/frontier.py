@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from jobs import side_by_side
+from jobs import are_same, side_by_side
 
 from dmformer_keras.system.files import written_whole
 
@@ -150,7 +150,7 @@ def finished_runs(args):
             if path.is_file():
                 found[name, seed] = json.loads(path.read_text())
     for key, report in found.items():
-        if report["settings"] != settings(args):
+        if not are_same(report["settings"], settings(args)):
             sys.exit(f"{args.runs} holds a run of other settings, {key}; choose another --runs.")
     return found
 

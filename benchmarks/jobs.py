@@ -1,6 +1,7 @@
 """Trainings in processes of their own: each once, and several at a time."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,14 +14,53 @@ def check_same_settings(runs, settings):
     from dmformer_keras.system.files import written_whole
 
     path = runs / "settings.json"
-    # As JSON has it, which knows no tuples.
-    settings = json.loads(json.dumps(settings))
     if not path.is_file():
+        if any(runs.glob("**/report.json")):
+            sys.exit(f"{runs} holds runs, and no settings.json of theirs; choose another --runs.")
         runs.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as beside:
             beside.write_text(json.dumps(settings, indent=1) + "\n")
-    elif json.loads(path.read_text()) != settings:
+    elif not are_same(json.loads(path.read_text()), settings):
         sys.exit(f"{runs} holds runs of other settings; choose another --runs.")
+
+
+def are_same(stored, settings):
+    """Tells whether stored settings are these: a field that a recipe got later has its default."""
+    from dmformer_keras.training import Recipe
+
+    # JSON makes lists of tuples, as in the stored ones.
+    stored, settings, defaults = (
+        json.loads(json.dumps(one)) for one in (stored, settings, dataclasses.asdict(Recipe()))
+    )
+    if "recipe" in stored:
+        stored["recipe"] = defaults | stored["recipe"]
+    return stored == settings
+
+
+def check_names(data):
+    """Ends the program if two data sets have the same name, by which results are kept."""
+    names = [Path(one).name for one in data]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        sys.exit(f"Two data sets are called {repeated[0]}; rename one of the folders.")
+
+
+def check_presets(presets, architecture):
+    """Ends the program unless presets have weights, and the shape of an architecture without."""
+    from dmformer_keras.presets import read_preset
+
+    expected = read_preset(architecture)
+    if expected.has_weights:
+        sys.exit("--architecture must have no weights.")
+    for name in presets:
+        preset = read_preset(name)
+        if not preset.has_weights:
+            sys.exit(f"{name} has no weights; `random` stands for those of --architecture.")
+        for part in ("channels", "depths"):
+            if list(preset.config[part]) != list(expected.config[part]):
+                sys.exit(
+                    f"{name} and {architecture} differ in {part}; name the --architecture of the "
+                    "presets."
+                )
 
 
 def run_name(start):

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from jobs import check_names
 from tables import write_table
 
 from dmformer_keras import DMFormerClassifier
 from dmformer_keras.data import open_source
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.data.folders import LAYOUT
+from dmformer_keras.data.layout import split_prefixes, without_wrappers
+from dmformer_keras.data.trees import open_tree
 from dmformer_keras.layers.common import BATCH_NORM_EPSILON as EPSILON
 from dmformer_keras.training import evaluate, solve_head
 from dmformer_keras.training.batches import evaluation_batches
@@ -48,11 +51,8 @@ def part_of(data, split, per_class, seed):
 
 def tested_split(data):
     """The split that is measured on: `test`, or `val` where there is none."""
-    try:
-        open_source(data, "test")
-    except DMFormerError:
-        return "val"
-    return "test"
+    splits = split_prefixes(without_wrappers(open_tree(data, LAYOUT)))
+    return "test" if "test" in splits else "val"
 
 
 def tested_part(data, seed):
@@ -110,6 +110,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="draws of the images")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    check_names(args.data)
     top1 = {preset: {} for preset in args.presets}
     for data in args.data:
         for seed in range(args.seeds):

@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 
 import keras
-from jobs import check_same_settings, run_name, train_once
+from jobs import check_presets, check_same_settings, run_name, train_once
 from tables import mean_cell, write_table
 
 RESULTS = Path(__file__).parent / "results" / "scenes"
@@ -69,6 +69,7 @@ def main():
         for name, value in vars(args).items()
         if name not in ("presets", "recipes", "frozen", "seeds", "runs", "output")
     }
+    check_presets([name for name in args.presets if name != "random"], args.architecture)
     settings.update(data=Path(args.data).name, backend=keras.config.backend())
     check_same_settings(args.runs, settings)
     columns = [

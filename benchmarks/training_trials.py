@@ -16,8 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
-from jobs import side_by_side
+from jobs import check_same_settings, side_by_side
 from tables import write_table
 
 from dmformer_keras.training import Recipe, train
@@ -127,6 +128,10 @@ def main():
     if args.one:
         run(args, args.one[0], int(args.one[1]))
         return
+    compared = ("preset", "image_size", "epochs", "batch_size", "learning_rate")
+    settings = {name: getattr(args, name) for name in (*compared, "muon_learning_rate")}
+    settings |= {"data": Path(args.data).name, "teacher": Path(args.teacher).name}
+    check_same_settings(args.runs, settings | {"backend": keras.config.backend()})
     train_all(args)
     write_results(args)
 

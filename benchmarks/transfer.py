@@ -7,25 +7,30 @@ Takes up to 500 training images per class of each data set (of CIFAR-10 a tenth)
 and runs `dmformer train --recipe fine_tuning --probe` on them from each preset, with each seed:
 first the best linear head on the frozen features, whose accuracy is the probe's, then ten epochs of
 all weights. Both are measured on all test images, or on a tenth held out where there are none, and
-nothing is chosen by them. "random" stands for random weights of `--architecture`, which are trained
-with a random head; "efficientnet-lite0", the yardstick, is probed only: see `probe.py`. Finished
-runs and probes under `--runs` are not done again.
+no epoch is chosen by them. "random" stands for random weights of `--architecture`, which are
+trained with a random head; "efficientnet-lite0", the yardstick, is probed only: see `probe.py`.
+Finished runs and probes under `--runs` are not done again.
 """
 
 import argparse
 import dataclasses
 import shutil
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
-from jobs import check_same_settings, measured_once, run_name, train_once
+from jobs import (
+    check_names,
+    check_presets,
+    check_same_settings,
+    measured_once,
+    run_name,
+    train_once,
+)
 from probe import YARDSTICK, efficientnet_top1, tested_split, top1_of
 from tables import mean_cell, write_table
 
 from dmformer_keras.data import open_source
-from dmformer_keras.presets import read_preset
 from dmformer_keras.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
@@ -67,29 +72,14 @@ def take_part(data, per_class, folder):
 
 def check_settings(args):
     """Ends the program if the presets do not compare, or the runs that are there are of others."""
-    architecture = read_preset(args.architecture)
-    if architecture.has_weights:
-        sys.exit("--architecture must have no weights.")
-    for name in preset_names(args):
-        preset = read_preset(name)
-        if not preset.has_weights:
-            sys.exit(f"{name} has no weights; `random` stands for those of --architecture.")
-        for part in ("channels", "depths"):
-            if list(preset.config[part]) != list(architecture.config[part]):
-                sys.exit(
-                    f"{name} and {args.architecture} differ in {part}; name the --architecture "
-                    "of the presets."
-                )
+    check_names(args.data)
+    trained = [name for name in args.presets if name not in ("random", YARDSTICK)]
+    check_presets(trained, args.architecture)
     compared = ("architecture", "images_per_class", "epochs", "image_size", "precision")
     settings = {name: getattr(args, name) for name in compared}
     settings["recipe"] = dataclasses.asdict(Recipe.named(RECIPE))
     settings["backend"] = keras.config.backend()
     check_same_settings(args.runs, settings)
-
-
-def preset_names(args):
-    """The presets to train, of which `random` is none."""
-    return [name for name in args.presets if name not in ("random", YARDSTICK)]
 
 
 def train(start, seed, args, data, output):

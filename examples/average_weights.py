@@ -8,6 +8,7 @@ a preset: continue its training, or measure it with `dmformer evaluate`.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -32,11 +33,17 @@ def main():
     parser.add_argument("--images", type=int, default=1024, help="how many (default: 1024)")
     parser.add_argument("--image-size", type=int, default=128, help="in pixels (default: 128)")
     parser.add_argument("--batch-size", type=int, default=64, help="(default: 64)")
-    parser.add_argument("--output", required=True, help="folder of the preset")
+    parser.add_argument("--output", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
+    if args.images < 1 or args.batch_size < 1:
+        parser.error("--images and --batch-size must be 1 or more.")
+    if args.output.exists():
+        parser.error(f"{args.output} exists already; give a new folder.")
     size = (args.image_size, args.image_size)
     first, second = (dmformer_keras.load(name, size) for name in (args.first, args.second))
     source = open_source(args.data, "train", channels=first.input.shape[-1])
+    if source.labels is None:
+        parser.error(f"{source.title} is streamed; give a folder or a zip.")
     images = images_of(source, args.images, size)
     batches = np.array_split(images, -(-len(images) // args.batch_size))
     average_weights(first, second, args.share, batches)

@@ -69,11 +69,16 @@ def write_split(data, split, output):
     return len(files)
 
 
-def write_names(names, output):
-    """Writes `classes.tsv` from a file with a name and a number per line."""
-    lines = [line.split() for line in names.read_text(encoding="utf-8").splitlines()]
-    rows = [f"{number}\t{name.replace('_', ' ')}\n" for name, number in lines]
-    (output / "classes.tsv").write_text("".join([*rows, f"{VOID}\tvoid\n"]), encoding="utf-8")
+def class_table(names):
+    """The text of `classes.tsv`, of a file with a name and a number per line."""
+    try:
+        lines = [line.split() for line in names.read_text(encoding="utf-8").splitlines()]
+        rows = [
+            f"{int(number)}\t{name.replace('_', ' ')}\n" for name, number in filter(None, lines)
+        ]
+    except (OSError, ValueError) as error:
+        sys.exit(f"{names} is no list of a name and a number per line: {error}")
+    return "".join([*rows, f"{VOID}\tvoid\n"])
 
 
 def main():
@@ -86,9 +91,13 @@ def main():
         sys.exit(f"{args.output} exists already; give a new folder.")
     if not (args.data / "objects" / "train").is_dir():
         sys.exit(f"{args.data} has no objects/train; give the folder of MiniPlaces.")
+    table = class_table(args.names)
+    beside = args.output.with_name(f"{args.output.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
     for split in ("train", "val"):
-        print(f"{split}: {write_split(args.data, split, args.output)} images")
-    write_names(args.names, args.output)
+        print(f"{split}: {write_split(args.data, split, beside)} images")
+    (beside / "classes.tsv").write_text(table, encoding="utf-8")
+    beside.rename(args.output)
 
 
 if __name__ == "__main__":

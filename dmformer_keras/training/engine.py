@@ -80,7 +80,7 @@ from dmformer_keras.type_names import Data, PathLike
 
 if TYPE_CHECKING:
     from dmformer_keras.training.evaluation import Evaluation
-    from dmformer_keras.training.recipe import Recipe, SegmentationRecipe
+    from dmformer_keras.training.recipe import SegmentationRecipe
     from dmformer_keras.training.segmentation_evaluation import SegmentationEvaluation
 
 

@@ -22,7 +22,6 @@ from dmformer_keras.type_names import Model
 
 if TYPE_CHECKING:
     from dmformer_keras.data import ImageSource
-    from dmformer_keras.type_names import Model
 
 
 # One size for the report of a training run and for `dmformer evaluate`: another one may

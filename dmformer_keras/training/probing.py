@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from dmformer_keras.errors import DMFormerError
+from dmformer_keras.errors import DMFormerError, shown
+from dmformer_keras.inference.model_outputs import is_binary
 from dmformer_keras.layers.common import BATCH_NORM_EPSILON
 from dmformer_keras.system.bars import progress_bar
 from dmformer_keras.training.batches import evaluation_batches, stated_data_errors
-from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE
+from dmformer_keras.training.evaluation import EVALUATION_BATCH_SIZE, check_classes
 
 if TYPE_CHECKING:
     from dmformer_keras.classifier import DMFormerClassifier
@@ -52,7 +54,8 @@ def solve_head(
         progress: bool, show a progress bar on stderr.
 
     Raises:
-        DMFormerError: scikit-learn is missing, the images are streamed, or one cannot be read.
+        DMFormerError: scikit-learn is missing, the images are streamed, all of one class or not of
+            the model's classes, or one cannot be read; or `most` is no positive whole number.
 
     Example:
 
@@ -64,6 +67,14 @@ def solve_head(
     True
     """
     check_can_probe(source)
+    check_classes(model, source)
+    if most is not None and (not isinstance(most, numbers.Integral) or most < 1):
+        raise DMFormerError(f"most must be a whole number, 1 or more, or None, not {shown(most)}.")
+    if is_binary(model):
+        raise DMFormerError(
+            "solve_head solves heads with an output for each class, and this one has a single "
+            "output; give a classifier with num_classes=2."
+        )
     if most is not None and most < len(source):
         source = _drawn(source, most)
     norm, *_, dense = model.head.layers
@@ -95,6 +106,11 @@ def check_can_probe(source):
         raise DMFormerError(
             f"{source.title} is streamed, and a probe needs all images at once; leave out the "
             "probe."
+        )
+    if len(np.unique(source.labels)) < 2:
+        raise DMFormerError(
+            f"All images of {source.title} are of one class, and a probe tells classes apart; give "
+            "images of another class, too, or leave out the probe."
         )
     try:
         import sklearn  # noqa: F401

@@ -149,6 +149,7 @@ class _CommonRecipe:
         self._check_choice("augmentation", self.augmentations)
         self._check_choice("precision", PRECISIONS)
         self._check_choice("optimizer", OPTIMIZERS)
+        self._check_flag("freeze_backbone")
         if self.optimizer == "muon" and self.freeze_backbone:
             raise DMFormerError(
                 "The optimizer muon trains the backbone's convolutions, and freeze_backbone trains "
@@ -294,6 +295,11 @@ class _CommonRecipe:
         if not (is_number and math.isfinite(value) and is_right(value)):
             raise DMFormerError(f"{field} must be a number {expected}, not {value!r}.")
 
+    def _check_flag(self, field):
+        value = getattr(self, field)
+        if not isinstance(value, bool):
+            raise DMFormerError(f"{field} must be True or False, not {value!r}.")
+
     def _check_choice(self, field, choices):
         value = getattr(self, field)
         if value not in choices:
@@ -370,8 +376,8 @@ class Recipe(_CommonRecipe):
 
     def __post_init__(self):
         super().__post_init__()
-        self._check_choice("probe", (True, False))
-        self._check_choice("augment_on_device", (True, False))
+        self._check_flag("probe")
+        self._check_flag("augment_on_device")
         if self.augment_on_device and self.changes.degradation is not None:
             raise DMFormerError(
                 f"augmentation {self.augmentation!r} compresses images, which is done on the CPU "

@@ -17,7 +17,6 @@ from dmformer_keras.type_names import Model
 
 if TYPE_CHECKING:
     from dmformer_keras.data import SegmentationSource
-    from dmformer_keras.type_names import Model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,20 @@ def pixels(folder):
     return {np.asarray(Image.open(path)).tobytes() for path in folder.rglob("*.png")}
 
 
+def test_runs_of_another_preset_or_size_are_refused(tmp_path, script, monkeypatch):
+    few_images = script("few_images")
+    rows = (few_images.PROBE, *few_images.RECIPES)
+    monkeypatch.setattr(few_images, "measured", lambda *_: dict.fromkeys(rows, 0.5))
+    folders = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    command = ["few_images.py", "--data", "trees", "--preset", "dmformer_t_mix", *folders]
+    monkeypatch.setattr("sys.argv", command)
+    few_images.main()
+    for other in (["--preset", "dmformer_n_mix"], ["--image-size", "96"]):
+        monkeypatch.setattr("sys.argv", [*command, *other])
+        with pytest.raises(SystemExit, match="runs of other settings"):
+            few_images.main()
+
+
 def test_a_draw_trains_on_some_of_each_class_and_measures_on_others(tmp_path, script):
     few_images = script("few_images")
     rng = np.random.default_rng(0)

@@ -75,6 +75,11 @@ def test_every_start_is_trained_with_both_heads_by_the_same_options(tmp_path, sc
         compare(tmp_path, script, monkeypatch, "--epochs", "3")
 
 
+def test_a_preset_without_weights_is_refused_before_any_training(tmp_path, script, monkeypatch):
+    with pytest.raises(SystemExit, match="dmformer_n has no weights"):
+        compare(tmp_path, script, monkeypatch, "--presets", "dmformer_n")
+
+
 def test_frozen_backbones_and_seeds_have_columns_and_runs_of_their_own(
     tmp_path, script, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """`benchmarks/transfer.py`: what it takes of the data, and a whole comparison of tiny size."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from dmformer_keras.data import open_source
+from dmformer_keras.errors import DMFormerError
+from dmformer_keras.training import Recipe
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "transfer.py"
 pytestmark = [
@@ -82,6 +85,37 @@ def test_what_does_not_compare_is_refused(
     with pytest.raises(SystemExit, match=message):
         script("transfer").main()
     assert not (folder / "runs").exists()
+
+
+def test_a_damaged_test_image_is_told_and_no_other_split_is_measured(folder, script):
+    probe = script("probe")
+    (folder / "trees" / "test" / "ash" / "00.png").write_bytes(b"no image")
+    assert probe.tested_split(folder / "trees") == "test"
+    assert probe.tested_split(folder / "trees" / "train") == "val"
+    with pytest.raises(DMFormerError, match=r"00\.png"):
+        probe.tested_part(folder / "trees", seed=0)
+
+
+def test_two_data_sets_of_one_name_are_refused(folder, script, monkeypatch):
+    twice = command(folder, "--presets", "random", "--data", "a/trees", "b/trees")
+    monkeypatch.setattr(sys, "argv", [str(part) for part in twice[1:]])
+    with pytest.raises(SystemExit, match="Two data sets are called trees"):
+        script("transfer").main()
+
+
+def test_runs_that_no_settings_tell_of_are_refused(tmp_path, script):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "report.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"no settings\.json"):
+        script("jobs").check_same_settings(tmp_path, {"epochs": 3})
+
+
+def test_a_field_that_a_recipe_got_later_has_its_default(script):
+    are_same, now = script("jobs").are_same, dataclasses.asdict(Recipe(epochs=3))
+    before = {name: value for name, value in now.items() if name != "probe"}
+    assert are_same({"recipe": before}, {"recipe": now})
+    assert not are_same({"recipe": before}, {"recipe": {**now, "probe": True}})
+    assert not are_same({"recipe": before, "data": "a"}, {"recipe": now, "data": "b"})
 
 
 def test_a_finished_measurement_is_not_done_again(tmp_path, script):

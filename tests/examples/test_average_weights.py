@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "average_weights.py"
 
 
 @pytest.mark.once_under_torch
-def test_the_preset_lies_between_both(tmp_path, monkeypatch):
+def test_the_preset_lies_between_both(tmp_path, monkeypatch, capsys):
     for seed, name in enumerate(("one", "other")):
         model = tiny_classifier(num_classes=2, class_names=["cat", "dog"])
         rng = np.random.default_rng(seed)
@@ -28,6 +28,14 @@ def test_the_preset_lies_between_both(tmp_path, monkeypatch):
     names = [str(tmp_path / name) for name in ("one", "other")]
     options = ["--data", str(tmp_path / "photos"), "--image-size", "64", "--share", "0.25"]
     arguments = [*names, *options, "--output", str(tmp_path / "between")]
+    for wrong, told in (
+        (["--images", "0"], "must be 1 or more"),
+        (["--output", str(tmp_path / "one")], "one exists already"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, *wrong])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        assert told in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     one, other, between = (
@@ -39,3 +47,10 @@ def test_the_preset_lies_between_both(tmp_path, monkeypatch):
     ):
         found, a, b = (array(value) for value in (found, a, b))
         np.testing.assert_allclose(found, 0.75 * a + 0.25 * b, rtol=1e-5)
+    # BatchNorm's statistics are those of the images, not the average of both.
+    means = [
+        [array(weight) for weight in model.non_trainable_weights if "moving_mean" in weight.path]
+        for model in (one, other, between)
+    ]
+    for a, b, found in zip(*means, strict=True):
+        assert np.abs(found - (0.75 * a + 0.25 * b)).max() > 0.01

@@ -39,7 +39,7 @@ def miniplaces(tmp_path):
             noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), "uint8")
             Image.fromarray(noise).save(tmp_path / "data" / "images" / f"{name}.jpg")
             (tmp_path / "data" / "objects" / f"{name}.xml").write_text(annotation)
-    (tmp_path / "names.txt").write_text("wall 0\npicture_frame 1\n")
+    (tmp_path / "names.txt").write_text("wall 0\n\npicture_frame 1\n")
     return tmp_path
 
 
@@ -62,6 +62,18 @@ def test_polygons_become_masks_that_the_package_reads(miniplaces):
     again = run(miniplaces)
     assert (again.returncode, again.stdout) == (1, "")
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("names", [None, "wall 0 1\n", "wall zero\n"])
+def test_a_wrong_list_of_names_is_told_and_nothing_written(miniplaces, names):
+    if names is None:
+        (miniplaces / "names.txt").unlink()
+    else:
+        (miniplaces / "names.txt").write_text(names)
+    found = run(miniplaces)
+    assert found.returncode == 1
+    assert "names.txt is no list of a name and a number per line" in found.stderr
+    assert not (miniplaces / "scenes").exists()
 
 
 def test_another_folder_is_refused(tmp_path):

@@ -105,6 +105,13 @@ def test_a_share_is_a_number_from_0_to_1(share):
 
 
 @pytest.mark.once_under_torch
+def test_models_of_other_classes_are_refused():
+    models = [tiny_classifier(2, class_names=names) for names in (["a", "b"], ["b", "a"])]
+    with pytest.raises(DMFormerError, match="same classes in the same order"):
+        average_weights(*models)
+
+
+@pytest.mark.once_under_torch
 def test_models_of_other_shapes_are_refused():
     with pytest.raises(DMFormerError, match="same shapes"):
         average_weights(tiny_classifier(), tiny_classifier(num_classes=7))

@@ -69,6 +69,26 @@ def test_a_rare_class_is_drawn_too(data):
 
 
 @pytest.mark.once_under_torch
+def test_what_has_no_solution_is_refused(data):
+    images, labels, names = data
+    all_classes = open_source(data, "train", channels=3)
+    one_class = open_source((images[labels == 2], labels[labels == 2], names), "all", channels=3)
+    two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)
+    for model, source, most, told in (
+        (classifier(4), all_classes, None, "the model's classes"),
+        (classifier(6), one_class, None, "are of one class"),
+        (classifier(1), two, None, "an output for each class"),
+        (classifier(6), all_classes, 0, "most must be a whole number"),
+        (classifier(6), all_classes, 2.5, "most must be a whole number"),
+    ):
+        before = model.head.get_weights()
+        with pytest.raises(DMFormerError, match=told):
+            solve_head(model, source, (32, 32), most=most)
+        for found, expected in zip(model.head.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.once_under_torch
 def test_two_classes_and_classes_without_images(data):
     images, labels, names = data
     two = open_source((images[labels < 2], labels[labels < 2], names[:2]), "all", channels=3)

@@ -51,6 +51,9 @@ pytestmark = pytest.mark.backend_independent
         ("progressive_resizing", ((64, 0),)),
         ("progressive_resizing", ((64, 20), (96, 11))),  # of 30
         ("seed", -1),
+        ("freeze_backbone", "no"),
+        ("probe", 1),
+        ("augment_on_device", None),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(field, value):
