@@ -254,13 +254,16 @@ class _Card:
         chosen = f"the best of {epochs} epochs, {best}, by the validation images"
         if self.recipe.validate_every >= epochs:
             chosen = f"the last of {epochs} epochs, the only one that was validated"
+        precision = "" if self.recipe.precision == "float32" else f" in {self.recipe.precision}"
         curves = f"![Loss and accuracy by epoch]({CURVES_FILE})\n\n"
         return (
             f"## Training\n\n{fenced(commands, 'sh')}\n\n"
-            f"{report['training_images']:,} images; {chosen}; {hours:.1f} hours with "
+            f"{report['training_images']:,} training images; {chosen}; {hours:.1f} hours"
+            f"{' for all commands above' if len(trainings) > 1 else ''} with "
             f"{machines}.{taught}\n\nRecipe: {given}.\n\n"
             f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
-            f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE})."
+            f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE}), as measured in training{precision}; the "
+            "result above is of the stored weights."
         )
 
 

@@ -11,7 +11,8 @@ Result: from the weights of `dmformer_t_mix` that had 27.92 % on the mix, on 300
 five flowers, 61.2 % of 405 others, as its probe alone, where `fine_tuning` has 62.2 %; on 120 of
 cats and dogs 78.0 % of 200 others, its probe 77.0 %: one draw each, too few to tell them apart, by
 `python benchmarks/few_images.py --data flowers pets --preset dmformer_t_mix --seeds 1`. At 2e-4
-the epochs lost 3.2 points of the flowers. Cost: eleven times your images.
+the epochs lost 3.2 points of the flowers, by which the rate was chosen. Cost: eleven times your
+images.
 """
 
 from dmformer_keras.training.recipe import Recipe
