@@ -262,8 +262,8 @@ class _Card:
             f"{' for all commands above' if len(trainings) > 1 else ''} with "
             f"{machines}.{taught}\n\nRecipe: {given}.\n\n"
             f"{curves if (self.output / CURVES_FILE).is_file() else ''}"
-            f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE}), as measured in training{precision}; the "
-            "result above is of the stored weights."
+            f"All epochs: [{HISTORY_FILE}]({HISTORY_FILE}), as measured in training{precision}; "
+            "the result above is of the stored weights."
         )
 
 
