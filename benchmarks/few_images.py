@@ -63,12 +63,14 @@ def measured(data, seed, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", required=True, help="folders or zips of class folders")
-    parser.add_argument("--preset", required=True, help="with weights")
-    parser.add_argument("--images-per-class", type=int, default=60, help="for training")
+    parser.add_argument("--preset", required=True, help="a preset with weights")
+    parser.add_argument("--images-per-class", type=int, default=60, help="training images")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2, help="draws of the images")
-    parser.add_argument("--runs", type=Path, default=Path("runs/few_images"), help="of trainings")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/few_images"), help="folder of the trainings"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     check_names(args.data)

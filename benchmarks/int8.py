@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a file in a round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time for a file in a round")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder to write to")
     args = parser.parse_args()
     command = shlex.join(["python", "benchmarks/int8.py", *sys.argv[1:]])

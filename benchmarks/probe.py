@@ -103,9 +103,11 @@ def top1_of(preset, architecture, train, test, image_size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", required=True, help="folders or zips of class folders")
-    parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
-    parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
-    parser.add_argument("--images-per-class", type=int, default=60, help="for training")
+    parser.add_argument(
+        "--presets", nargs="+", required=True, help="presets with weights, or random"
+    )
+    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
+    parser.add_argument("--images-per-class", type=int, default=60, help="training images")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3, help="draws of the images")
     parser.add_argument("--output", type=Path, default=RESULTS)

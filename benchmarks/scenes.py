@@ -48,8 +48,10 @@ def train(start, recipe, frozen, seed, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="what examples/scene_parsing.py wrote")
-    parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
-    parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
+    parser.add_argument(
+        "--presets", nargs="+", required=True, help="presets with weights, or random"
+    )
+    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
     parser.add_argument(
         "--recipes", nargs="+", choices=HEADS, default=["ade20k_semantic_fpn", "ade20k_upernet"]
     )
@@ -57,11 +59,13 @@ def main():
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=96, help="of the crops")
+    parser.add_argument("--image-size", type=int, default=96, help="side of the crops")
     parser.add_argument("--head-channels", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--runs", type=Path, default=Path("runs/scenes"), help="of the trainings")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/scenes"), help="folder of the trainings"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     settings = {

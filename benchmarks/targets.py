@@ -365,7 +365,7 @@ def main():
         "--output", type=Path, help="(default: benchmarks/results, of a trial runs/trial)"
     )
     parser.add_argument("--rounds", type=int, help="(default: the group's)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, at least")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn, at least")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for an answer")
     parser.add_argument("--threads", type=int, default=len(processors()))
     parser.add_argument("--trial", action="store_true", help="a small model at 64 px")

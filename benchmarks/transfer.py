@@ -134,14 +134,20 @@ def random_top1(args, seed, sources):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", required=True, help="zips or folders")
-    parser.add_argument("--presets", nargs="+", required=True, help="with weights, or random")
-    parser.add_argument("--architecture", default="dmformer_t", help="of random weights")
-    parser.add_argument("--images-per-class", type=int, default=500, help="for training, at most")
+    parser.add_argument(
+        "--presets", nargs="+", required=True, help="presets with weights, or random"
+    )
+    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
+    parser.add_argument(
+        "--images-per-class", type=int, default=500, help="training images, at most"
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=Path, default=Path("runs/transfer"), help="of the trainings")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/transfer"), help="folder of the trainings"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     check_settings(args)

@@ -28,7 +28,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first", help="a preset's name or folder, or a run's folder")
     parser.add_argument("second", help="the same, of a training that went on from the first")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="share of the second (default: 0.5)"
+    )
     parser.add_argument("--data", required=True, help="training images, as `dmformer train` takes")
     parser.add_argument("--images", type=int, default=1024, help="how many (default: 1024)")
     parser.add_argument("--image-size", type=int, default=128, help="in pixels (default: 128)")

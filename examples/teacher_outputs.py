@@ -185,13 +185,15 @@ def main():
     crops = commands.add_parser("crops")
     crops.add_argument("data", help="labeled images, as `dmformer train` takes")
     crops.add_argument("output", type=Path, help="folder, new")
-    crops.add_argument("--number", type=int, default=12, help="of crops of each image")
-    crops.add_argument("--size", type=int, default=160, help="of the crops, in pixels")
+    crops.add_argument("--number", type=int, default=12, help="crops of each image")
+    crops.add_argument("--size", type=int, default=160, help="side of the crops in pixels")
     outputs = commands.add_parser("outputs")
     outputs.add_argument("data", help="labeled images; folders of ImageNet's are matched by number")
     outputs.add_argument("output", type=Path, help="folder, new")
     outputs.add_argument("--teacher", choices=TEACHERS, default="efficientnet-lite1")
-    outputs.add_argument("--size", type=int, default=160, help="of the teacher's images, in pixels")
+    outputs.add_argument(
+        "--size", type=int, default=160, help="side of the teacher's images in pixels"
+    )
     outputs.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     if args.size < 32 or getattr(args, "number", 1) < 1:
