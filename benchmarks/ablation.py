@@ -19,7 +19,6 @@ the command goes on where it was ended. Then it writes `results.md`, `results.js
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -29,11 +28,15 @@ from pathlib import Path
 
 import numpy as np
 from jobs import are_same, side_by_side
+from tables import write_table
 
 from dmformer_keras.system.files import written_whole
-from dmformer_keras.system.machine import describe_machine, machine_sentence
 
 RESULTS = Path(__file__).parent / "results" / "ablation"
+HEADS = [
+    "token mixer", "parameters (M)", "MMACs", "top-1 (%), mean ± deviation", "seeds",
+    "minutes per run",
+]  # fmt: skip
 CHANNELS = (24, 48, 96, 192)
 DEPTHS = (2, 2, 4, 2)  # DMFormer-N's
 # {name: (what it is, mixer or None for DMA, depths, arguments of the backbone)}
@@ -266,20 +269,17 @@ def summarized(results):
     return lines
 
 
-def table(lines, command, machine):
-    """Returns the results as Markdown."""
-    text = (
-        "| token mixer | parameters (M) | MMACs | top-1 (%), mean ± deviation | seeds | "
-        "minutes per run |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
-    )
+def rows_of(lines):
+    """Returns the rows of the table, lists of str: see `HEADS`."""
+    rows = []
     for line in lines:
         deviation = "" if line["deviation"] is None else f" ± {100 * line['deviation']:.2f}"
-        text += (
-            f"| {line['title']} | {line['parameters'] / 1e6:.2f} | "
-            f"{line['multiply_accumulates'] / 1e6:.1f} | {100 * line['mean']:.2f}{deviation} | "
-            f"{len(line['top1'])} | {line['seconds'] / 60:.1f} |\n"
-        )
-    return f"`{command}`\n\n{machine}\n\n{text}"
+        rows.append([
+            line["title"], f"{line['parameters'] / 1e6:.2f}",
+            f"{line['multiply_accumulates'] / 1e6:.1f}", f"{100 * line['mean']:.2f}{deviation}",
+            str(len(line["top1"])), f"{line['seconds'] / 60:.1f}",
+        ])  # fmt: skip
+    return rows
 
 
 def draw(lines, path):
@@ -325,13 +325,15 @@ def main():
         sys.exit("Not all runs went through: no table was written; run the command again.")
     lines = summarized(finished_runs(args, folder))
     command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
-    text = table(lines, command, machine_sentence(describe_machine(os.cpu_count())))
     with written_whole(args.output / "results.json") as path:
         path.write_text(json.dumps({"command": command, "contestants": lines}, indent=1) + "\n")
-    with written_whole(args.output / "results.md") as path:
-        path.write_text(text)
     draw(lines, args.output / "accuracy.png")
-    print(text)
+    images = args.images_per_epoch
+    said = (
+        f"{args.epochs} epochs of {f'{images:,}' if images else 'all'} training images at "
+        f"{args.image_size}x{args.image_size}, from random weights."
+    )
+    write_table(args.output, said, HEADS, rows_of(lines))
 
 
 if __name__ == "__main__":
