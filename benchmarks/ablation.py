@@ -4,7 +4,9 @@
     python benchmarks/ablation.py --data imagenette_160.zip --image-size 128 --epochs 100 \\
         --output full
     python benchmarks/ablation.py --data mix --cache cache --image-size 64 --epochs 20 \\
-        --images-per-epoch 15000 --output benchmarks/results/ablation_mix
+        --images-per-epoch 12500 --batch-size 128 --precision mixed_bfloat16 --seeds 1 \\
+        --contestants dma no_gate large_kernel_attention depthwise_7x7 \\
+        --output benchmarks/results/ablation_mix
 
 Every contestant is trained from random weights in the same skeleton, on the same images, by
 the same recipe, with the same seeds; other mixers have as many more blocks as bring their
@@ -304,7 +306,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="labeled images, as `dmformer train` takes")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--images-per-epoch", type=int, help="instead of all")
+    parser.add_argument("--images-per-epoch", type=int, help="training images (default: all)")
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--precision", default="float32")

@@ -17,6 +17,8 @@ from jobs import check_names, check_same_settings, run_name, train_once
 from probe import part_of, tested_part
 from tables import write_table
 
+from dmformer_keras.presets import read_preset
+
 RESULTS = Path(__file__).parent / "results" / "few_images"
 RECIPES = ("few_images", "fine_tuning")
 PROBE = "few_images, its probe alone"
@@ -74,6 +76,8 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     check_names(args.data)
+    if not read_preset(args.preset).has_weights:
+        parser.error(f"{args.preset} has no weights.")
     settings = {name: getattr(args, name) for name in ("images_per_class", "image_size", "epochs")}
     settings |= {"preset": run_name(args.preset), "backend": keras.config.backend()}
     check_same_settings(args.runs, settings)

@@ -15,8 +15,8 @@ def check_same_settings(runs, settings):
 
     path = runs / "settings.json"
     if not path.is_file():
-        if any(runs.glob("**/report.json")):
-            sys.exit(f"{runs} holds runs, and no settings.json of theirs; choose another --runs.")
+        if runs.is_dir() and any(runs.iterdir()):
+            sys.exit(f"{runs} holds files, and no settings.json; choose another --runs.")
         runs.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as beside:
             beside.write_text(json.dumps(settings, indent=1) + "\n")

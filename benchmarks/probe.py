@@ -106,7 +106,7 @@ def main():
     parser.add_argument(
         "--presets", nargs="+", required=True, help="presets with weights, or random"
     )
-    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
+    parser.add_argument("--architecture", default="dmformer_t", help="architecture of `random`")
     parser.add_argument("--images-per-class", type=int, default=60, help="training images")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3, help="draws of the images")

@@ -10,9 +10,10 @@
 Trains a segmenter by each recipe from each preset with the same settings: by the two ADE20K
 recipes, with the paper's two heads, on the images and masks that `examples/scene_parsing.py`
 writes, or by CamVid's. The recipes are shortened: fewer epochs, smaller crops, narrower heads, and
-a learning rate for as few steps. `--frozen` also trains each head on a frozen backbone. "random"
-stands for random weights of `--architecture`. mIoU and pixel accuracy are measured once, on the
-validation images, after the last epoch. Finished runs under `--runs` are not trained again.
+a learning rate for as few steps. `--frozen` also trains each head on a frozen backbone, by AdamW,
+where CamVid's recipe has Muon. "random" stands for random weights of `--architecture`. mIoU and
+pixel accuracy are measured once, on the validation images, after the last epoch. Finished runs
+under `--runs` are not trained again.
 """
 
 import argparse
@@ -49,11 +50,11 @@ def train(start, recipe, frozen, seed, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="what examples/scene_parsing.py wrote")
+    parser.add_argument("--data", required=True, help="images and masks, as `dmformer train` takes")
     parser.add_argument(
         "--presets", nargs="+", required=True, help="presets with weights, or random"
     )
-    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
+    parser.add_argument("--architecture", default="dmformer_t", help="architecture of `random`")
     parser.add_argument(
         "--recipes", nargs="+", choices=HEADS, default=["ade20k_semantic_fpn", "ade20k_upernet"]
     )
@@ -103,6 +104,7 @@ def main():
         f"{args.epochs} epochs of crops of {args.image_size}x{args.image_size}, heads of "
         f"{args.head_channels} channels, a learning rate of {args.learning_rate}; in %, "
         f"{'one seed' if args.seeds == 1 else 'mean (each seed)'}."
+        f"{' Frozen backbones: AdamW.' if args.frozen else ''}"
     )
     write_table(args.output, said, ["start", *heads], rows)
 

@@ -137,7 +137,7 @@ def main():
     parser.add_argument(
         "--presets", nargs="+", required=True, help="presets with weights, or random"
     )
-    parser.add_argument("--architecture", default="dmformer_t", help="that `random` stands for")
+    parser.add_argument("--architecture", default="dmformer_t", help="architecture of `random`")
     parser.add_argument(
         "--images-per-class", type=int, default=500, help="training images, at most"
     )

@@ -87,13 +87,13 @@ def main():
     parser.add_argument("--names", type=Path, required=True, help="object_categories.txt")
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
-    if args.output.exists():
-        sys.exit(f"{args.output} exists already; give a new folder.")
+    beside = args.output.with_name(f"{args.output.name}.part")
+    for path in (args.output, beside):
+        if path.exists():
+            sys.exit(f"{path} exists already; delete it, or give a new folder.")
     if not (args.data / "objects" / "train").is_dir():
         sys.exit(f"{args.data} has no objects/train; give the folder of MiniPlaces.")
     table = class_table(args.names)
-    beside = args.output.with_name(f"{args.output.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
     for split in ("train", "val"):
         print(f"{split}: {write_split(args.data, split, beside)} images")
     (beside / "classes.tsv").write_text(table, encoding="utf-8")

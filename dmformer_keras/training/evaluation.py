@@ -154,8 +154,8 @@ def check_classes(model, source):
     if num_classes != len(source.class_names) or list(names) != source.class_names:
         raise DMFormerError(
             f"The model knows {_some(own_names, num_classes)}, but {source.title} "
-            f"has {_some(source.class_names, len(source.class_names))}; evaluate on data with "
-            "the model's classes in the model's order."
+            f"has {_some(source.class_names, len(source.class_names))}; give data with the "
+            "model's classes in the model's order."
         )
 
 

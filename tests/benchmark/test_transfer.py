@@ -103,9 +103,10 @@ def test_two_data_sets_of_one_name_are_refused(folder, script, monkeypatch):
         script("transfer").main()
 
 
-def test_runs_that_no_settings_tell_of_are_refused(tmp_path, script):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "report.json").write_text("{}")
+@pytest.mark.parametrize("kept", ["one/report.json", "trees/data/train/ash/0.png"])
+def test_runs_that_no_settings_tell_of_are_refused(kept, tmp_path, script):
+    (tmp_path / kept).parent.mkdir(parents=True)
+    (tmp_path / kept).touch()
     with pytest.raises(SystemExit, match=r"no settings\.json"):
         script("jobs").check_same_settings(tmp_path, {"epochs": 3})
 
