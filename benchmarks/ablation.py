@@ -177,7 +177,7 @@ def settings(args):
     """What must be the same for two runs to be compared."""
     import keras
 
-    recipe = json.loads(json.dumps(dataclasses.asdict(recipe_of(args, seed=0))))
+    recipe = dataclasses.asdict(recipe_of(args, seed=0))
     found = {"data": Path(args.data).name, "backend": keras.config.backend(), "recipe": recipe}
     # Which keeps images' shapes, where `decode` squashes them.
     return {**found, "cached": True} if args.cache else found

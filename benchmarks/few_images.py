@@ -8,12 +8,11 @@ epoch, so that they choose nothing. Finished runs under `--runs` are not trained
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
-from jobs import check_names, check_same_settings, run_name, train_once
+from jobs import check_names, check_same_settings, run_name, train_once, whole_folder
 from probe import part_of, tested_part
 from tables import write_table
 
@@ -28,15 +27,13 @@ def write_draw(data, per_class, seed, folder):
     """Writes the images of a draw to train/ and val/ of a folder, without loss."""
     from PIL import Image
 
-    beside = folder.with_name(folder.name + ".writing")
-    shutil.rmtree(beside, ignore_errors=True)
     parts = {"train": part_of(data, "train", per_class, seed), "val": tested_part(data, seed)}
-    for split, source in parts.items():
-        for index, label in enumerate(source.labels):
-            path = beside / split / source.class_names[label] / f"{index:05d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source.read(index)[0]).save(path, compress_level=1)
-    beside.rename(folder)
+    with whole_folder(folder) as beside:
+        for split, source in parts.items():
+            for index, label in enumerate(source.labels):
+                path = beside / split / source.class_names[label] / f"{index:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(source.read(index)[0]).save(path, compress_level=1)
 
 
 def train(recipe, draw, seed, args):

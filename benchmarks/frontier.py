@@ -113,7 +113,7 @@ def run(args, name, seed, decoded, folder):
 
 def settings(args):
     """What must be the same for two runs to be compared."""
-    recipe = json.loads(json.dumps(dataclasses.asdict(recipe_of(args, seed=0))))
+    recipe = dataclasses.asdict(recipe_of(args, seed=0))
     return {"data": Path(args.data).name, "recipe": recipe}
 
 

@@ -1,9 +1,11 @@
 """Trainings in processes of their own: each once, and several at a time."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,15 @@ def run_name(start):
         return start
     weights = read_preset(start).metadata["files"]["model.weights.h5"]
     return f"{Path(start).name}-{weights['sha256'][:8]}"
+
+
+@contextlib.contextmanager
+def whole_folder(folder):
+    """Gives a folder beside another to write to, and renames it: what is there is complete."""
+    beside = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    yield beside
+    beside.rename(folder)
 
 
 def train_once(output, *options):

@@ -14,7 +14,6 @@ Finished runs and probes under `--runs` are not done again.
 
 import argparse
 import dataclasses
-import shutil
 from pathlib import Path
 
 import keras
@@ -26,6 +25,7 @@ from jobs import (
     measured_once,
     run_name,
     train_once,
+    whole_folder,
 )
 from probe import YARDSTICK, efficientnet_top1, tested_split, top1_of
 from tables import mean_cell, write_table
@@ -49,25 +49,23 @@ def take_part(data, per_class, folder):
     """Writes up to `per_class` training images of each class, and all test images, to a folder."""
     from PIL import Image
 
-    beside = folder.with_name(folder.name + ".writing")
-    shutil.rmtree(beside, ignore_errors=True)
     rng = np.random.default_rng(0)
     train, test = parts_of(data)
-    # What is measured on is `val`, for `dmformer train` to look at it.
-    for split, sources, most in (("train", train, per_class), ("val", [test], None)):
-        for label, name in enumerate(test.class_names):
-            own = [
-                (source, int(index))
-                for source in sources
-                for index in np.flatnonzero(source.labels == label)
-            ]
-            (beside / split / name).mkdir(parents=True)
-            for number in rng.permutation(len(own))[:most]:
-                source, index = own[number]
-                image = Image.fromarray(source.read(index)[0])
-                # Without loss: what was lost once is not lost again.
-                image.save(beside / split / name / f"{number:06d}.png", compress_level=1)
-    beside.rename(folder)
+    with whole_folder(folder) as beside:
+        # What is measured on is `val`, for `dmformer train` to look at it.
+        for split, sources, most in (("train", train, per_class), ("val", [test], None)):
+            for label, name in enumerate(test.class_names):
+                own = [
+                    (source, int(index))
+                    for source in sources
+                    for index in np.flatnonzero(source.labels == label)
+                ]
+                (beside / split / name).mkdir(parents=True)
+                for number in rng.permutation(len(own))[:most]:
+                    source, index = own[number]
+                    image = Image.fromarray(source.read(index)[0])
+                    # Without loss: what was lost once is not lost again.
+                    image.save(beside / split / name / f"{number:06d}.png", compress_level=1)
 
 
 def check_settings(args):
